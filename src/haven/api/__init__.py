@@ -1,0 +1,1 @@
+"""The API's types by group and version, with their defaults and validation."""

@@ -1,0 +1,1 @@
+"""The apiserverinternal API group."""

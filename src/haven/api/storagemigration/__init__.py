@@ -1,0 +1,1 @@
+"""The storagemigration API group."""

@@ -1,0 +1,64 @@
+"""What is particular to one resource when it is written; the registry does the rest alike for all.
+
+The order of a create: default, prepare_for_create, (metadata), admission, validate. Of an update: default,
+prepare_for_update, admission, validate_update. Functions change the object they are given (`default`, `prepare_…`)
+or return complaints (`validate…`); none does I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from haven.apimachinery.fielderrors import ErrorList
+
+__all__ = ["FieldSelectors", "Strategy", "no_errors", "no_errors_update", "no_warnings", "nothing"]
+
+T = TypeVar("T")
+
+FieldSelectors = Mapping[str, Callable[[Any], str]]
+"""Fields that a field selector may name, beyond metadata.name and metadata.namespace, and how to read each."""
+
+
+def nothing(*_objects: Any) -> None:
+    """Change nothing."""
+
+
+def no_errors(_new: Any) -> ErrorList:
+    """Complain about nothing."""
+    return []
+
+
+def no_errors_update(_new: Any, _old: Any) -> ErrorList:
+    """Complain about nothing."""
+    return []
+
+
+def no_warnings(_new: Any, _old: Any | None) -> list[str]:
+    """Warn of nothing."""
+    return []
+
+
+@dataclass(frozen=True)
+class Strategy(Generic[T]):
+    """The rules of one resource, or of one of its subresources (`status`, …).
+
+    `prepare_for_update(new, old)` restores what this endpoint may not change (status on the main one, spec on
+    /status) and raises `metadata.generation` when the spec changed. `validate*` need not check ObjectMeta beyond the
+    name: the registry does. `name_errors` returns what is wrong with a name (texts), as metadata.name's rule.
+    """
+
+    default: Callable[[T], None] = nothing
+    prepare_for_create: Callable[[T], None] = nothing
+    validate: Callable[[T], ErrorList] = no_errors
+    prepare_for_update: Callable[[T, T], None] = nothing
+    validate_update: Callable[[T, T], ErrorList] = no_errors_update
+    warnings: Callable[[T, T | None], list[str]] = no_warnings
+    name_errors: Callable[[str], list[str]] | None = None
+    allow_create_on_update: bool = False
+    allow_unconditional_update: bool = True
+    has_generation: bool = False
+    grace_period_seconds: Callable[[T], int] | None = None
+    selectable_fields: FieldSelectors = field(default_factory=dict)
+    subresources: Mapping[str, Strategy[Any]] = field(default_factory=dict)
