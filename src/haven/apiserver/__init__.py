@@ -1,0 +1,1 @@
+"""The API server: request chain, authentication, authorization, admission, registry, watch cache, discovery."""

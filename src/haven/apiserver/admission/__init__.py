@@ -1,0 +1,1 @@
+"""Admission of requests: see interface.py."""

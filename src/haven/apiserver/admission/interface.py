@@ -1,0 +1,93 @@
+"""Admission plugins change or refuse writes after authorization, before validation and after it.
+
+Source: https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from haven.api.scheme import Resource
+from haven.apiserver.request import UserInfo
+
+__all__ = ["CONNECT", "CREATE", "DELETE", "UPDATE", "AdmissionRequest", "Mutator", "Objects", "Plugin", "Validator"]
+
+T = TypeVar("T")
+CREATE, UPDATE, DELETE, CONNECT = "CREATE", "UPDATE", "DELETE", "CONNECT"
+
+
+@dataclass(slots=True)
+class AdmissionRequest:
+    """One write. `object` is the typed struct to be stored (plugins may change it), `old` what is stored (never
+    change it); custom resources are trees. `options` is the CreateOptions, UpdateOptions, … tree.
+
+    `warnings` reach the client as Warning headers; `audit_annotations` the audit log.
+    """
+
+    operation: str
+    resource: Resource[Any]
+    subresource: str
+    namespace: str
+    name: str
+    user: UserInfo
+    object: Any = None
+    old: Any = None
+    dry_run: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    audit_annotations: dict[str, str] = field(default_factory=dict)
+
+    def is_for(self, group: str, plural: str, subresource: str = "") -> bool:
+        """Tell whether this write is to a resource (of any version)."""
+        return self.resource.plural == plural and self.resource.group == group and self.subresource == subresource
+
+
+class Objects(Protocol):
+    """Read and write access to stored objects for plugins, without going through the chain again.
+
+    Reads come from the watch cache (decoded objects, shared: never change one).
+    """
+
+    def get(self, resource: Resource[T], namespace: str, name: str) -> T | None:
+        """Return the object, or None."""
+        ...
+
+    def list(self, resource: Resource[T], namespace: str = "") -> Sequence[T]:
+        """Return all objects of a namespace, or of all namespaces when it is ""."""
+        ...
+
+    async def get_fresh(self, resource: Resource[T], namespace: str, name: str) -> T | None:
+        """Return the object as the store has it now."""
+        ...
+
+    async def update_status(self, resource: Resource[T], obj: T) -> T:
+        """Write the object's status if its resource version is still the newest; raises Conflict."""
+        ...
+
+
+class Plugin(Protocol):
+    """A plugin has a name and is a Mutator, a Validator, or both. It raises ApiError to refuse."""
+
+    name: str
+
+    def handles(self, operation: str) -> bool:
+        """Tell whether the plugin wants to see this operation."""
+        ...
+
+
+class Mutator(Plugin, Protocol):
+    """Runs before validation."""
+
+    async def admit(self, request: AdmissionRequest) -> None:
+        """Change `request.object`, or refuse."""
+        ...
+
+
+class Validator(Plugin, Protocol):
+    """Runs after validation, when the object is final."""
+
+    async def validate(self, request: AdmissionRequest) -> None:
+        """Refuse, or do nothing."""
+        ...

@@ -1,0 +1,93 @@
+"""One request on its way through the chain, and its answer; independent of the HTTP library.
+
+Source: https://kubernetes.io/docs/reference/using-api/api-concepts/ and the RequestInfo resolver's rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Hijack", "Request", "RequestInfo", "Response", "UserInfo"]
+
+
+@dataclass(frozen=True, slots=True)
+class UserInfo:
+    """Who asks. `extra` holds what authenticators add, such as the token's node and pod."""
+
+    name: str
+    uid: str = ""
+    groups: tuple[str, ...] = ()
+    extra: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestInfo:
+    """What a request is about, read off its method and path.
+
+    `verb` is the API verb (get, list, watch, create, update, patch, delete, deletecollection, proxy; the lower-case
+    HTTP method for paths that are no resources). `name` of a list with a metadata.name field selector is that name.
+    """
+
+    verb: str
+    path: str
+    is_resource: bool
+    api_prefix: str = ""
+    group: str = ""
+    version: str = ""
+    namespace: str = ""
+    resource: str = ""
+    subresource: str = ""
+    name: str = ""
+    parts: tuple[str, ...] = ()
+    label_selector: str = ""
+    field_selector: str = ""
+
+
+@dataclass(slots=True)
+class Request:
+    """A request as handlers see it. Header names are lower case; `query` keeps every value of a repeated key.
+
+    `local` is set when the request comes from a component in this process (it needs no authentication); `object` may
+    then hold the typed object instead of `body`. `connection` is the HTTP shell's handle for upgrades (exec, attach,
+    port-forward, proxies); None in process.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, Sequence[str]]
+    headers: Mapping[str, str]
+    body: bytes = b""
+    remote: str = ""
+    client_certificate: bytes | None = None
+    local: bool = False
+    object: Any = None
+    connection: Any = None
+    user: UserInfo = UserInfo("system:anonymous", groups=("system:unauthenticated",))
+    info: RequestInfo = RequestInfo(verb="", path="", is_resource=False)
+    warnings: list[str] = field(default_factory=list)
+    audit_annotations: dict[str, str] = field(default_factory=dict)
+
+    def get(self, name: str, default: str = "") -> str:
+        """Return a query parameter's first value."""
+        values = self.query.get(name)
+        return values[0] if values else default
+
+
+Hijack = Callable[[], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Response:
+    """An answer: a body, or a stream of chunks (watch, log, proxy), or a hijack that owns the connection from now on.
+
+    `object` may hold the typed object of an answer to a request in process, which then needs no body.
+    """
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    stream: AsyncIterator[bytes] | None = None
+    hijack: Hijack | None = None
+    object: Any = None
