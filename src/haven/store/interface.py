@@ -7,7 +7,7 @@ later change once, in order, or raises Compacted).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,7 @@ __all__ = [
     "Compacted",
     "Delete",
     "Expectation",
+    "Listener",
     "Operation",
     "Put",
     "Range",
@@ -26,6 +27,7 @@ __all__ = [
     "Store",
     "StoreError",
     "StoreFull",
+    "StoreLocked",
     "TransactionFailed",
 ]
 
@@ -36,6 +38,10 @@ class StoreError(Exception):
 
 class StoreFull(StoreError):
     """The disk or the quota is full: nothing was written."""
+
+
+class StoreLocked(StoreError):
+    """Another process uses the store; it works again once that one ends."""
 
 
 class Compacted(StoreError):
@@ -121,6 +127,10 @@ class Change:
     created: Revision
 
 
+Listener = Callable[[Sequence[Change]], None]
+"""Called on the event loop with the changes of whole transactions, in revision order; it must not raise."""
+
+
 class Store(Protocol):
     """Keys, values, revisions. Safe to call from one event loop; slow work happens in the implementation's threads."""
 
@@ -141,14 +151,24 @@ class Store(Protocol):
         """Write all operations in one transaction and return its revision once it is durable.
 
         Raises TransactionFailed when an expectation does not hold, StoreFull when there is no room. Transactions that
-        wait at the same moment share one fsync.
+        wait at the same moment share one fsync. A transaction that changes nothing (it has no operations, or only
+        deletes what is not there) takes no revision and returns the newest one. A key may occur once per transaction.
+        """
+        ...
+
+    def add_listener(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with every later change, before the commits that made them return; return how to stop.
+
+        For whoever must never be behind an acknowledged write, such as a watch cache. What came earlier is got by
+        adding the listener first, then reading a range, then ignoring changes up to the range's revision.
         """
         ...
 
     def watch(self, prefix: bytes, *, after: Revision) -> AsyncIterator[Sequence[Change]]:
         """Yield every change with a revision above `after`, in order, in batches of whole transactions.
 
-        Raises Compacted at the first step when some of them are gone.
+        Raises Compacted when some of them are gone: at the first step, or later if the reader is so slow that history
+        is compacted before it gets there. Raises StoreError when the store is closed.
         """
         ...
 

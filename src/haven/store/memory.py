@@ -1,0 +1,200 @@
+"""The store in memory, for clusters that live only as long as their process: tests and simulations.
+
+Keeps every promise but durability: what is committed is gone with the process. Commits are answered at once, without
+threads, so that a simulation is deterministic. Ranges at an old revision undo the changes since.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from bisect import bisect_left, bisect_right, insort
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from haven.apimachinery.names import Revision
+from haven.clock import Clock, SystemClock
+from haven.store.expiry import Expiries, Expiry
+from haven.store.fanout import Fanout
+from haven.store.interface import (
+    Change,
+    Compacted,
+    Delete,
+    Expectation,
+    Listener,
+    Operation,
+    Put,
+    Range,
+    Record,
+    RevisionInFuture,
+    StoreError,
+    TransactionFailed,
+)
+from haven.store.keyrange import first_key, prefix_end
+
+__all__ = ["MemoryStore"]
+
+HISTORY_CHANGES_MAX = 20_000
+OPERATIONS_MAX = 1 << 15
+
+
+class MemoryStore:
+    """A Store without a file.
+
+    Invariants: `_keys` are the keys of `_records`, sorted; `_history` holds every change after `_compacted`, in order.
+    """
+
+    def __init__(self, *, clock: Clock | None = None, history_changes_max: int = HISTORY_CHANGES_MAX) -> None:
+        self._clock = clock or SystemClock()
+        self._history_changes_max = history_changes_max
+        self._records: dict[bytes, Record] = {}
+        self._keys: list[bytes] = []
+        self._history: deque[Change] = deque()
+        self._revision = self._compacted = Revision(0)
+        self._listeners: list[Listener] = []
+        self._fanout = Fanout(self._read_history, lambda: self._revision)
+        self._expiries = Expiries()
+        self._expiry_task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def get(self, key: bytes) -> Record | None:
+        self._check_open()
+        return self._records.get(key)
+
+    async def range(
+        self, prefix: bytes, *, after: bytes = b"", limit: int = 0, revision: Revision | None = None
+    ) -> Range:
+        self._check_open()
+        if revision is None or revision == self._revision:
+            records, keys, revision = self._records, self._keys, self._revision
+        else:
+            records = self._as_of(revision)
+            keys = sorted(records)
+        start = bisect_left(keys, first_key(prefix, after))
+        end = prefix_end(prefix)
+        stop = bisect_left(keys, end) if end is not None else len(keys)
+        cut = min(start + limit, stop) if limit else stop
+        remaining = max(stop - cut, 0)
+        return Range([records[key] for key in keys[start:cut]], revision, remaining > 0, remaining)
+
+    async def commit(self, operations: Sequence[Operation], expectations: Sequence[Expectation] = ()) -> Revision:
+        self._check_open()
+        count = len(operations)
+        if count > 1 and (count > OPERATIONS_MAX or len({operation.key for operation in operations}) < count):
+            raise ValueError(f"a transaction has at most {OPERATIONS_MAX} operations, each on another key")
+        for expectation in expectations:
+            current = self._records.get(expectation.key)
+            if (current.modified if current is not None else 0) != expectation.modified:
+                raise TransactionFailed(expectation.key, current)
+        self._apply(operations)
+        revision = self._revision
+        await asyncio.sleep(0)  # As with a disk, others get their turn before the caller goes on.
+        return revision
+
+    def add_listener(self, listener: Listener) -> Callable[[], None]:
+        self._listeners.append(listener)
+        return functools.partial(self._listeners.remove, listener)
+
+    def watch(self, prefix: bytes, *, after: Revision) -> AsyncIterator[Sequence[Change]]:
+        return self._fanout.watch(prefix, after)
+
+    async def compact(self, revision: Revision) -> None:
+        self._check_open()
+        if revision > self._revision:
+            raise ValueError(f"revision {revision} is not written yet, the newest is {self._revision}")
+        self._compacted = max(self._compacted, revision)
+        while self._history and self._history[0].revision <= self._compacted:
+            self._history.popleft()
+
+    @property
+    def revision(self) -> Revision:
+        return self._revision
+
+    @property
+    def compacted(self) -> Revision:
+        return self._compacted
+
+    async def close(self) -> None:
+        self._closed = True
+        self._fanout.close()
+        if self._expiry_task is not None:
+            self._expiry_task.cancel()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed: open it again")
+
+    def _apply(self, operations: Sequence[Operation]) -> None:
+        revision = Revision(self._revision + 1)
+        changes: list[Change] = []
+        for operation in operations:
+            key = operation.key
+            previous = self._records.get(key)
+            self._expiries.cancel(key)
+            if isinstance(operation, Put):
+                created = previous.created if previous is not None else revision
+                if previous is None:
+                    insort(self._keys, key)
+                self._records[key] = Record(key, operation.value, created, revision)
+                changes.append(Change(key, operation.value, previous, revision, created))
+                if operation.ttl_seconds > 0:
+                    at_seconds = int(self._clock.now_seconds() + operation.ttl_seconds) + 1
+                    self._expiries.put(Expiry(at_seconds, key, revision))
+                    self._start_expiry()
+            elif previous is not None:
+                del self._records[key]
+                del self._keys[bisect_right(self._keys, key) - 1]
+                changes.append(Change(key, None, previous, revision, previous.created))
+        if not changes:
+            return
+        self._revision = revision
+        self._history += changes
+        self._forget_history()
+        for listener in tuple(self._listeners):
+            listener(changes)
+        self._fanout.publish(changes)
+
+    def _forget_history(self) -> None:
+        while len(self._history) > self._history_changes_max:
+            self._compacted = self._history[0].revision
+            while self._history and self._history[0].revision <= self._compacted:
+                self._history.popleft()
+
+    def _as_of(self, revision: Revision) -> dict[bytes, Record]:
+        if revision > self._revision:
+            raise RevisionInFuture(self._revision)
+        if revision < self._compacted:
+            raise Compacted(self._compacted)
+        records = dict(self._records)
+        for change in reversed(self._history):
+            if change.revision <= revision:
+                break
+            if change.previous is not None:
+                records[change.key] = change.previous
+            else:
+                records.pop(change.key, None)
+        return records
+
+    async def _read_history(
+        self, prefix: bytes, after: Revision, upto: Revision, limit: int
+    ) -> tuple[list[Change], Revision]:
+        self._check_open()
+        if after < self._compacted:
+            raise Compacted(self._compacted)
+        changes = [
+            change for change in self._history if after < change.revision <= upto and change.key.startswith(prefix)
+        ]
+        return changes, max(upto, after)
+
+    def _start_expiry(self) -> None:
+        if self._expiry_task is None or self._expiry_task.done():
+            self._expiry_task = asyncio.get_running_loop().create_task(self._expire_keys(), name="store-expiry")
+
+    async def _expire_keys(self) -> None:
+        while (next_seconds := self._expiries.next_seconds()) is not None:
+            now = self._clock.now_seconds()
+            if due := self._expiries.take_due(now, OPERATIONS_MAX):
+                # Due entries were not overwritten: a later write would have cancelled them.
+                self._apply([Delete(expiry.key) for expiry in due])
+            else:
+                await self._clock.sleep(min(next_seconds - now, 1.0))  # A key with less time may come meanwhile.
