@@ -1,0 +1,1 @@
+"""Put Pods on nodes: a queue, one cycle per Pod over a snapshot in arrays, one file per plugin."""

@@ -1,0 +1,1 @@
+"""The scheduler's plugins, one file each; `interface` says what a plugin is."""

@@ -1,0 +1,343 @@
+"""The scheduler's shell: informers feed the queue and the snapshot, one loop places Pods, binds run beside it.
+
+A Pod that was placed is counted on its node at once (*assumed*), before the API server has bound it, so that the next
+cycle sees the room it takes. A bind that fails takes it back and the Pod is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from haven import telemetry
+from haven.api.core import v1 as core
+from haven.api.policy import v1 as policy
+from haven.api.scheme import resource_of
+from haven.apimachinery import apierrors, meta, times
+from haven.apimachinery.names import UID
+from haven.client.interface import Client, Patch, PatchType
+from haven.client.sharedinformers import SharedInformers
+from haven.clock import Clock
+from haven.scheduler import queue as queues
+from haven.scheduler.cycle import Failure, Placement, default_profile, place
+from haven.scheduler.podinfo import PodInfo
+from haven.scheduler.preemption import Preemption, find_preemption
+from haven.scheduler.queue import ClusterEvent, Queue
+from haven.scheduler.snapshot import Snapshot
+
+__all__ = ["Recorder", "Scheduler", "Settings", "Statistics"]
+
+_log = telemetry.logger("scheduler")
+_PODS = resource_of(core.Pod)
+
+
+class Recorder(Protocol):
+    """Writes Events."""
+
+    def event(self, regarding: object, type: str, reason: str, note: str, *, action: str = "") -> None:
+        """Say what happened to an object; never blocks."""
+        ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the scheduler works."""
+
+    scheduler_name: str = "default-scheduler"  # Pods name the scheduler they want.
+    binds_max: int = 64  # Binds under way at once; more would only wait in the API server.
+    pods_per_turn_max: int = 16  # Cycles before other tasks of the event loop get their turn.
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """A snapshot for metrics."""
+
+    nodes: int
+    queue: queues.Statistics
+    placed: int
+    failed: int
+    preempted: int
+
+
+class Scheduler:
+    """Places the Pods of one scheduler name. `run` does the work until cancelled."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: Client,
+        informers: SharedInformers,
+        recorder: Recorder,
+        clock: Clock,
+        chance: random.Random,
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._recorder = recorder
+        self._clock = clock
+        self._chance = chance
+        self._snapshot = Snapshot()
+        self._queue = Queue()
+        self._wake = asyncio.Event()
+        self._assumed: dict[UID, str] = {}
+        self._nominated: dict[UID, tuple[PodInfo, str]] = {}
+        self._binds = asyncio.Semaphore(settings.binds_max)
+        self._placed = self._failed = self._preempted = 0
+        self._pods = informers.informer(core.Pod)
+        self._nodes = informers.informer(core.Node)
+        self._namespaces = informers.informer(core.Namespace)
+        self._budgets = informers.informer(policy.PodDisruptionBudget)
+        self._profile = default_profile(self._snapshot, self._namespace_labels)
+
+    def statistics(self) -> Statistics:
+        """Return a snapshot for metrics."""
+        return Statistics(
+            self._snapshot.node_count, self._queue.statistics(), self._placed, self._failed, self._preempted
+        )
+
+    async def run(self) -> None:
+        """Schedule until cancelled."""
+        removers = [self._nodes.add_handler(self._node_changed), self._pods.add_handler(self._pod_changed)]
+        try:
+            for informer in (self._nodes, self._pods, self._namespaces, self._budgets):
+                await informer.wait_synced()
+            async with asyncio.TaskGroup() as tasks:
+                await self._loop(tasks)
+        finally:
+            for remove in removers:
+                remove()
+
+    async def _loop(self, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            self._wake.clear()
+            for _ in range(self._settings.pods_per_turn_max):
+                info = self._queue.pop(self._clock.now_seconds())
+                if info is None:
+                    break
+                await self._schedule(info, tasks)
+            due = self._queue.next_due_seconds(self._clock.now_seconds())
+            if due == 0.0:
+                await asyncio.sleep(0)
+                continue
+            await self._wait_event(due)
+
+    async def _wait_event(self, seconds: float | None) -> None:
+        """Return at the next event, or after so many seconds."""
+        if seconds is None:
+            await self._wake.wait()
+            return
+        waiting = {asyncio.ensure_future(self._wake.wait()), asyncio.ensure_future(self._clock.sleep(seconds))}
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    # What the cluster tells
+
+    def _node_changed(self, old: core.Node | None, new: core.Node | None) -> None:
+        if new is None:
+            assert old is not None
+            self._snapshot.remove_node(old.metadata.name)
+            return
+        if old is not None and _same_for_scheduling(old, new):
+            return
+        self._snapshot.set_node(new)
+        self._happened(ClusterEvent.NODE_ADDED if old is None else ClusterEvent.NODE_CHANGED)
+
+    def _pod_changed(self, old: core.Pod | None, new: core.Pod | None) -> None:
+        if new is None or new.status.phase in ("Succeeded", "Failed"):
+            gone = new or old
+            assert gone is not None
+            self._forget(gone.metadata.uid)
+            return
+        uid = new.metadata.uid
+        if new.spec.node_name:
+            if self._snapshot.row_of_pod.get(uid) is None or uid in self._assumed or _changed(old, new):
+                self._assumed.pop(uid, None)
+                self._nominated.pop(uid, None)
+                self._queue.remove(uid)
+                self._snapshot.add_pod(PodInfo.of(new), new.spec.node_name)
+                self._happened(ClusterEvent.POD_PLACED)
+            return
+        if uid in self._assumed:
+            return
+        mine = (new.spec.scheduler_name or "default-scheduler") == self._settings.scheduler_name
+        if not mine or new.metadata.deletion_timestamp or new.spec.scheduling_gates:
+            self._queue.remove(uid)
+            self._nominated.pop(uid, None)
+            return
+        info = PodInfo.of(new)
+        if new.status.nominated_node_name:
+            self._nominated[uid] = (info, new.status.nominated_node_name)
+        else:
+            self._nominated.pop(uid, None)
+        self._queue.add(info, self._clock.now_seconds())
+        self._wake.set()
+
+    def _forget(self, uid: UID) -> None:
+        self._queue.remove(uid)
+        self._assumed.pop(uid, None)
+        self._nominated.pop(uid, None)
+        if uid in self._snapshot.row_of_pod:
+            self._snapshot.remove_pod(uid)
+            self._happened(ClusterEvent.POD_GONE)
+
+    def _happened(self, event: ClusterEvent) -> None:
+        self._queue.happened(event, self._clock.now_seconds())
+        self._wake.set()
+
+    def _namespace_labels(self, name: str) -> Mapping[str, str]:
+        namespace = self._namespaces.get("", name)
+        return namespace.metadata.labels if namespace else {}
+
+    # One Pod
+
+    async def _schedule(self, info: PodInfo, tasks: asyncio.TaskGroup) -> None:
+        result = self._place(info)
+        if isinstance(result, Placement):
+            self._snapshot.add_pod(info, result.node_name)
+            self._assumed[info.uid] = result.node_name
+            await self._binds.acquire()
+            tasks.create_task(self._bind(info, result), name=f"bind-{info.namespace}/{info.name}")
+            return
+        self._failed += 1
+        preemption = Preemption("", ())
+        if result.nodes:
+            preemption = find_preemption(info, result, self._snapshot, self._profile, self._budgets.list)
+        self._queue.failed(info.uid, result.rejected_by, self._clock.now_seconds())
+        if preemption.node_name:
+            self._nominated[info.uid] = (info, preemption.node_name)
+        tasks.create_task(self._report(info, result, preemption), name=f"report-{info.namespace}/{info.name}")
+
+    def _place(self, info: PodInfo) -> Placement | Failure:
+        """Place a Pod as if the Pods that others were evicted for were there already."""
+        others = [
+            (other, node_name)
+            for uid, (other, node_name) in self._nominated.items()
+            if uid != info.uid and other.priority >= info.priority and uid not in self._snapshot.row_of_pod
+        ]
+        for other, node_name in others:
+            self._snapshot.add_pod(other, node_name)
+        try:
+            return place(info, self._snapshot, self._profile, self._chance)
+        finally:
+            for other, _ in others:
+                self._snapshot.remove_pod(other.uid)
+
+    async def _bind(self, info: PodInfo, placement: Placement) -> None:
+        binding = core.Binding(
+            metadata=meta.ObjectMeta(namespace=info.namespace, name=info.name, uid=info.uid),
+            target=core.ObjectReference(kind="Node", name=placement.node_name),
+        )
+        try:
+            await self._client.create(
+                cast("Any", _PODS), binding, namespace=info.namespace, subresource="binding", name=info.name
+            )
+        except apierrors.ApiError as error:
+            self._unassume(info)
+            if isinstance(error, apierrors.NotFound | apierrors.Conflict):
+                _log.info("the pod changed before it was bound", pod=f"{info.namespace}/{info.name}", uid=info.uid)
+            else:
+                _log.warning("bind failed", pod=f"{info.namespace}/{info.name}", because=error.message)
+            return
+        finally:
+            self._binds.release()
+        self._placed += 1
+        if info.uid in self._assumed:
+            self._queue.remove(info.uid)
+        self._recorder.event(
+            info.pod,
+            "Normal",
+            "Scheduled",
+            f"Successfully assigned {info.namespace}/{info.name} to {placement.node_name}",
+            action="Binding",
+        )
+
+    def _unassume(self, info: PodInfo) -> None:
+        if self._assumed.pop(info.uid, None) is None:
+            return  # Its deletion, or its placement by somebody else, was seen meanwhile.
+        self._snapshot.remove_pod(info.uid)
+        self._queue.failed(info.uid, frozenset(), self._clock.now_seconds(), retry=True)
+        self._happened(ClusterEvent.POD_GONE)
+
+    async def _report(self, info: PodInfo, failure: Failure, preemption: Preemption) -> None:
+        """Tell the user why the Pod waits; evict the victims, if any, after the Pod is nominated for their node."""
+        message = f"{failure.message} {preemption.message}".strip()
+        self._recorder.event(info.pod, "Warning", "FailedScheduling", message, action="Scheduling")
+        condition = _unschedulable(info.pod, message, self._clock)
+        status: dict[str, Any] = {}
+        known = next((item for item in info.pod.status.conditions if item.type == "PodScheduled"), None)
+        if known is None or (known.status, known.reason, known.message) != ("False", "Unschedulable", message):
+            status["conditions"] = [condition]
+        if preemption.node_name and preemption.node_name != info.pod.status.nominated_node_name:
+            status["nominatedNodeName"] = preemption.node_name
+        try:
+            if status:
+                patch = Patch(PatchType.STRATEGIC, {"metadata": {"uid": info.uid}, "status": status})
+                await self._client.patch(_PODS, info.namespace, info.name, patch, subresource="status")
+            for victim in preemption.victims:
+                await self._evict(victim, info, preemption.node_name)
+        except (apierrors.NotFound, apierrors.Conflict):
+            return  # The Pod is gone or is another one by now: its own events take care of it.
+        except apierrors.ApiError as error:
+            _log.warning("could not report", pod=f"{info.namespace}/{info.name}", because=error.message)
+
+    async def _evict(self, victim: PodInfo, preemptor: PodInfo, node_name: str) -> None:
+        note = f"{self._settings.scheduler_name}: preempting to accommodate a higher priority pod"
+        condition = {
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "PreemptionByScheduler",
+            "message": note,
+            "lastTransitionTime": times.format_time(self._clock.now_seconds()),
+        }
+        try:
+            patch = Patch(PatchType.STRATEGIC, {"metadata": {"uid": victim.uid}, "status": {"conditions": [condition]}})
+            await self._client.patch(_PODS, victim.namespace, victim.name, patch, subresource="status")
+            await self._client.delete(_PODS, victim.namespace, victim.name, uid=victim.uid)
+        except apierrors.NotFound:
+            return
+        self._preempted += 1
+        self._recorder.event(
+            victim.pod,
+            "Normal",
+            "Preempted",
+            f"Preempted by pod {preemptor.uid} on node {node_name}",
+            action="Preempting",
+        )
+
+
+def _unschedulable(pod: core.Pod, message: str, clock: Clock) -> dict[str, Any]:
+    return {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": message,
+        "observedGeneration": pod.metadata.generation,
+        "lastProbeTime": None,
+        "lastTransitionTime": times.format_time(clock.now_seconds()),
+    }
+
+
+def _same_for_scheduling(old: core.Node, new: core.Node) -> bool:
+    """Tell whether only a node's heartbeat changed."""
+    return (
+        old.spec == new.spec
+        and old.metadata.labels == new.metadata.labels
+        and old.status.allocatable == new.status.allocatable
+        and old.status.images == new.status.images
+    )
+
+
+def _changed(old: core.Pod | None, new: core.Pod) -> bool:
+    return (
+        old is None
+        or old.spec != new.spec
+        or old.metadata.labels != new.metadata.labels
+        or old.metadata.deletion_timestamp != new.metadata.deletion_timestamp
+        or old.status.container_statuses != new.status.container_statuses
+    )
