@@ -12,8 +12,18 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from haven.apimachinery.fielderrors import ErrorList
+from haven.apimachinery.validation.objectmeta import validate_object_meta, validate_object_meta_update
 
-__all__ = ["FieldSelectors", "Strategy", "no_errors", "no_errors_update", "no_warnings", "nothing"]
+__all__ = [
+    "FieldSelectors",
+    "Strategy",
+    "create_errors",
+    "no_errors",
+    "no_errors_update",
+    "no_warnings",
+    "nothing",
+    "update_errors",
+]
 
 T = TypeVar("T")
 
@@ -45,8 +55,9 @@ class Strategy(Generic[T]):
     """The rules of one resource, or of one of its subresources (`status`, …).
 
     `prepare_for_update(new, old)` restores what this endpoint may not change (status on the main one, spec on
-    /status) and raises `metadata.generation` when the spec changed. `validate*` need not check ObjectMeta beyond the
-    name: the registry does. `name_errors` returns what is wrong with a name (texts), as metadata.name's rule.
+    /status) and raises `metadata.generation` when the spec changed. `validate*` check ObjectMeta too, where, in the
+    order and as often as upstream does: the registry must not; it calls `create_errors` and `update_errors`, which add
+    what upstream's registry adds. `name_errors` returns what is wrong with a name (texts), as metadata.name's rule.
     """
 
     default: Callable[[T], None] = nothing
@@ -62,3 +73,17 @@ class Strategy(Generic[T]):
     grace_period_seconds: Callable[[T], int] | None = None
     selectable_fields: FieldSelectors = field(default_factory=dict)
     subresources: Mapping[str, Strategy[Any]] = field(default_factory=dict)
+
+
+def create_errors(strategy: Strategy[Any], new: Any, *, namespaced: bool) -> ErrorList:
+    """Return every complaint about an object that is created: the kind's own; if there are none, general ones."""
+    return strategy.validate(new) or validate_object_meta(new.metadata, namespaced=namespaced)
+
+
+def update_errors(strategy: Strategy[Any], new: Any, old: Any, *, namespaced: bool) -> ErrorList:
+    """Return every complaint about an object that is changed: general ones, then the kind's own (some twice)."""
+    return (
+        validate_object_meta(new.metadata, namespaced=namespaced)
+        + validate_object_meta_update(new.metadata, old.metadata)
+        + strategy.validate_update(new, old)
+    )

@@ -24,6 +24,7 @@ __all__ = [
     "aggregate",
     "duplicate",
     "forbidden",
+    "go_json",
     "internal",
     "invalid",
     "not_found",
@@ -61,17 +62,19 @@ class Path:
     Cheap to extend: the text is only made when an error is reported.
     """
 
-    __slots__ = ("_parent", "_text")
+    __slots__ = ("_is_nil", "_parent", "_text")
 
     def __init__(self, *names: str) -> None:
         self._parent: Path | None = None
         self._text = ".".join(names)
+        self._is_nil = not names
 
     @classmethod
     def _of(cls, parent: Path, text: str) -> Path:
         path = cls.__new__(cls)
         path._parent = parent
         path._text = text
+        path._is_nil = False
         return path
 
     def child(self, *names: str) -> Path:
@@ -92,7 +95,8 @@ class Path:
         while path is not None:
             parts.append(path._text)
             path = path._parent
-        return "".join(reversed(parts)).removeprefix(".") or "<nil>"
+        text = "".join(reversed(parts)).removeprefix(".")
+        return "<nil>" if not text and self._is_nil else text
 
     def __repr__(self) -> str:
         return f"Path({str(self)!r})"
@@ -146,7 +150,13 @@ _WITH_VALUE = {
 }
 
 
-_encoder = msgspec.json.Encoder(enc_hook=str)
+_encoder = msgspec.json.Encoder(enc_hook=str, order="deterministic")
+_HTML = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+
+
+def go_json(value: Any) -> str:
+    """Write a value as Go's encoding/json does: keys sorted, <, > and & escaped."""
+    return _encoder.encode(value).decode().translate(_HTML)
 
 
 def render(value: Any) -> str:
@@ -159,7 +169,9 @@ def render(value: Any) -> str:
         return str(value)
     if isinstance(value, Quantity):
         return quote(str(value))
-    return _encoder.encode(value).decode()
+    if isinstance(value, msgspec.Raw):
+        return bytes(value).decode()
+    return go_json(value)
 
 
 def _text(path: Path | None) -> str:
