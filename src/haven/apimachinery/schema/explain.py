@@ -115,8 +115,10 @@ class _Reader:
         kind = schema.kind
         if kind in _SELF_DECODING:
             self.self_decoding(value, kind, context)
-        elif value is None or kind in ("raw", "any"):
+        elif value is None or kind == "raw":
             pass
+        elif kind == "any":
+            self.untyped(value, path)
         elif kind == "struct" and isinstance(value, Pairs):
             self.struct(value, schema, context, path)
         elif kind == "map" and isinstance(value, Pairs):

@@ -1,0 +1,192 @@
+"""One PATCH body applied to the live tree: decoded, merged, checked and normalised, with upstream's refusals.
+
+JSON and merge patches go through JSON text on upstream's side and so are checked as a body is; strategic patches go
+through its converter and are checked by `restore`. Warnings are texts for the Warning header.
+"""
+
+from __future__ import annotations
+
+import copy
+from enum import Enum
+from typing import Any
+
+import orjson
+
+from haven.apimachinery import apierrors, facts
+from haven.apimachinery.goformat import quote, show
+from haven.apimachinery.patch import json_patch, merge_patch, strategic
+from haven.apimachinery.patch.errors import PatchError, invalid_patch, unprocessable
+from haven.apimachinery.schema.check import check
+from haven.apimachinery.schema.explain import explain
+from haven.apimachinery.schema.gojson import lost_keys, syntax_error
+from haven.apimachinery.schema.model import UNTYPED, Field, Schema
+from haven.apimachinery.schema.normalize import normalize
+from haven.apimachinery.schema.restore import RestoreError, restore
+
+__all__ = ["PATCH_TYPES", "PatchType", "patched"]
+
+Tree = dict[str, Any]
+
+
+class PatchType(Enum):
+    """The media types of patches. Server-side apply is haven.apimachinery.apply."""
+
+    JSON = "application/json-patch+json"
+    MERGE = "application/merge-patch+json"
+    STRATEGIC = "application/strategic-merge-patch+json"
+
+
+PATCH_TYPES = {kind.value: kind for kind in PatchType}
+
+
+def patched(
+    kind: PatchType, live: Tree, body: bytes, schema: Schema, field_validation: str = "Warn"
+) -> tuple[Tree, list[str]]:
+    """Return (the patched tree in canonical form, warnings); raise the ApiError that upstream answers with.
+
+    `live` is the object as upstream would encode it, apiVersion and kind included; it stays as it is.
+    `field_validation` is Strict, Warn or Ignore. Nothing is defaulted or validated yet.
+    """
+    strict_level = field_validation or "Warn"
+    if kind is PatchType.STRATEGIC:
+        return _strategic(live, body, schema, strict_level)
+    if kind is PatchType.JSON:
+        operations, complaints = _operations(body, strict_level)
+        try:
+            tree = json_patch.apply(copy.deepcopy(live), operations)
+        except PatchError as error:
+            raise unprocessable(error) from error
+    else:
+        patch, complaints = _object(body, strict_level, "error decoding patch: ")
+        tree = merge_patch.apply(live, patch)
+    return _decoded(tree, live, schema, complaints, strict_level)
+
+
+def _decoded(tree: Any, live: Tree, schema: Schema, complaints: list[str], strict_level: str) -> tuple[Tree, list[str]]:
+    if not isinstance(tree, dict):
+        raise _refused(tree, f"json: cannot unmarshal {_json_kind(tree)} into Go value of type {schema.go}")
+    if tree.get("kind") != live.get("kind") or tree.get("apiVersion") != live.get("apiVersion"):
+        problem = _foreign_kind(tree, live)
+        if problem:
+            raise _refused(tree, problem)
+    findings = check(tree, schema)
+    if findings.error is not None:
+        raise _refused(tree, findings.error)
+    warnings = _judge(complaints + findings.strict, strict_level, lambda text: _refused(tree, text))
+    return (normalize(tree, schema) if findings.dirty else tree), warnings
+
+
+def _judge(complaints: list[str], strict_level: str, refuse: Any) -> list[str]:
+    if not complaints or strict_level == "Ignore":
+        return []
+    if strict_level == "Strict":
+        raise refuse(f"strict decoding error: {', '.join(complaints)}")
+    return complaints
+
+
+def _refused(tree: Any, message: str) -> apierrors.ApiError:
+    return invalid_patch(orjson.dumps(tree).decode(), message)
+
+
+def _json_kind(value: Any) -> str:
+    return {list: "array", str: "string", bool: "bool"}.get(type(value), "number")
+
+
+def _foreign_kind(tree: Tree, live: Tree) -> str | None:
+    """Say what upstream's scheme says about an apiVersion and kind that are not the object's."""
+    version, kind = tree.get("apiVersion", live.get("apiVersion")), tree.get("kind", live.get("kind"))
+    if not isinstance(version, str) or not isinstance(kind, str):
+        return None  # The type check words it.
+    version, kind = version or live["apiVersion"], kind or live["kind"]
+    if (version, kind) == (live["apiVersion"], live["kind"]):
+        tree["apiVersion"], tree["kind"] = version, kind
+        return None
+    group, _, short = version.rpartition("/")
+    if f"{group}/{short}/{kind}" not in facts.kinds():
+        return (
+            f"no kind {quote(kind)} is registered for version {quote(version)} in scheme "
+            '"pkg/api/legacyscheme/scheme.go:30"'
+        )
+    home = live["apiVersion"].rpartition("/")[0].partition(".")[0] or "core"
+    return f"converting ({short}.{kind}) to ({home}.{live['kind']}): unknown conversion"
+
+
+_OPERATION = Schema(
+    "struct",
+    go="handlers.jsonPatchOp",
+    fields={
+        **{name: Field(name, Schema("string", go="string")) for name in ("op", "path", "from")},
+        "value": Field("value", UNTYPED),
+    },
+)
+_OPERATIONS = Schema("list", go="[]handlers.jsonPatchOp", element=_OPERATION)
+_OBJECT = Schema("map", go="map[string]interface {}", element=UNTYPED)
+
+
+def _parse(body: bytes, prefix: str) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise apierrors.BadRequest(f"{prefix}{syntax_error(body) or error}") from None
+
+
+def _operations(body: bytes, strict_level: str) -> tuple[list[Any], list[str]]:
+    operations = _parse(body, "error decoding patch: " if strict_level != "Ignore" else "")
+    complaints: list[str] = []
+    if strict_level != "Ignore":
+        problem, found = explain(body, _OPERATIONS)
+        if problem is not None:
+            raise apierrors.BadRequest(f"error decoding patch: {problem}")
+        complaints = [f"json patch {text}" for text in found]
+    if operations is None:
+        operations = []
+    if not isinstance(operations, list):
+        raise apierrors.BadRequest(
+            f"json: cannot unmarshal {'object' if isinstance(operations, dict) else _json_kind(operations)} "
+            "into Go value of type jsonpatch.Patch"
+        )
+    if len(operations) > json_patch.OPERATIONS_MAX:
+        raise apierrors.RequestEntityTooLarge(
+            f"The allowed maximum operations in a JSON patch is {json_patch.OPERATIONS_MAX}, got {len(operations)}"
+        )
+    return operations, complaints
+
+
+def _object(body: bytes, strict_level: str, prefix: str) -> tuple[Tree, list[str]]:
+    """Read a patch that must be an object."""
+    if strict_level == "Ignore" and prefix:
+        try:
+            tree = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            tree = None
+        if not isinstance(tree, dict):
+            raise apierrors.BadRequest("Invalid JSON Patch")
+        return tree, []
+    tree = _parse(body, prefix)
+    complaints: list[str] = []
+    if not isinstance(tree, dict) or lost_keys(body, orjson.dumps(tree)):
+        problem, complaints = explain(body, _OBJECT)
+        if problem is not None:
+            raise apierrors.BadRequest(f"{prefix}{problem}")
+    if tree is None:
+        if prefix:
+            raise apierrors.BadRequest("Invalid JSON Patch")
+        tree = {}
+    return tree, complaints
+
+
+def _strategic(live: Tree, body: bytes, schema: Schema, strict_level: str) -> tuple[Tree, list[str]]:
+    patch, complaints = _object(body, strict_level, "")
+    merged = strategic.apply(copy.deepcopy(live), patch, schema)
+
+    def refuse(message: str) -> apierrors.ApiError:
+        return invalid_patch(show(patch), message)
+
+    try:
+        tree, unknown = restore(merged, schema)
+    except RestoreError as error:
+        raise refuse(str(error)) from None
+    warnings = _judge(complaints + unknown, strict_level, refuse)
+    tree = normalize(tree, schema)
+    tree["apiVersion"], tree["kind"] = live["apiVersion"], live["kind"]
+    return tree, warnings
