@@ -59,6 +59,8 @@ class Request:
     query: Mapping[str, Sequence[str]]
     headers: Mapping[str, str]
     body: bytes = b""
+    repeated_headers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Every value of the headers that came more than once (Impersonate-Group, Impersonate-Extra-…)."""
     remote: str = ""
     client_certificate: bytes | None = None
     local: bool = False

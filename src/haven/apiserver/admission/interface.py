@@ -10,9 +10,21 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from haven.api.scheme import Resource
+from haven.apimachinery.apierrors import Forbidden, GroupResource
 from haven.apiserver.request import UserInfo
 
-__all__ = ["CONNECT", "CREATE", "DELETE", "UPDATE", "AdmissionRequest", "Mutator", "Objects", "Plugin", "Validator"]
+__all__ = [
+    "CONNECT",
+    "CREATE",
+    "DELETE",
+    "UPDATE",
+    "AdmissionRequest",
+    "Mutator",
+    "Objects",
+    "Plugin",
+    "Validator",
+    "forbidden",
+]
 
 T = TypeVar("T")
 CREATE, UPDATE, DELETE, CONNECT = "CREATE", "UPDATE", "DELETE", "CONNECT"
@@ -68,9 +80,13 @@ class Objects(Protocol):
 
 
 class Plugin(Protocol):
-    """A plugin has a name and is a Mutator, a Validator, or both. It raises ApiError to refuse."""
+    """A plugin has a name and is a Mutator, a Validator, or both. It raises ApiError to refuse.
+
+    `resources` are the ones it wants to see, whatever their version and subresource; None for all.
+    """
 
     name: str
+    resources: frozenset[GroupResource] | None
 
     def handles(self, operation: str) -> bool:
         """Tell whether the plugin wants to see this operation."""
@@ -91,3 +107,15 @@ class Validator(Plugin, Protocol):
     async def validate(self, request: AdmissionRequest) -> None:
         """Refuse, or do nothing."""
         ...
+
+
+def forbidden(request: AdmissionRequest, because: str) -> Forbidden:
+    """Return the refusal of a request, in upstream's words.
+
+    An object without a name is called by its name's beginning, as names are generated after admission.
+    """
+    name = request.name
+    if not name:
+        metadata = getattr(request.object, "metadata", None)
+        name = (metadata and (metadata.name or metadata.generate_name)) or "Unknown"
+    return Forbidden.of(request.resource.group_resource, name, because)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
+from haven.api.rbac import v1 as rbac
+from haven.api.scheme import Resource
+from haven.apimachinery.apierrors import Forbidden, GroupResource
+from haven.apimachinery.goformat import quote
 from haven.apiserver.request import RequestInfo, UserInfo
 
-__all__ = ["Attributes", "Authorizer", "Decision", "Verdict"]
+__all__ = ["Attributes", "Authorizer", "Decision", "Observer", "Rules", "Verdict", "refusal", "refusal_message"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +62,19 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A verdict and the reason, which reviews and audit show."""
+    """A verdict and the reason, which reviews and audit show. `error` tells what could not be evaluated."""
 
     verdict: Verdict
     reason: str = ""
+    error: str = ""
+
+
+class Rules(NamedTuple):
+    """What a user may do in a namespace, as far as it is written in rules. `error` tells what could not be read."""
+
+    rules: Sequence[rbac.PolicyRule] = ()
+    incomplete: bool = False
+    error: str = ""
 
 
 class Authorizer(Protocol):
@@ -70,6 +84,49 @@ class Authorizer(Protocol):
         """Return whether the user may do it."""
         ...
 
-    def rules_for(self, user: UserInfo, namespace: str) -> tuple[list[object], list[object], bool]:
-        """Return (resource rules, non-resource rules, incomplete) for SelfSubjectRulesReview."""
+    def rules_for(self, user: UserInfo, namespace: str) -> Rules:
+        """Return the rules that apply to a user, for SelfSubjectRulesReview."""
         ...
+
+
+class Observer(Protocol):
+    """Follows stored objects, in order to answer from memory.
+
+    The API server calls `changed` for each object of `resources` when it starts, then for each change, on the event
+    loop, before the write that made it is answered.
+    """
+
+    @property
+    def resources(self) -> Sequence[Resource[Any]]:
+        """Return the resources to follow."""
+        ...
+
+    def changed(self, resource: Resource[Any], old: Any | None, new: Any | None) -> None:
+        """Take note: `old` is None for a new object, `new` None for a deleted one."""
+        ...
+
+
+def refusal_message(attributes: Attributes) -> str:
+    """Return what a user may not do, in upstream's words."""
+    user, verb = quote(attributes.user.name), attributes.verb
+    if not attributes.is_resource:
+        return _sanitize(f"User {user} cannot {verb} path {quote(attributes.path)}")
+    resource = attributes.resource
+    if attributes.subresource:
+        resource = f"{resource}/{attributes.subresource}"
+    where = f"in the namespace {quote(attributes.namespace)}" if attributes.namespace else "at the cluster scope"
+    return _sanitize(
+        f"User {user} cannot {verb} resource {quote(resource)} in API group {quote(attributes.group)} {where}"
+    )
+
+
+def refusal(attributes: Attributes, reason: str) -> Forbidden:
+    """Return the error of a request that no authorizer allows."""
+    message = refusal_message(attributes)
+    if reason:
+        message = f"{message}: {reason}"
+    return Forbidden.of(GroupResource(attributes.group, attributes.resource), attributes.name, message)
+
+
+def _sanitize(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,251 @@
+"""Acting as somebody else: the Impersonate-… headers, and whether the asker may use them.
+
+Since v1.36 there are five ways, tried in turn: four constrained ones, each with verbs of its own (impersonate:MODE on
+the identity and impersonate-on:MODE:VERB on the request itself), then the old verb `impersonate`. If none allows it,
+the answer is the first refusal.
+Source: https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import unquote
+
+from haven.apimachinery.apierrors import BadRequest, Forbidden
+from haven.apimachinery.goformat import quote
+from haven.apiserver.authentication.interface import ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, ANONYMOUS, MASTERS
+from haven.apiserver.authentication.serviceaccounts import NODE_NAME, groups, split_username
+from haven.apiserver.authorization.interface import Attributes, Authorizer, refusal
+from haven.apiserver.authorization.union import require
+from haven.apiserver.request import Request, UserInfo
+
+__all__ = ["Impersonation", "wanted_user"]
+
+_USER, _UID, _GROUP, _EXTRA = "impersonate-user", "impersonate-uid", "impersonate-group", "impersonate-extra-"
+_NODE = re.compile(r"system:node:((?:[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\.)*[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)", re.ASCII)
+_EXTRA_KEY = re.compile(
+    r"(?:[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\.)*[a-z0-9](?:[-a-z0-9]*[a-z0-9])?/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", re.ASCII
+)
+MANY = 4
+"""From so many groups or extras on, one question with * is asked first."""
+
+
+def wanted_user(request: Request) -> UserInfo | None:
+    """Return whom the headers name, None if there are no such headers; raise BadRequest if the name is missing."""
+    headers = request.headers
+    name, uid = headers.get(_USER, ""), headers.get(_UID, "")
+    wanted_groups = tuple(_values(request, _GROUP)) if _GROUP in headers else ()
+    extra: dict[str, tuple[str, ...]] = {}
+    for header in headers:
+        if header.startswith(_EXTRA):
+            key = _unescape(header.removeprefix(_EXTRA))
+            extra[key] = (*extra.get(key, ()), *_values(request, header))
+    if name:
+        return UserInfo(name, uid, wanted_groups, extra)
+    if uid or wanted_groups or extra:
+        shown = _go_syntax(uid, wanted_groups, extra)
+        raise BadRequest(f"requested {shown} without impersonating a user name")
+    return None
+
+
+def _values(request: Request, header: str) -> Sequence[str]:
+    return request.repeated_headers.get(header) or (request.headers[header],)
+
+
+def _unescape(key: str) -> str:
+    if re.search(r"%(?![0-9a-fA-F]{2})", key):
+        return key
+    return unquote(key)
+
+
+def _go_syntax(uid: str, wanted_groups: Sequence[str], extra: Mapping[str, Sequence[str]]) -> str:
+    shown_groups = f"{{{', '.join(map(quote, wanted_groups))}}}" if wanted_groups else "(nil)"
+    items = (f"{quote(key)}:[]string{{{', '.join(map(quote, extra[key]))}}}" for key in sorted(extra))
+    shown_extra = f"{{{', '.join(items)}}}" if extra else "(nil)"
+    return (
+        f'&user.DefaultInfo{{Name:"", UID:{quote(uid)}, Groups:[]string{shown_groups},'
+        f" Extra:map[string][]string{shown_extra}}}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Mode:
+    """One way of impersonating; the old one has no name."""
+
+    name: str
+
+    @property
+    def verb(self) -> str:
+        return f"impersonate:{self.name}" if self.name else "impersonate"
+
+    @property
+    def group(self) -> str:
+        """The API group of users and groups in questions to authorizers."""
+        return "authentication.k8s.io" if self.name else ""
+
+
+_ASSOCIATED_NODE, _ARBITRARY_NODE = _Mode("associated-node"), _Mode("arbitrary-node")
+_SERVICE_ACCOUNT, _USER_INFO, _LEGACY = _Mode("serviceaccount"), _Mode("user-info"), _Mode("")
+
+
+class Impersonation:
+    """Decides who a request counts as, after authentication and before authorization."""
+
+    def __init__(self, authorizer: Authorizer) -> None:
+        self._authorizer = authorizer
+
+    def apply(self, request: Request) -> UserInfo | None:
+        """Return the user to act as, None if there is no impersonation; raise BadRequest or Forbidden.
+
+        On success the headers are taken out of the request, so that nobody behind reads them again.
+        """
+        headers = request.headers
+        if not any(header.startswith("impersonate-") for header in headers):
+            return None
+        wanted = wanted_user(request)
+        if wanted is None:
+            return None
+        user = self._decide(wanted, Attributes.of(request.user, request.info))
+        request.headers = {
+            header: value
+            for header, value in headers.items()
+            if header not in (_USER, _UID, _GROUP) and not header.startswith(_EXTRA)
+        }
+        return user
+
+    def _decide(self, wanted: UserInfo, asked: Attributes) -> UserInfo:
+        first: Forbidden | None = None
+        for mode in _modes(wanted, asked.user):
+            try:
+                return self._try(mode, wanted, asked)
+            except Forbidden as error:
+                first = first or error
+        assert first is not None, "the old way always has an answer"
+        raise first
+
+    def _try(self, mode: _Mode, wanted: UserInfo, asked: Attributes) -> UserInfo:
+        requester = asked.user
+        if mode is _ASSOCIATED_NODE:
+            keys = tuple(sorted(requester.extra))
+            requester = replace(requester, extra={"authentication.kubernetes.io/associated-node-keys": keys})
+        if mode is not _LEGACY:
+            require(
+                self._authorizer,
+                replace(asked, user=requester, verb=f"impersonate-on:{mode.name}:{asked.verb}"),
+            )
+        actual_groups = self._check_name(mode, wanted, requester)
+        if wanted.uid:
+            self._ask(Attributes(requester, mode.verb, group="authentication.k8s.io", version="v1", resource="uids",
+                                 name=wanted.uid))  # fmt: skip
+        self._check_groups(mode, wanted.groups, requester)
+        self._check_extra(mode, wanted.extra, requester)
+        if wanted.name == ANONYMOUS:
+            actual_groups = _with(actual_groups, ALL_UNAUTHENTICATED)
+        elif ALL_UNAUTHENTICATED not in actual_groups:
+            actual_groups = _with(actual_groups, ALL_AUTHENTICATED)
+        return replace(wanted, groups=actual_groups)
+
+    def _ask(self, attributes: Attributes) -> None:
+        require(self._authorizer, attributes)
+
+    def _check_name(self, mode: _Mode, wanted: UserInfo, requester: UserInfo) -> tuple[str, ...]:
+        """Ask for the user; return the groups that it has."""
+        question = Attributes(requester, mode.verb, group=mode.group, version="v1", resource="users", name=wanted.name)
+        node = _NODE.fullmatch(wanted.name)
+        account = split_username(wanted.name)
+        given = wanted.groups
+        if node is not None and mode is not _LEGACY:
+            question = replace(question, resource="nodes", name="*" if mode is _ASSOCIATED_NODE else node[1])
+            if given:
+                raise refusal(question, f"when impersonating a node, cannot impersonate groups {_list(given)}")
+            given = ("system:nodes",)
+        if account is not None:
+            namespace, name = account
+            question = replace(question, resource="serviceaccounts", namespace=namespace, name=name)
+            if given and mode is not _LEGACY:
+                text = f"when impersonating a service account, cannot impersonate groups {_list(given)}"
+                raise refusal(question, text)
+            given = given or groups(namespace)
+        self._ask(question)
+        return given
+
+    def _check_groups(self, mode: _Mode, wanted: Sequence[str], requester: UserInfo) -> None:
+        if not wanted:
+            return
+        question = Attributes(requester, mode.verb, group=mode.group, version="v1", resource="groups")
+        if mode is not _LEGACY:
+            if "" in wanted:
+                raise refusal(question, "impersonating the empty string group is not allowed")
+            if MASTERS in wanted:
+                text = "impersonating the system:masters group is not allowed"
+                raise refusal(replace(question, name=MASTERS), text)
+            if len(wanted) >= MANY and self._may(replace(question, name="*")):
+                return
+        for group in wanted:
+            self._ask(replace(question, name=group))
+
+    def _check_extra(self, mode: _Mode, wanted: Mapping[str, Sequence[str]], requester: UserInfo) -> None:
+        if not wanted:
+            return
+        question = Attributes(requester, mode.verb, group="authentication.k8s.io", version="v1", resource="userextras")
+        if mode is not _LEGACY:
+            wrong = _extra_error(wanted)
+            if wrong:
+                raise refusal(question, wrong)
+            many = len(wanted) >= MANY or sum(map(len, wanted.values())) >= MANY
+            if many and self._may(replace(question, subresource="*", name="*")):
+                return
+        for key, values in wanted.items():
+            for value in values:
+                self._ask(replace(question, subresource=key, name=value))
+
+    def _may(self, attributes: Attributes) -> bool:
+        try:
+            self._ask(attributes)
+        except Forbidden:
+            return False
+        return True
+
+
+def _modes(wanted: UserInfo, requester: UserInfo) -> Iterator[_Mode]:
+    only_name = not wanted.uid and not wanted.groups and not wanted.extra
+    node = _NODE.fullmatch(wanted.name)
+    account = split_username(wanted.name)
+    if node is not None and only_name:
+        here = requester.extra.get(NODE_NAME, ())
+        if split_username(requester.name) is not None and tuple(here) == (node[1],):
+            yield _ASSOCIATED_NODE
+        yield _ARBITRARY_NODE
+    if account is not None and only_name:
+        yield _SERVICE_ACCOUNT
+    if node is None and account is None:
+        yield _USER_INFO
+    yield _LEGACY
+
+
+def _extra_error(extra: Mapping[str, Sequence[str]]) -> str:
+    for key, values in extra.items():
+        if not key:
+            return "impersonating the empty string key in extra is not allowed"
+        if _EXTRA_KEY.fullmatch(key) is None:
+            return (
+                f"impersonating an invalid key in extra is not allowed: extra.key: Invalid value: {quote(key)}:"
+                ' must be a domain-prefixed path (such as "acme.io/foo")'
+            )
+        if key != key.lower():
+            return f"impersonating a non-lowercase key in extra is not allowed: {quote(key)}"
+        if not values:
+            return "impersonating empty values in extra is not allowed"
+        if "" in values:
+            return "impersonating the empty string value in extra is not allowed"
+    return ""
+
+
+def _with(present: tuple[str, ...], group: str) -> tuple[str, ...]:
+    return present if group in present else (*present, group)
+
+
+def _list(values: Sequence[str]) -> str:
+    return "[" + " ".join(map(quote, values)) + "]"

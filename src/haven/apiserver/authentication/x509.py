@@ -1,0 +1,157 @@
+"""Client certificates: the common name is the user, organizations are the groups.
+
+A certificate is parsed and checked once; afterwards its DER bytes are the key to the identity, until it ends.
+Source: https://kubernetes.io/docs/reference/access-authn-authz/authentication/#x509-client-certificates
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+
+from haven.apimachinery.apierrors import Unauthorized
+from haven.apiserver.authentication.interface import CREDENTIAL_ID
+from haven.apiserver.request import Request, UserInfo
+from haven.clock import Clock
+
+__all__ = ["ClientCertificates", "RequestHeaders"]
+
+_USER_UID = ObjectIdentifier("1.3.6.1.4.1.57683.2")
+"""The subject attribute that carries a user's UID."""
+_CACHED_MAX = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    user: UserInfo | None
+    not_before: float
+    not_after: float
+
+
+class ClientCertificates:
+    """Authenticates by certificates that one of the authorities issued for client use."""
+
+    def __init__(self, authorities: Sequence[x509.Certificate], clock: Clock) -> None:
+        self._authorities = tuple(authorities)
+        self._clock = clock
+        self._known: dict[bytes, _Known] = {}
+
+    async def authenticate(self, request: Request) -> UserInfo | None:
+        certificate = request.client_certificate
+        return None if certificate is None else self.identify(certificate)
+
+    def identify(self, der: bytes) -> UserInfo | None:
+        """Return whom a certificate names, None if nobody; raise Unauthorized if it is not valid here and now."""
+        known = self._known.get(der)
+        if known is None:
+            known = _examine(der, self._authorities)
+            if len(self._known) >= _CACHED_MAX:
+                self._known.clear()
+            self._known[der] = known
+        now = self._clock.now_seconds()
+        if now > known.not_after:
+            raise Unauthorized("x509: certificate has expired")
+        if now < known.not_before:
+            raise Unauthorized("x509: certificate is not yet valid")
+        return known.user
+
+
+def _examine(der: bytes, authorities: Sequence[x509.Certificate]) -> _Known:
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+    except ValueError as error:
+        raise Unauthorized(f"x509: malformed certificate: {error}") from error
+    if not any(_issued(certificate, authority) for authority in authorities):
+        raise Unauthorized("x509: certificate signed by unknown authority")
+    if not _for_clients(certificate):
+        raise Unauthorized("x509: certificate specifies an incompatible key usage")
+    return _Known(
+        user=_user(certificate, der),
+        not_before=certificate.not_valid_before_utc.timestamp(),
+        not_after=certificate.not_valid_after_utc.timestamp(),
+    )
+
+
+def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _for_clients(certificate: x509.Certificate) -> bool:
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return ExtendedKeyUsageOID.CLIENT_AUTH in usage or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usage
+
+
+def _user(certificate: x509.Certificate, der: bytes) -> UserInfo | None:
+    name = _common_name(certificate)
+    if not name:
+        return None
+    groups = tuple(str(part.value) for part in certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME))
+    uids = [str(part.value) for part in certificate.subject.get_attributes_for_oid(_USER_UID)]
+    if len(uids) > 1 or (uids and not uids[0]):
+        raise Unauthorized("expected at most one non-empty UID in the certificate's subject")
+    digest = hashlib.sha256(der).hexdigest()
+    return UserInfo(
+        name=name, uid=uids[0] if uids else "", groups=groups, extra={CREDENTIAL_ID: (f"X509SHA256={digest}",)}
+    )
+
+
+def _common_name(certificate: x509.Certificate) -> str:
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(names[-1].value) if names else ""
+
+
+class RequestHeaders:
+    """Authenticates what an aggregating proxy says in X-Remote-… headers, if its certificate is a proxy's.
+
+    Source: https://kubernetes.io/docs/reference/access-authn-authz/authentication/#authenticating-proxy
+    """
+
+    def __init__(
+        self, authorities: Sequence[x509.Certificate], clock: Clock, *, allowed_names: Sequence[str] = ()
+    ) -> None:
+        self._certificates = ClientCertificates(authorities, clock)
+        self._allowed_names = frozenset(allowed_names)
+
+    async def authenticate(self, request: Request) -> UserInfo | None:
+        name = request.headers.get("x-remote-user", "").strip()
+        if not name:
+            return None
+        if request.client_certificate is None:
+            return None
+        try:
+            proxy = self._certificates.identify(request.client_certificate)
+        except Unauthorized:
+            return None  # Not a proxy's certificate: it may still be a client's own.
+        if proxy is None or (self._allowed_names and proxy.name not in self._allowed_names):
+            raise Unauthorized(f"x509: subject with cn={proxy.name if proxy else ''} is not in the allowed list")
+        extra = {
+            header.removeprefix("x-remote-extra-"): tuple(_values(request, header))
+            for header in request.headers
+            if header.startswith("x-remote-extra-")
+        }
+        return UserInfo(
+            name=name,
+            uid=request.headers.get("x-remote-uid", ""),
+            groups=tuple(_values(request, "x-remote-group")),
+            extra=extra,
+        )
+
+
+def _values(request: Request, header: str) -> Sequence[str]:
+    repeated = request.repeated_headers.get(header)
+    if repeated:
+        return repeated
+    value = request.headers.get(header)
+    return () if value is None else (value,)

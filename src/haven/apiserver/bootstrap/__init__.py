@@ -1,0 +1,1 @@
+"""What a fresh control plane holds, and how it is kept up to date."""
