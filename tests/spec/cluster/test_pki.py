@@ -1,0 +1,88 @@
+"""Certificates of the cluster: made once, renewed in time, readable by their owner only."""
+
+from __future__ import annotations
+
+import base64
+import ssl
+import stat
+from pathlib import Path
+
+import pytest
+import yaml
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from haven.cluster.certificates import names_of
+from haven.cluster.pki import Pki, PkiSettings, ensure
+
+NOW = 1_700_000_000.0
+DAY = 86400.0
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[PkiSettings, Pki]:
+    settings = PkiSettings(tmp_path_factory.mktemp("pki"), node_name="n1", hosts=("192.0.2.7", "api.example.com"))
+    return settings, ensure(settings, NOW)
+
+
+def load(path: Path) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(path.read_bytes())
+
+
+def test_the_serving_certificate_is_for_every_way_to_reach_the_server(made: tuple[PkiSettings, Pki]) -> None:
+    certificate = load(made[1].apiserver[0])
+
+    assert names_of(certificate) >= {
+        "localhost", "127.0.0.1", "::1", "kubernetes", "kubernetes.default", "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local", "10.96.0.1", "n1", "192.0.2.7", "api.example.com",
+    }  # fmt: skip
+    certificate.verify_directly_issued_by(load(made[1].ca_certificate))
+
+
+def test_kubeconfig_files_name_users_and_groups_as_kubeadm_does(made: tuple[PkiSettings, Pki]) -> None:
+    subjects = {}
+    for path in (made[1].admin, made[1].super_admin, made[1].component("kubelet"), made[1].component("scheduler")):
+        user = yaml.safe_load(path.read_text())["users"][0]["user"]
+        certificate = x509.load_pem_x509_certificate(base64.b64decode(user["client-certificate-data"]))
+        name = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
+        groups = [part.value for part in certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
+        subjects[path.name] = (name, groups)
+
+    assert subjects == {
+        "admin.conf": ("kubernetes-admin", ["kubeadm:cluster-admins"]),
+        "super-admin.conf": ("kubernetes-super-admin", ["system:masters"]),
+        "kubelet.conf": ("system:node:n1", ["system:nodes"]),
+        "scheduler.conf": ("system:kube-scheduler", []),
+    }
+
+
+def test_nobody_else_can_read_the_files(made: tuple[PkiSettings, Pki]) -> None:
+    for path in made[1].directory.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+def test_a_second_run_changes_nothing_and_a_later_one_renews_all_but_the_authorities(
+    made: tuple[PkiSettings, Pki],
+) -> None:
+    settings = made[0]
+
+    assert ensure(settings, NOW).changed == ()
+    assert ensure(settings, NOW + 59 * DAY).changed == ()
+    renewed = set(ensure(settings, NOW + 61 * DAY).changed)
+
+    assert {"apiserver.crt", "apiserver.key", "kubelet.conf", "front-proxy-client.crt"} <= renewed
+    assert not renewed & {"ca.crt", "ca.key", "sa.key", "admin.conf", "front-proxy-ca.crt"}
+
+
+def test_a_new_address_makes_a_new_serving_certificate_only(tmp_path: Path) -> None:
+    ensure(PkiSettings(tmp_path), NOW)
+
+    changed = ensure(PkiSettings(tmp_path, hosts=("192.0.2.9",)), NOW).changed
+
+    assert set(changed) == {"apiserver.key", "apiserver.crt"}
+
+
+def test_the_files_work_in_tls(made: tuple[PkiSettings, Pki]) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(made[1].ca_certificate))
+    context.load_cert_chain(*map(str, made[1].apiserver))
+    context.load_cert_chain(*map(str, made[1].kubelet_serving))
