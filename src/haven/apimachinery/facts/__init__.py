@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Element", "FieldFacts", "TypeFacts", "definitions", "descriptions", "kinds", "types"]
+__all__ = ["Element", "FieldFacts", "TypeFacts", "definitions", "descriptions", "kinds", "protobuf", "types"]
 
 _FOLDER = pathlib.Path(__file__).parent
 
@@ -76,6 +76,13 @@ def kinds() -> dict[str, str]:
 def definitions() -> dict[str, Any]:
     """Return the OpenAPI v2 definitions without descriptions."""
     result: dict[str, Any] = msgspec.json.decode((_FOLDER / "definitions.json").read_bytes())
+    return result
+
+
+@cache
+def protobuf() -> dict[str, list[Any]]:
+    """Return field numbers by definition; see tools/build_protobuf_facts.py for the layout."""
+    result: dict[str, list[Any]] = msgspec.json.decode((_FOLDER / "protobuf.json").read_bytes())
     return result
 
 
