@@ -142,7 +142,8 @@ def values(schema: Schema, depth: int) -> st.SearchStrategy[Any]:
             fields = {
                 name: st.deferred(lambda field=field: values(field.schema, depth + 1))
                 for name, field in schema.fields.items()
-                if depth or name not in ("apiVersion", "kind")
+                # The names of an object's own kind travel in the frame only, those inside of objects not at all.
+                if name not in ("apiVersion", "kind") or name in facts.protobuf()[schema.definition][0]
             }
             return st.fixed_dictionaries({}, optional=fields).map(lambda tree: _pruned(tree, schema))
     return st.integers(1, 2**31 - 1) | st.integers(-(2**31), -1)
