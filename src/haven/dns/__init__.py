@@ -1,0 +1,1 @@
+"""The cluster's DNS, one in each agent: the zone from Services and EndpointSlices, the rest forwarded."""
