@@ -71,6 +71,7 @@ class ApiError(Exception):
         super().__init__(message)
         self.message = message
         self.details = details
+        self.continue_ = ""  # What a client that lists may go on with; only Expired brings one.
 
     @property
     def retry_after_seconds(self) -> int:
@@ -80,7 +81,12 @@ class ApiError(Exception):
     def status(self) -> meta.Status:
         """Return the Status that a client receives."""
         return meta.Status(
-            status="Failure", message=self.message, reason=self.reason, details=self.details, code=self.code
+            metadata=meta.ListMeta(continue_=self.continue_),
+            status="Failure",
+            message=self.message,
+            reason=self.reason,
+            details=self.details,
+            code=self.code,
         )
 
 

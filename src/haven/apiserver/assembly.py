@@ -1,0 +1,328 @@
+"""Puts an API server together: store, caches, identity, permission, admission, handlers, listener."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography import x509
+
+from haven import telemetry
+from haven.api import scheme, strategies
+from haven.api.scheme import Resource
+from haven.api.strategy import Strategy
+from haven.apimachinery.names import Revision
+from haven.apimachinery.schema import schema_for
+from haven.apiserver.admission.chain import AdmissionChain
+from haven.apiserver.authentication.bearer import BearerTokens, TokenUnion
+from haven.apiserver.authentication.bootstraptokens import BootstrapTokens
+from haven.apiserver.authentication.interface import ALL_AUTHENTICATED, MASTERS, Authenticator, TokenAuthenticator
+from haven.apiserver.authentication.serviceaccounts import DEFAULT_ISSUER, ServiceAccountTokens
+from haven.apiserver.authentication.statictokens import StaticTokens
+from haven.apiserver.authentication.tokenkeys import SigningKeys
+from haven.apiserver.authentication.union import RequestAuthenticator
+from haven.apiserver.authentication.x509 import ClientCertificates
+from haven.apiserver.authorization.node import NodeAuthorizer
+from haven.apiserver.authorization.nodegraph import NodeGraph
+from haven.apiserver.authorization.rbac import RBAC
+from haven.apiserver.authorization.union import AlwaysAllowGroups, AlwaysAllowPaths, AuthorizerUnion
+from haven.apiserver.bootstrap.objects import BootstrapSettings, bootstrap_objects, node_rules
+from haven.apiserver.bootstrap.reconcile import plan
+from haven.apiserver.chain import Chain, PathHandler
+from haven.apiserver.health import Check, health_paths
+from haven.apiserver.local import LocalClient, LocalTransport
+from haven.apiserver.metrics import Metrics
+from haven.apiserver.objects import Observers, StoredObjects
+from haven.apiserver.registry import systemfields
+from haven.apiserver.registry.deletion import Deletion
+from haven.apiserver.registry.endpoint import Endpoint
+from haven.apiserver.registry.fieldmanagement import FieldManagement
+from haven.apiserver.registry.patching import Patching
+from haven.apiserver.registry.reading import Reading
+from haven.apiserver.registry.resources import Handlers, Resources
+from haven.apiserver.registry.storage import Storages, Write
+from haven.apiserver.registry.versions import conversion
+from haven.apiserver.registry.watching import Watching
+from haven.apiserver.registry.writing import Writing
+from haven.apiserver.request import Request, Response, UserInfo
+from haven.apiserver.server import HttpServer
+from haven.apiserver.settings import Settings
+from haven.apiserver.watchcache import Statistics, decoder
+from haven.clock import Clock, SystemClock
+from haven.store.interface import Store
+
+__all__ = ["ApiServer", "ServerStatistics", "Trust", "start"]
+
+_log = telemetry.logger("apiserver")
+ADMIN = UserInfo("system:apiserver", groups=(MASTERS, ALL_AUTHENTICATED))
+"""The server itself."""
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whom to believe: keys of service account tokens, authorities of client certificates, fixed tokens; and TLS."""
+
+    signing_keys: SigningKeys
+    client_authorities: Sequence[x509.Certificate] = ()
+    client_ca_pem: str = ""
+    static_tokens: Mapping[str, UserInfo] = field(default_factory=dict)
+    tls: ssl.SSLContext | None = None
+    issuer: str = DEFAULT_ISSUER
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatistics:
+    """A snapshot of a server."""
+
+    revision: Revision
+    caches: Mapping[str, Statistics]
+    ready_seconds: float
+
+
+class ApiServer:
+    """A running API server. Made by `start`."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        store: Store,
+        storages: Storages,
+        resources: Resources,
+        chain: Chain,
+        http: HttpServer,
+        objects: StoredObjects,
+        ready_seconds: float,
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.storages = storages
+        self.resources = resources
+        self.chain = chain
+        self.objects = objects
+        self.port = 0
+        self._http = http
+        self._ready_seconds = ready_seconds
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def listen(self) -> int:
+        """Accept connections; return the port."""
+        self.port = await self._http.listen(self.settings.host, self.settings.port)
+        return self.port
+
+    def local_transport(self, user: UserInfo = ADMIN) -> LocalTransport:
+        """Return a transport that acts as a user, without sockets."""
+        return LocalTransport(self.chain.handle, user)
+
+    def local_client(self, user: UserInfo = ADMIN) -> LocalClient:
+        """Return a client that acts as a user and shares typed objects with the caches."""
+        return LocalClient(self.chain, self.resources, user)
+
+    def statistics(self) -> ServerStatistics:
+        """Return a snapshot."""
+        caches = {str(one.resource.group_resource): one.cache.statistics() for one in self.storages.all()}
+        return ServerStatistics(self.store.revision, caches, self._ready_seconds)
+
+    async def stop(self) -> None:
+        """Stop serving; the store stays open."""
+        for task in self._tasks:
+            task.cancel()
+        self.storages.close()
+        await self._http.close(self.settings.shutdown_grace_seconds)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def start(
+    settings: Settings,
+    store: Store,
+    trust: Trust,
+    *,
+    clock: Clock | None = None,
+    chance: random.Random | None = None,
+    listen: bool = True,
+) -> ApiServer:
+    """Return a server that is ready. The caller closes the store after `stop`."""
+    began = time.monotonic()
+    clock = clock or SystemClock()
+    chance = chance or random.Random()
+    storages = Storages(store, history_max=settings.watch_history_events_max, queue_max=settings.watch_queue_events_max)
+    endpoints = _endpoints(storages)
+    await storages.load()
+
+    objects = StoredObjects(storages)
+    rbac, graph = RBAC(), NodeGraph()
+    observers = Observers(storages, [rbac, graph])
+    observers.load()
+    authorizer = AuthorizerUnion(
+        [
+            AlwaysAllowGroups(),
+            AlwaysAllowPaths(["/healthz", "/livez", "/readyz"]),
+            NodeAuthorizer(graph, node_rules()),
+            rbac,
+        ]
+    )
+    await _bootstrap(storages, objects, settings, trust, clock)
+
+    audiences = (trust.issuer,)
+    tokens: list[TokenAuthenticator] = [
+        StaticTokens(trust.static_tokens),
+        BootstrapTokens(objects, clock),
+        ServiceAccountTokens(trust.signing_keys, objects, clock, issuers=audiences, api_audiences=audiences),
+    ]
+    authenticators: list[Authenticator] = []
+    if trust.client_authorities:
+        authenticators.append(ClientCertificates(trust.client_authorities, clock))
+    authenticators.append(BearerTokens(TokenUnion(tokens), audiences, clock))
+
+    admission = AdmissionChain(_plugins(objects))
+    fields = FieldManagement()
+    reading = Reading(store, clock)
+    writing = Writing(
+        storages,
+        admission,
+        authorizer,
+        fields,
+        clock,
+        chance,
+        event_ttl_seconds=settings.event_ttl_seconds,
+    )
+    handlers = Handlers(
+        reading=reading,
+        watching=Watching(
+            store,
+            clock,
+            chance,
+            timeout_seconds_min=settings.watch_timeout_seconds_min,
+            bookmark_interval_seconds=settings.bookmark_interval_seconds,
+        ),
+        writing=writing,
+        patching=Patching(writing),
+        deletion=Deletion(storages, admission, reading, writing, clock),
+    )
+    resources = Resources(handlers)
+    for endpoint in endpoints:
+        resources.add(endpoint)
+    metrics = Metrics()
+    chain = Chain(
+        resources=resources,
+        identify=RequestAuthenticator(authenticators),
+        authorizer=authorizer,
+        paths=_paths(metrics, storages),
+        clock=clock,
+        metrics=metrics,
+        requests_in_flight_max=settings.requests_in_flight_max,
+        mutating_requests_in_flight_max=settings.mutating_requests_in_flight_max,
+    )
+    http = HttpServer(
+        chain.handle,
+        body_bytes_max=settings.body_bytes_max,
+        gzip_bytes_min=settings.gzip_bytes_min,
+        request_timeout_seconds=settings.request_timeout_seconds,
+        tls=trust.tls,
+    )
+    server = ApiServer(
+        settings=settings,
+        store=store,
+        storages=storages,
+        resources=resources,
+        chain=chain,
+        http=http,
+        objects=objects,
+        ready_seconds=time.monotonic() - began,
+    )
+    if listen:
+        await server.listen()
+    _log.info("The API server is ready.", port=server.port, seconds=round(time.monotonic() - began, 3))
+    return server
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, store: Store, trust: Trust, **rest: Any) -> AsyncIterator[ApiServer]:
+    """Start a server for the length of a block."""
+    server = await start(settings, store, trust, **rest)
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+def _strategy(resource: Resource[Any]) -> Strategy[Any]:
+    try:
+        return strategies.strategy_for(resource)
+    except KeyError:
+        return Strategy()
+
+
+def _endpoints(storages: Storages) -> list[Endpoint]:
+    """Return an endpoint for every resource of the scheme, and keep every kind that is stored."""
+    result: list[Endpoint] = []
+    for resource in scheme.table().values():
+        change = conversion(resource)
+        stored = change.stored
+        strategy = _strategy(stored)
+        try:
+            storage = storages.of(stored.group_resource)
+        except KeyError:
+            storage = storages.add(stored, strategy.selectable_fields, decoder(stored.type))
+        schema = schema_for(resource.group, resource.version, resource.kind)
+        assert schema is not None, resource
+        result.append(Endpoint(resource, storage, strategy, change, schema))
+    return result
+
+
+def _plugins(objects: StoredObjects) -> list[Any]:
+    from haven.apiserver.admission.namespacelifecycle import NamespaceLifecycle
+
+    return [NamespaceLifecycle(objects)]
+
+
+def _paths(metrics: Metrics, storages: Storages) -> dict[str, PathHandler]:
+    async def healthy() -> str:
+        return ""
+
+    async def show_metrics(_: Request) -> Response:
+        for storage in storages.all():
+            metrics.objects.labels(str(storage.resource.group_resource)).set(len(storage.cache))
+        return Response(200, {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}, metrics.text())
+
+    live: dict[str, Check] = {"log": healthy, "etcd": healthy}
+    ready: dict[str, Check] = {**live, "etcd-readiness": healthy, "informer-sync": healthy}
+    hooks: dict[str, Check] = {
+        f"poststarthook/{name}": healthy
+        for name in ("start-apiserver-admission-initializer", "rbac/bootstrap-roles", "bootstrap-controller")
+    }
+    checks = {
+        "livez": {**live, **hooks},
+        "readyz": {**ready, **hooks, "shutdown": healthy},
+        "healthz": {**live, **hooks},
+    }
+    return {**health_paths(checks), "/metrics": show_metrics}
+
+
+async def _bootstrap(
+    storages: Storages, objects: StoredObjects, settings: Settings, trust: Trust, clock: Clock
+) -> None:
+    """Write the objects that every cluster starts with, those that are missing."""
+    wanted = bootstrap_objects(
+        BootstrapSettings(
+            client_ca_pem=trust.client_ca_pem, service_networks=tuple(map(str, settings.service_networks))
+        )
+    )
+    writes: list[Write] = []
+    for change in plan(wanted, objects.get):
+        storage = storages.of(change.resource.group_resource)
+        new = change.new
+        metadata = new.metadata
+        if change.old is None or change.replace:
+            systemfields.fill(metadata, clock.now_seconds())
+        entry = storage.get(metadata.namespace, metadata.name)
+        expected = entry.revision if entry is not None else Revision(0)
+        writes.append(Write(storage, storage.key(metadata.namespace, metadata.name), new, expected=expected))
+    if writes:
+        await storages.commit(writes)

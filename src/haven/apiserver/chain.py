@@ -1,0 +1,202 @@
+"""The way of every request: identity, impersonation, limits, permission, handler; and how refusals are rendered.
+
+Source: upstream's handler chain. Nothing escapes from here but a Response or a cancellation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+from haven import telemetry
+from haven.apimachinery import apierrors, serialization
+from haven.apimachinery.codecs.negotiate import DOCUMENTS, JSON, Answer, negotiate
+from haven.apiserver.authentication.impersonation import Impersonation
+from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict, refusal
+from haven.apiserver.metrics import Metrics
+from haven.apiserver.registry.output import encode_json_as
+from haven.apiserver.registry.resources import Resources, method_not_allowed, path_not_found
+from haven.apiserver.request import Request, RequestInfo, Response, UserInfo
+from haven.apiserver.requestinfo import MalformedPath, resolve
+from haven.clock import Clock
+
+__all__ = ["Chain", "Identify", "PathHandler"]
+
+PathHandler = Callable[[Request], Awaitable[Response]]
+_TEXT = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
+_LONG_VERBS = frozenset({"watch", "proxy"})
+_LONG_SUBRESOURCES = frozenset({"attach", "exec", "proxy", "log", "portforward"})
+_READING = frozenset({"get", "list", "watch", "head"})
+_WARNINGS_BYTES_MAX = 4096
+
+_log = telemetry.logger("apiserver")
+
+
+class Identify(Protocol):
+    """Tells who sent a request."""
+
+    async def authenticate(self, request: Request) -> UserInfo:
+        """Return the user; raise Unauthorized."""
+        ...
+
+
+class Chain:
+    """Answers requests. `paths` are handlers of paths that are no resources; one ending in / takes all below it."""
+
+    def __init__(
+        self,
+        *,
+        resources: Resources,
+        identify: Identify,
+        authorizer: Authorizer,
+        paths: Mapping[str, PathHandler],
+        clock: Clock,
+        metrics: Metrics,
+        requests_in_flight_max: int,
+        mutating_requests_in_flight_max: int,
+    ) -> None:
+        self.resources = resources
+        self.paths = dict(paths)
+        self._identify = identify
+        self._authorizer = authorizer
+        self._impersonation = Impersonation(authorizer)
+        self._clock = clock
+        self._metrics = metrics
+        self._reading_max = requests_in_flight_max
+        self._mutating_max = mutating_requests_in_flight_max
+        self._reading = self._mutating = 0
+
+    async def handle(self, request: Request) -> Response:
+        """Answer a request."""
+        started = self._clock.monotonic_seconds()
+        try:
+            response = await self._handle(request)
+        except apierrors.ApiError as error:
+            response = self.refuse(request, error)
+        except MalformedPath as error:
+            response = _internal_text(request, error)
+        except Exception as error:
+            _log.error("A request failed.", method=request.method, path=request.path, exc_info=error)
+            response = _panic(request)
+        if request.warnings:
+            self._add_warnings(request, response)
+        self._metrics.observe(request, response, self._clock.monotonic_seconds() - started)
+        return response
+
+    async def _handle(self, request: Request) -> Response:
+        info = request.info = resolve(request.method, request.path, request.query)
+        if not request.local:
+            request.user = await self._identify.authenticate(request)
+            wanted = self._impersonation.apply(request)
+            if wanted is not None:
+                request.user = wanted
+        if self._is_long(info) or request.local:
+            return await self._authorized(request, info)
+        reading = info.verb in _READING
+        if reading:
+            if self._reading >= self._reading_max:
+                raise self._too_many()
+            self._reading += 1
+        else:
+            if self._mutating >= self._mutating_max:
+                raise self._too_many()
+            self._mutating += 1
+        try:
+            return await self._authorized(request, info)
+        finally:
+            if reading:
+                self._reading -= 1
+            else:
+                self._mutating -= 1
+
+    @staticmethod
+    def _is_long(info: RequestInfo) -> bool:
+        return info.verb in _LONG_VERBS or info.subresource in _LONG_SUBRESOURCES
+
+    @staticmethod
+    def _too_many() -> apierrors.TooManyRequests:
+        return apierrors.TooManyRequests.after("Too many requests, please try again later.", 1)
+
+    def check(self, attributes: Attributes) -> None:
+        """Raise Forbidden unless a user may do something."""
+        decision = self._authorizer.authorize(attributes)
+        if decision.verdict is not Verdict.ALLOW:
+            raise refusal(attributes, decision.reason)
+
+    async def _authorized(self, request: Request, info: RequestInfo) -> Response:
+        attributes = Attributes.of(request.user, info)
+        decision = self._authorizer.authorize(attributes)
+        if decision.verdict is not Verdict.ALLOW:
+            request.audit_annotations["authorization.k8s.io/decision"] = "forbid"
+            raise refusal(attributes, decision.reason)
+        if info.is_resource:
+            if (info.group, info.version) in self.resources.group_versions:
+                return await self.resources.handle(request)
+            if info.group in self.resources.groups:
+                raise path_not_found()
+            return _not_found_text()
+        return await self._path(request, info)
+
+    async def _path(self, request: Request, info: RequestInfo) -> Response:
+        path = info.path
+        handler = self.paths.get(path) or self.paths.get(path.rstrip("/") or "/")
+        if handler is None:
+            prefix = path
+            while handler is None and prefix:
+                prefix = prefix[: prefix.rstrip("/").rfind("/") + 1] if prefix != "/" else ""
+                if prefix and prefix != "/":
+                    handler = self.paths.get(prefix)
+        if handler is None:
+            parts = path.strip("/").split("/")
+            if parts[0] == "api" or (len(parts) > 1 and parts[0] == "apis" and parts[1] in self.resources.groups):
+                raise path_not_found()
+            return _not_found_text()
+        if request.method not in ("GET", "HEAD") and not getattr(handler, "any_method", False):
+            raise method_not_allowed()
+        return await handler(request)
+
+    def refuse(self, request: Request, error: apierrors.ApiError) -> Response:
+        """Return a refusal as the client can read it."""
+        form = _status_form(request)
+        body = encode_json_as(serialization.encode(error.status()), form)
+        headers = {"Content-Type": form.media_type}
+        if error.retry_after_seconds:
+            headers["Retry-After"] = str(error.retry_after_seconds)
+        if isinstance(error, apierrors.Forbidden):
+            headers["X-Content-Type-Options"] = "nosniff"
+        return Response(error.code, headers, body, object=error)
+
+    @staticmethod
+    def _add_warnings(request: Request, response: Response) -> None:
+        seen: list[str] = []
+        size = 0
+        for text in dict.fromkeys(request.warnings):
+            size += len(text)
+            if size > _WARNINGS_BYTES_MAX:
+                break
+            escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ").replace("\r", " ")
+            seen.append(f'299 - "{escaped}"')
+        response.headers = {**response.headers, "Warning": ", ".join(seen)}
+
+
+def _status_form(request: Request) -> Answer:
+    try:
+        form = negotiate(request.headers.get("accept", ""), DOCUMENTS)
+    except apierrors.NotAcceptable:
+        return Answer(JSON)
+    return Answer(form.media_type) if form.kind else form
+
+
+def _not_found_text() -> Response:
+    return Response(404, dict(_TEXT), b"404 page not found\n")
+
+
+def _internal_text(request: Request, error: Exception) -> Response:
+    text = f'Internal Server Error: "{request.path}": failed to create RequestInfo: {error}\n'
+    return Response(500, dict(_TEXT), text.encode())
+
+
+def _panic(request: Request) -> Response:
+    text = f"This request caused apiserver to panic. Look in the logs for details: {request.path}"
+    error = apierrors.InternalError(text)
+    return Response(500, {"Content-Type": JSON}, serialization.encode(error.status()))

@@ -1,0 +1,90 @@
+"""Stored objects for admission plugins and observers, read from the watch caches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from haven.api.scheme import Resource
+from haven.apimachinery import apierrors, serialization
+from haven.apimachinery.apierrors import GroupResource
+from haven.apimachinery.names import Revision
+from haven.apiserver.authorization.interface import Observer
+from haven.apiserver.registry.storage import Storage, Storages, Write
+from haven.apiserver.registry.writing import OPTIMISTIC_LOCK
+from haven.apiserver.watchcache import DELETED, Watched
+from haven.store.interface import TransactionFailed
+
+__all__ = ["Observers", "StoredObjects"]
+
+T = TypeVar("T")
+
+
+class StoredObjects:
+    """The newest state of stored objects. The caches show every acknowledged write, so a fresh read is a plain one."""
+
+    def __init__(self, storages: Storages) -> None:
+        self._storages = storages
+
+    def get(self, resource: Resource[T], namespace: str, name: str) -> T | None:
+        entry = self._storages.of(resource.group_resource).get(namespace, name)
+        if entry is None:
+            return None
+        result: T = entry.object
+        return result
+
+    def list(self, resource: Resource[T], namespace: str = "") -> Sequence[T]:
+        cache = self._storages.of(resource.group_resource).cache
+        return [entry.object for entry in cache.entries(namespace)]
+
+    async def get_fresh(self, resource: Resource[T], namespace: str, name: str) -> T | None:
+        return self.get(resource, namespace, name)
+
+    async def update_status(self, resource: Resource[T], obj: T) -> T:
+        storage = self._storages.of(resource.group_resource)
+        new: Any = serialization.copy(obj)
+        metadata = new.metadata
+        expected = Revision(int(metadata.resource_version or 0))
+        key = storage.key(metadata.namespace, metadata.name)
+        conflict = apierrors.Conflict.of(resource.group_resource, metadata.name, OPTIMISTIC_LOCK)
+        entry = storage.get(metadata.namespace, metadata.name)
+        if entry is None or entry.revision != expected:
+            raise conflict
+        try:
+            await self._storages.commit([Write(storage, key, new, expected=expected)])
+        except TransactionFailed:
+            raise conflict from None
+        entry = storage.get(metadata.namespace, metadata.name)
+        if entry is None:
+            raise conflict
+        result: T = entry.object
+        return result
+
+
+class Observers:
+    """Shows stored objects and their changes to those who answer from memory (RBAC, the node authorizer's graph)."""
+
+    def __init__(self, storages: Storages, observers: Sequence[Observer]) -> None:
+        self._storages = storages
+        self._by_resource: dict[GroupResource, list[Observer]] = {}
+        for observer in observers:
+            for resource in observer.resources:
+                self._by_resource.setdefault(resource.group_resource, []).append(observer)
+        storages.after_change.append(self._changed)
+
+    def load(self) -> None:
+        """Show everything that is stored."""
+        for group_resource, observers in self._by_resource.items():
+            storage = self._storages.of(group_resource)
+            for entry in storage.cache.entries():
+                for observer in observers:
+                    observer.changed(storage.resource, None, entry.object)
+
+    def _changed(self, storage: Storage, event: Watched) -> None:
+        observers = self._by_resource.get(storage.resource.group_resource)
+        if observers is None:
+            return
+        old = event.previous.object if event.previous is not None else None
+        new = None if event.type == DELETED else event.entry.object
+        for observer in observers:
+            observer.changed(storage.resource, old, new)

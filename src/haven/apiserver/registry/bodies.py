@@ -1,0 +1,220 @@
+"""Request bodies: from JSON, YAML or protobuf to the typed object that an endpoint expects.
+
+Types and unknown fields are checked by the schema engine, which words every complaint as upstream's decoders do; only
+then are bytes turned into structs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from haven.api import scheme
+from haven.api.scheme import GroupVersionKind
+from haven.apimachinery import apierrors, meta, serialization
+from haven.apimachinery.codecs import protobuf, yaml
+from haven.apimachinery.codecs.negotiate import JSON, PROTOBUF, YAML, body_media_type
+from haven.apimachinery.goformat import quote
+from haven.apimachinery.schema import Schema, check, normalize
+from haven.apimachinery.schema.gojson import syntax_error
+from haven.apiserver.registry.options import IGNORE, STRICT
+
+__all__ = ["decode_delete_options", "decode_object", "typed"]
+
+_SCHEME = 'in scheme "pkg/api/legacyscheme/scheme.go:30"'
+_HEADER = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
+_SUMMARY_BYTES = 30
+
+
+def decode_object(
+    data: bytes, header: str, expected: GroupVersionKind, schema: Schema, validation: str, warnings: list[str]
+) -> Any:
+    """Return the body as a tree of the expected kind; raise BadRequest.
+
+    `validation` is Strict, Warn or Ignore; warnings are added to `warnings`.
+    """
+    media_type = body_media_type(header)
+    if media_type == PROTOBUF:
+        return _from_protobuf(data, expected)
+    strict: list[str] = []
+    if media_type == YAML:
+        try:
+            tree, strict = yaml.parse(data)
+        except yaml.InvalidYAML as error:
+            raise _unrecognized(expected.kind, str(error), data) from None
+        text = None
+    else:
+        tree = _parse_json(data, expected.kind)
+        text = data
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        what = "array" if isinstance(tree, list) else {str: "string", bool: "bool"}.get(type(tree), "number")
+        complaint = f"json: cannot unmarshal {what} into Go value of type {_HEADER}"
+        raise _unrecognized(expected.kind, f"couldn't get version/kind; json parse error: {complaint}", data)
+    gvk = _kind_of(tree, expected, data)
+    if gvk != expected:
+        _refuse_kind(gvk, expected)
+    return typed(tree, expected, schema, validation, warnings, text=text, strict=strict)
+
+
+def typed(
+    tree: dict[str, Any],
+    expected: GroupVersionKind,
+    schema: Schema,
+    validation: str,
+    warnings: list[str],
+    *,
+    text: bytes | None,
+    strict: list[str],
+) -> dict[str, Any]:
+    """Return the canonical form of a tree that claims to be of the expected kind; raise BadRequest."""
+    findings = check(tree, schema, text)
+    if findings.error is not None:
+        raise _not_handled(expected, expected, findings.error)
+    complaints = strict + findings.strict
+    if complaints and validation != IGNORE:
+        if validation == STRICT:
+            raise _not_handled(expected, expected, f"strict decoding error: {', '.join(complaints)}")
+        warnings.extend(complaints)
+    if findings.dirty:
+        tree = normalize(tree, schema)
+    tree["kind"], tree["apiVersion"] = expected.kind, expected.api_version
+    return tree
+
+
+def _from_protobuf(data: bytes, expected: GroupVersionKind) -> dict[str, Any]:
+    try:
+        framed = protobuf.unframe(data)
+        group, _, version = framed.api_version.rpartition("/")
+        gvk = expected
+        if framed.api_version or framed.kind:
+            gvk = GroupVersionKind(
+                group if framed.api_version else expected.group,
+                version or expected.version,
+                framed.kind or expected.kind,
+            )
+        if gvk != expected:
+            _refuse_kind(gvk, expected)
+        return protobuf.decode_message(framed.raw, expected.api_version, expected.kind)
+    except protobuf.InvalidProtobuf as error:
+        raise _unrecognized(expected.kind, str(error), data) from None
+
+
+def _parse_json(data: bytes, kind: str) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        complaint = syntax_error(data)
+        if complaint is None:
+            return serialization.decode_tree(data)
+        raise _unrecognized(kind, f"couldn't get version/kind; json parse error: {complaint}", data) from None
+
+
+def _kind_of(tree: dict[str, Any], expected: GroupVersionKind, data: bytes) -> GroupVersionKind:
+    """Return what the body says it is; what it does not say is as expected."""
+    kind, api_version = tree.get("kind"), tree.get("apiVersion")
+    for name, value in (("apiVersion", api_version), ("kind", kind)):
+        if value is not None and not isinstance(value, str):
+            what = "object" if isinstance(value, dict) else "array" if isinstance(value, list) else (
+                "bool" if isinstance(value, bool) else "number"
+            )  # fmt: skip
+            complaint = f"json: cannot unmarshal {what} into Go struct field .{name} of type string"
+            raise _unrecognized(expected.kind, f"couldn't get version/kind; json parse error: {complaint}", data)
+    if not api_version:
+        return GroupVersionKind(expected.group, expected.version, kind or expected.kind)
+    group, _, version = api_version.rpartition("/")
+    if "/" in group:
+        raise _unrecognized(expected.kind, f"unexpected GroupVersion string: {api_version}", data)
+    return GroupVersionKind(group, version, kind or expected.kind)
+
+
+def _refuse_kind(gvk: GroupVersionKind, expected: GroupVersionKind) -> None:
+    """Raise what upstream says about a body of another kind or version."""
+    known = _is_known(gvk)
+    if not known:
+        text = f"no kind {quote(gvk.kind)} is registered for version {quote(gvk.api_version)} {_SCHEME}"
+        raise _not_handled(gvk, expected, text)
+    if (gvk.group, gvk.version) != (expected.group, expected.version) and gvk.kind == expected.kind:
+        raise apierrors.BadRequest(
+            f"the API version in the data ({gvk.api_version}) does not match the expected API version "
+            f"({expected.api_version})"
+        )
+    internal = (expected.group.split(".")[0] or "core") if expected.group else "core"
+    package = gvk.version
+    raise _not_handled(
+        gvk, expected, f"converting ({package}.{gvk.kind}) to ({internal}.{expected.kind}): unknown conversion"
+    )
+
+
+def _is_known(gvk: GroupVersionKind) -> bool:
+    try:
+        scheme.kind_type(gvk.group, gvk.version, gvk.kind)
+    except KeyError:
+        return False
+    return True
+
+
+def _not_handled(gvk: GroupVersionKind, expected: GroupVersionKind, because: str) -> apierrors.BadRequest:
+    return apierrors.BadRequest(
+        f"{gvk.kind} in version {quote(gvk.version)} cannot be handled as a {expected.kind}: {because}"
+    )
+
+
+def _unrecognized(kind: str, because: str, data: bytes) -> apierrors.BadRequest:
+    return apierrors.BadRequest(
+        f"the object provided is unrecognized (must be of type {kind}): {because} ({_summary(data)})"
+    )
+
+
+def _summary(data: bytes) -> str:
+    if not data:
+        return "<empty>"
+    if data[:1] == b"{":
+        text = data[:_SUMMARY_BYTES].decode(errors="replace")
+        return text + " ..." if len(data) > _SUMMARY_BYTES else text
+    if len(data) > _SUMMARY_BYTES:
+        return data[:_SUMMARY_BYTES].hex() + " ..."
+    return data.hex()
+
+
+def decode_delete_options(data: bytes, header: str) -> meta.DeleteOptions | None:
+    """Return the options in the body of a delete, None if there is no body; raise BadRequest."""
+    if not data:
+        return None
+    media_type = body_media_type(header)
+    if media_type == PROTOBUF:
+        try:
+            tree: Any = protobuf.decode_message(protobuf.unframe(data).raw, "meta.k8s.io/v1", "DeleteOptions")
+        except protobuf.InvalidProtobuf as error:
+            raise apierrors.BadRequest(str(error)) from None
+    elif media_type == JSON:
+        try:
+            tree = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            complaint = syntax_error(data)
+            raise apierrors.BadRequest(f"couldn't get version/kind; json parse error: {complaint}") from None
+    else:
+        try:
+            tree, _ = yaml.parse(data)
+        except yaml.InvalidYAML as error:
+            raise apierrors.BadRequest(str(error)) from None
+    if tree is None:
+        tree = {}
+    if not isinstance(tree, dict):
+        raise apierrors.BadRequest("couldn't get version/kind; json parse error: json: cannot unmarshal into an object")
+    kind = tree.get("kind") or "DeleteOptions"
+    api_version = tree.get("apiVersion") or "v1"
+    if kind != "DeleteOptions":
+        raise apierrors.BadRequest(
+            f"no kind {quote(str(kind))} is registered for version {quote(str(api_version))} "
+            'in scheme "pkg/apis/meta/internalversion/scheme/register.go:27"'
+        )
+    from haven.apimachinery.schema import schema_named
+
+    schema = schema_named("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")
+    findings = check(tree, schema, data if media_type == JSON else None)
+    if findings.error is not None:
+        raise apierrors.BadRequest(findings.error)
+    return serialization.convert(normalize(tree, schema), meta.DeleteOptions)

@@ -1,0 +1,202 @@
+"""Answers: stored bytes in the representation that the client asked for.
+
+JSON answers are spliced from stored bytes. Other representations of an object are made at most once and kept with its
+entry. Objects that are not stored (a dry run, a Status) are encoded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import orjson
+
+from haven.apimachinery import apierrors, serialization
+from haven.apimachinery.codecs import protobuf, yaml
+from haven.apimachinery.codecs.negotiate import JSON, PROTOBUF, YAML, Answer, check_route, is_pretty, negotiate
+from haven.apiserver.registry.endpoint import Endpoint
+from haven.apiserver.registry.tables import table_of_entries, table_of_objects
+from haven.apiserver.request import Request, Response
+from haven.apiserver.watchcache import Entry
+
+__all__ = [
+    "answer_form",
+    "encode_json_as",
+    "entry_bytes",
+    "entry_response",
+    "list_response",
+    "object_response",
+    "status_bytes",
+]
+
+_PLAIN = Answer(JSON)
+_HUMAN_AGENTS = ("curl", "Wget", "Mozi")
+_HEADERS = {
+    JSON: {"Content-Type": JSON},
+    YAML: {"Content-Type": YAML},
+    PROTOBUF: {"Content-Type": PROTOBUF},
+}
+
+
+class _WithMetadata(msgspec.Struct):
+    metadata: msgspec.Raw
+
+
+_metadata = msgspec.json.Decoder(_WithMetadata).decode
+
+
+def answer_form(request: Request, endpoint: Endpoint, *, streams: bool = False) -> Answer:
+    """Return the representation that the client wants; raise NotAcceptable."""
+    accept = request.headers.get("accept", "")
+    if accept == JSON or (not accept and request.local):
+        form = _PLAIN
+    else:
+        check_route(accept, endpoint.offer, streams=streams)
+        form = negotiate(accept, endpoint.offer)
+    if form is _PLAIN or form.is_plain_json:
+        agent = request.headers.get("user-agent", "")
+        if (agent[:4] in _HUMAN_AGENTS or "pretty" in request.query) and is_pretty(request.get("pretty"), agent):
+            return replace(form, pretty=True)
+    return form
+
+
+def partial_bytes(data: bytes, group_version: str) -> bytes:
+    """Return the PartialObjectMetadata of an object's JSON."""
+    metadata = bytes(_metadata(data).metadata)
+    return b'{"kind":"PartialObjectMetadata","apiVersion":"%b","metadata":%b}' % (
+        group_version.encode(),
+        metadata,
+    )
+
+
+def encode_json_as(data: bytes, form: Answer) -> bytes:
+    """Return JSON as another media type."""
+    if form.media_type == YAML:
+        return yaml.write(data)
+    if form.media_type == PROTOBUF:
+        return protobuf.from_json(data)
+    if form.pretty:
+        return orjson.dumps(orjson.loads(data), option=orjson.OPT_INDENT_2) + b"\n"
+    return data
+
+
+def served_bytes(entry: Entry, endpoint: Endpoint) -> bytes:
+    """Return an object's JSON in the endpoint's version."""
+    conversion = endpoint.conversion
+    if conversion.is_identity:
+        return entry.data
+    return entry.encoded((conversion.served.gvk, JSON), lambda one: conversion.served_bytes(one.data))
+
+
+def entry_bytes(entry: Entry, endpoint: Endpoint, form: Answer) -> bytes:
+    """Return an object in a representation other than a Table."""
+    data = served_bytes(entry, endpoint)
+    if not form.kind:
+        if form.media_type == JSON and not form.pretty:
+            return data
+        return entry.encoded((endpoint.gvk, form), lambda _: encode_json_as(data, form))
+    return entry.encoded(
+        form,
+        lambda _: encode_json_as(partial_bytes(data, form.group_version), form),
+    )
+
+
+def entry_response(request: Request, endpoint: Endpoint, form: Answer, entry: Entry, status: int = 200) -> Response:
+    """Answer with a stored object."""
+    if request.local and not form.kind:
+        return Response(status, object=endpoint.conversion.to_served(entry.object))
+    if form.kind == "Table":
+        return _response(status, encode_json_as(table_bytes(request, endpoint, form, [entry], None), form), form)
+    if form.kind == "PartialObjectMetadataList":
+        raise apierrors.NotAcceptable(
+            f"you requested PartialObjectMetadataList, but the requested object is not a list (*{_go_type(endpoint)})"
+        )
+    return _response(status, entry_bytes(entry, endpoint, form), form)
+
+
+def _go_type(endpoint: Endpoint) -> str:
+    group = endpoint.resource.group.split(".")[0] or "core"
+    return f"{group}.{endpoint.resource.kind}"
+
+
+def object_response(
+    request: Request, endpoint: Endpoint, form: Answer, obj: Any, status: int = 200, *, served: bool = False
+) -> Response:
+    """Answer with an object that is not stored; it is of the stored version unless `served` says otherwise."""
+    if not served:
+        obj = endpoint.conversion.to_served(obj)
+    if request.local and not form.kind:
+        return Response(status, object=obj)
+    data = serialization.encode(obj)
+    if form.kind == "PartialObjectMetadata":
+        data = partial_bytes(data, form.group_version)
+    elif form.kind == "Table":
+        data = table_of_objects(request, endpoint, form, [data])
+    return _response(status, encode_json_as(data, form), form)
+
+
+def table_bytes(
+    request: Request, endpoint: Endpoint, form: Answer, entries: Sequence[Entry], list_metadata: bytes | None
+) -> bytes:
+    """Return a Table of stored objects."""
+    return table_of_entries(request, endpoint, form, entries, list_metadata)
+
+
+def list_response(
+    request: Request,
+    endpoint: Endpoint,
+    form: Answer,
+    entries: Sequence[Entry],
+    *,
+    revision: int,
+    continue_: str = "",
+    remaining: int | None = None,
+) -> Response:
+    """Answer with a list; items are joined from stored bytes."""
+    metadata = b'{"resourceVersion":"%d"' % revision
+    if continue_:
+        metadata += b',"continue":"%b"' % continue_.encode()
+    if remaining is not None:
+        metadata += b',"remainingItemCount":%d' % remaining
+    metadata += b"}"
+    if form.kind == "Table":
+        data = table_bytes(request, endpoint, form, entries, metadata)
+        return _response(200, encode_json_as(data, form), form)
+    if form.kind == "PartialObjectMetadata":
+        group = endpoint.resource.group.split(".")[0] or "core"
+        raise apierrors.NotAcceptable(
+            f"you requested PartialObjectMetadata, but the requested object is a list (*{group}.{endpoint.list_kind})"
+        )
+    if form.kind:
+        version = form.group_version.encode()
+        items = [partial_bytes(entry.data, form.group_version) for entry in entries]
+        data = b'{"kind":"PartialObjectMetadataList","apiVersion":"%b","metadata":%b,"items":[%b]}' % (
+            version,
+            metadata,
+            b",".join(items),
+        )
+        return _response(200, encode_json_as(data, form), form)
+    resource = endpoint.resource
+    head = b'{"kind":"%b","apiVersion":"%b","metadata":%b,"items":[' % (
+        endpoint.list_kind.encode(),
+        resource.api_version.encode(),
+        metadata,
+    )
+    cut = len(b'{"kind":"%b","apiVersion":"%b",' % (resource.kind.encode(), resource.api_version.encode()))
+    if endpoint.conversion.is_identity:
+        items = [entry.data[cut:] for entry in entries]
+    else:
+        items = [served_bytes(entry, endpoint)[cut:] for entry in entries]
+    body = b"".join((head, b"{" if items else b"", b",{".join(items), b"]}"))
+    return _response(200, encode_json_as(body, form), form)
+
+
+def status_bytes(error: apierrors.ApiError, form: Answer) -> bytes:
+    """Return a refusal's Status."""
+    return encode_json_as(serialization.encode(error.status()), form)
+
+
+def _response(status: int, body: bytes, form: Answer) -> Response:
+    return Response(status, _HEADERS[form.media_type], body)

@@ -1,0 +1,155 @@
+"""PATCH: JSON, merge and strategic patches, and server-side apply; each is an update computed from the newest state.
+
+Patches work on the object in the version that the client speaks; the result goes the way of every update.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from haven.api.strategy import Strategy
+from haven.apimachinery import apierrors, serialization
+from haven.apimachinery.codecs import yaml
+from haven.apimachinery.patch.dispatch import PATCH_TYPES, patched
+from haven.apiserver.registry import systemfields
+from haven.apiserver.registry.endpoint import Endpoint
+from haven.apiserver.registry.fieldmanagement import manager_of
+from haven.apiserver.registry.options import IGNORE, STRICT, WriteParameters, write_parameters
+from haven.apiserver.registry.output import answer_form, served_bytes
+from haven.apiserver.registry.writing import Result, UpdateRequest, Writing
+from haven.apiserver.request import Request, Response
+from haven.apiserver.watchcache import Entry
+
+__all__ = ["Patching", "patch_kind"]
+
+APPLY = "application/apply-patch+yaml"
+_ALL = (*PATCH_TYPES, APPLY)
+
+
+def patch_kind(request: Request) -> str:
+    """Return the media type of a patch; raise UnsupportedMediaType."""
+    kind = request.headers.get("content-type", "").partition(";")[0]
+    if kind not in _ALL:
+        accepted = ", ".join(_ALL)
+        raise apierrors.UnsupportedMediaType(
+            f"the body of the request was in an unknown format - accepted media types include: {accepted}"
+        )
+    return kind
+
+
+class Patching:
+    """PATCH of stored resources."""
+
+    def __init__(self, writing: Writing) -> None:
+        self._writing = writing
+
+    async def patch(self, request: Request, endpoint: Endpoint, subresource: str = "") -> Response:
+        """Answer a PATCH of an object, or of a subresource that has the object's own kind."""
+        kind = patch_kind(request)
+        form = answer_form(request, endpoint)
+        parameters = write_parameters(request.query, "PatchOptions", is_apply=kind == APPLY)
+        result = await self.change(
+            request, endpoint, subresource, endpoint.strategy_of(subresource), kind, request.body, parameters
+        )
+        return self._writing.respond(request, endpoint, form, result, 201 if result.created else 200)
+
+    async def change(
+        self,
+        request: Request,
+        endpoint: Endpoint,
+        subresource: str,
+        strategy: Strategy[Any],
+        kind: str,
+        body: bytes,
+        parameters: WriteParameters,
+    ) -> Result:
+        """Apply a patch of any kind."""
+        info = request.info
+        namespace = info.namespace if endpoint.resource.namespaced else ""
+        manager = manager_of(parameters.field_manager, request)
+        warned: list[str] = []
+
+        async def compute(_current: Any | None, live: Entry | None) -> Any:
+            warned.clear()
+            if kind == APPLY:
+                new = self._applied(live, body, endpoint, subresource, parameters, warned)
+            else:
+                new = self._patched(live, kind, body, endpoint, parameters, warned)
+                self._writing.fields.updated(new, live, endpoint, manager, subresource)
+            systemfields.ensure_namespace(new.metadata, namespace)
+            systemfields.check_name(new.metadata, info.name)
+            return new
+
+        result = await self._writing.modify(
+            UpdateRequest(
+                request=request,
+                endpoint=endpoint,
+                subresource=subresource,
+                strategy=strategy,
+                name=info.name,
+                namespace=namespace,
+                compute=compute,
+                parameters=parameters,
+                allow_create=kind == APPLY and not subresource,
+                is_apply=kind == APPLY,
+            )
+        )
+        request.warnings.extend(warned)
+        return result
+
+    def _patched(
+        self,
+        live: Entry | None,
+        kind: str,
+        body: bytes,
+        endpoint: Endpoint,
+        parameters: WriteParameters,
+        warnings: list[str],
+    ) -> Any:
+        assert live is not None
+        tree, found = patched(
+            PATCH_TYPES[kind],
+            orjson.loads(served_bytes(live, endpoint)),
+            body,
+            endpoint.schema,
+            parameters.field_validation,
+        )
+        warnings.extend(found)
+        return self._stored(tree, endpoint)
+
+    def _applied(
+        self,
+        live: Entry | None,
+        body: bytes,
+        endpoint: Endpoint,
+        subresource: str,
+        parameters: WriteParameters,
+        warnings: list[str],
+    ) -> Any:
+        try:
+            patch, repeated = yaml.parse(body)
+        except yaml.InvalidYAML as error:
+            raise apierrors.BadRequest(f"error decoding YAML: {error}") from None
+        if patch is None:
+            patch = {}
+        if not isinstance(patch, dict):
+            raise apierrors.BadRequest(
+                "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
+                f"{'array' if isinstance(patch, list) else 'string'} into Go value of type map[string]interface {{}}"
+            )
+        tree = self._writing.fields.applied(
+            live, patch, endpoint, parameters.field_manager, subresource, force=bool(parameters.force)
+        )
+        if repeated and parameters.field_validation != IGNORE:
+            if parameters.field_validation == STRICT:
+                raise apierrors.BadRequest(f"error strict decoding YAML: {', '.join(repeated)}")
+            warnings.extend(repeated)
+        return self._stored(tree, endpoint)
+
+    @staticmethod
+    def _stored(tree: dict[str, Any], endpoint: Endpoint) -> Any:
+        obj = endpoint.conversion.to_stored(serialization.convert(tree, endpoint.resource.type))
+        endpoint.strategy.default(obj)
+        return obj

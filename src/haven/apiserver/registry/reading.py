@@ -1,0 +1,250 @@
+"""GET of objects and lists, from the watch cache; pages at an older revision from the store.
+
+resourceVersion semantics: https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions
+The cache shows every acknowledged write, so reads of "the newest" and "any" are the same here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from haven.apimachinery import apierrors, meta
+from haven.apimachinery.fielderrors import Path, invalid
+from haven.apimachinery.goformat import quote
+from haven.apimachinery.names import Revision
+from haven.apimachinery.selectors import FieldRequirement, FieldSelector
+from haven.apiserver.registry import continuation
+from haven.apiserver.registry.endpoint import Endpoint
+from haven.apiserver.registry.options import ListParameters, list_parameters, parse_revision
+from haven.apiserver.registry.output import answer_form, entry_response, list_response
+from haven.apiserver.request import Request, Response
+from haven.apiserver.watchcache import Entry, Selection
+from haven.clock import Clock
+from haven.store.interface import Compacted, RevisionInFuture, Store
+
+__all__ = ["Page", "Reading", "check_not_newer", "selection_of"]
+
+_FRESH_WAIT_SECONDS = 3.0
+_PAGE = 500
+
+
+class Page:
+    """The objects of a list and what a client needs to go on."""
+
+    __slots__ = ("continue_", "entries", "remaining", "revision")
+
+    def __init__(self, entries: Sequence[Entry], revision: int, continue_: str = "", remaining: int | None = None):
+        self.entries = entries
+        self.revision = revision
+        self.continue_ = continue_
+        self.remaining = remaining
+
+
+class InvalidResourceVersion(apierrors.ApiError):
+    """A resource version that is no number; upstream answers 500 without a reason."""
+
+    code, reason = 500, ""
+
+
+def checked_revision(text: str) -> int:
+    """Return a resource version as a number; raise what upstream raises when it is none."""
+    try:
+        return parse_revision(text)
+    except ValueError as error:
+        raise InvalidResourceVersion(str(invalid(Path("resourceVersion"), text, str(error)))) from None
+
+
+def too_new(wanted: int, current: int) -> apierrors.Timeout:
+    """Return the refusal of a revision that does not exist yet."""
+    causes = [meta.StatusCause(reason="ResourceVersionTooLarge", message="Too large resource version")]
+    details = meta.StatusDetails(causes=causes, retry_after_seconds=1)
+    return apierrors.Timeout(f"Timeout: Too large resource version: {wanted}, current: {current}", details)
+
+
+async def check_not_newer(wanted: int, store: Store, clock: Clock) -> None:
+    """Return once a revision exists; raise Timeout if it does not come soon."""
+    if wanted <= store.revision:
+        return
+    deadline = clock.monotonic_seconds() + _FRESH_WAIT_SECONDS
+    while clock.monotonic_seconds() < deadline:
+        await clock.sleep(0.05)
+        if wanted <= store.revision:
+            return
+    raise too_new(wanted, store.revision)
+
+
+def selection_of(endpoint: Endpoint, parameters: ListParameters, namespace: str, name: str) -> Selection:
+    """Return which objects a list or watch wants; raise BadRequest for fields that cannot be selected by.
+
+    `name` is that of a watch of one object (or a field selector's metadata.name).
+    """
+    fields = parameters.fields
+    if fields is not None:
+        for item in fields.requirements:
+            if item.field not in ("metadata.name", "metadata.namespace") and (
+                item.field not in endpoint.strategy.selectable_fields
+            ):
+                raise apierrors.BadRequest(_unknown_field(endpoint, item.field))
+    if name:
+        selected = fields.exact("metadata.name") if fields is not None else None
+        if fields is None:
+            fields = FieldSelector([FieldRequirement("metadata.name", "=", name)])
+        elif selected != name:
+            raise apierrors.BadRequest("fieldSelector metadata.name doesn't match requested name")
+    if not endpoint.resource.namespaced:
+        namespace = ""
+    elif not namespace and fields is not None:
+        namespace = fields.exact("metadata.namespace") or ""
+    return Selection(namespace, parameters.labels, fields)
+
+
+def _unknown_field(endpoint: Endpoint, field: str) -> str:
+    resource = endpoint.resource
+    if not endpoint.strategy.selectable_fields:
+        return f'{quote(field)} is not a known field selector: only "metadata.name", "metadata.namespace"'
+    return f"field label not supported: {field}" if resource.group or resource.kind != "" else field
+
+
+class Reading:
+    """GET of stored resources."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def get(self, request: Request, endpoint: Endpoint) -> Response:
+        """Answer with one object."""
+        info = request.info
+        form = answer_form(request, endpoint)
+        if request.query:
+            wanted = checked_revision(request.get("resourceVersion"))
+            if wanted > self._store.revision:
+                await check_not_newer(wanted, self._store, self._clock)
+        entry = endpoint.storage.get(info.namespace, info.name)
+        if entry is None:
+            raise endpoint.not_found(info.name)
+        return entry_response(request, endpoint, form, entry)
+
+    async def list(self, request: Request, endpoint: Endpoint) -> Response:
+        """Answer with a list."""
+        info = request.info
+        form = answer_form(request, endpoint)
+        parameters = list_parameters(request.query)
+        page = await self.page(endpoint, parameters, info.namespace, info.name)
+        return list_response(
+            request,
+            endpoint,
+            form,
+            page.entries,
+            revision=page.revision,
+            continue_=page.continue_,
+            remaining=page.remaining,
+        )
+
+    async def page(self, endpoint: Endpoint, parameters: ListParameters, namespace: str, name: str = "") -> Page:
+        """Return the objects that a list asks for."""
+        selection = selection_of(endpoint, parameters, namespace, name)
+        cache = endpoint.storage.cache
+        newest = self._store.revision
+        after, revision = "", newest
+        if parameters.continue_:
+            position = continuation.decode(parameters.continue_)
+            if parameters.resource_version not in ("", "0"):
+                raise apierrors.BadRequest("specifying resource version is not allowed when using continue")
+            after = position.after
+            revision = Revision(position.revision) if position.revision > 0 else newest
+        elif parameters.resource_version:
+            try:
+                wanted = parse_revision(parameters.resource_version)
+            except ValueError as error:
+                raise apierrors.BadRequest(f"invalid resource version: {error}") from None
+            match = parameters.resource_version_match
+            exact = match == "Exact" or (match == "" and parameters.limit > 0 and wanted > 0)
+            if wanted > newest:
+                if exact and match == "Exact":
+                    raise too_new(wanted, newest)
+                await check_not_newer(wanted, self._store, self._clock)
+                newest = self._store.revision
+                revision = newest
+            if exact:
+                revision = Revision(wanted)
+        limit = parameters.limit if parameters.resource_version != "0" else 0
+        if revision >= cache.newest:
+            return self._page_from_cache(endpoint, selection, after, limit, revision)
+        try:
+            return await self._page_from_store(endpoint, selection, after, limit, revision)
+        except Compacted:
+            if parameters.continue_:
+                raise continuation.expired(after) from None
+            raise apierrors.Expired("The resourceVersion for the provided list is too old.") from None
+        except RevisionInFuture as error:
+            raise too_new(revision, error.newest) from None
+
+    def _page_from_cache(
+        self, endpoint: Endpoint, selection: Selection, after: str, limit: int, revision: Revision
+    ) -> Page:
+        cache = endpoint.storage.cache
+        name = selection.fields.exact("metadata.name") if selection.fields is not None else None
+        if name is not None and (selection.namespace or not endpoint.resource.namespaced):
+            one = cache.get(selection.namespace, name)
+            return Page([one] if one is not None and selection.matches(one) else [], revision)
+        start = _after(endpoint, after, selection.namespace)
+        found = cache.entries(selection.namespace, after=start)
+        if not selection.is_everything:
+            found = filter(selection.matches, found)
+        if not limit or limit < 0:
+            return Page(list(found), revision)
+        entries = list(islice(found, limit + 1))
+        if len(entries) <= limit:
+            return Page(entries, revision)
+        del entries[limit:]
+        remaining = None
+        if selection.is_everything:
+            remaining = sum(1 for _ in cache.entries(selection.namespace, after=start)) - limit
+        return Page(
+            entries, revision, continuation.encode(_relative(endpoint, entries[-1], selection), revision), remaining
+        )
+
+    async def _page_from_store(
+        self, endpoint: Endpoint, selection: Selection, after: str, limit: int, revision: Revision
+    ) -> Page:
+        storage = endpoint.storage
+        prefix = storage.prefix
+        if selection.namespace and endpoint.resource.namespaced:
+            prefix += selection.namespace.encode() + b"/"
+        last = prefix + after.encode() if after else b""
+        entries: list[Entry] = []
+        while True:
+            size = limit - len(entries) if limit > 0 and selection.is_everything else _PAGE
+            chunk = await self._store.range(prefix, after=last, limit=size, revision=revision)
+            for index, record in enumerate(chunk.records):
+                entry = storage.entry(record.value, record.modified, record.created)
+                if selection.matches(entry):
+                    entries.append(entry)
+                if limit > 0 and len(entries) == limit:
+                    rest = len(chunk.records) - index - 1
+                    if not rest and not chunk.more:
+                        return Page(entries, revision)
+                    remaining = rest + chunk.remaining if selection.is_everything else None
+                    token = continuation.encode(_relative(endpoint, entry, selection), revision)
+                    return Page(entries, revision, token, remaining)
+            if not chunk.more:
+                return Page(entries, revision)
+            last = chunk.records[-1].key
+
+
+def _relative(endpoint: Endpoint, entry: Entry, selection: Selection) -> str:
+    """Return an object's key below the prefix that was listed."""
+    if endpoint.resource.namespaced and not selection.namespace:
+        return f"{entry.namespace}/{entry.name}"
+    return entry.name
+
+
+def _after(endpoint: Endpoint, after: str, namespace: str) -> tuple[str, str] | None:
+    if not after:
+        return None
+    if endpoint.resource.namespaced and not namespace:
+        space, _, name = after.partition("/")
+        return space, name
+    return namespace, after

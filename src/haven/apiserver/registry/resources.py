@@ -1,0 +1,158 @@
+"""Every served resource, and which handler answers a request to it.
+
+Paths: /namespaces/{namespace}/{resource}/{name}/{subresource} for namespaced ones (a list may leave the namespace out).
+What no path names is 404; a path with a method that it lacks is 405.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from haven.api.scheme import GroupVersionResource, Resource
+from haven.apimachinery import apierrors, meta
+from haven.apiserver.registry.deletion import Deletion
+from haven.apiserver.registry.endpoint import Endpoint
+from haven.apiserver.registry.patching import Patching
+from haven.apiserver.registry.reading import Reading
+from haven.apiserver.registry.watching import Watching
+from haven.apiserver.registry.writing import Writing
+from haven.apiserver.request import Request, RequestInfo, Response
+
+__all__ = ["Handler", "Handlers", "Resources", "method_not_allowed", "path_not_found"]
+
+Handler = Callable[[Request, Endpoint], Awaitable[Response]]
+
+
+def path_not_found() -> apierrors.NotFound:
+    """Return the refusal of a path below a known group and version."""
+    return apierrors.NotFound("the server could not find the requested resource", _no_details())
+
+
+def method_not_allowed() -> apierrors.MethodNotAllowed:
+    """Return the refusal of a method that a path lacks."""
+    return apierrors.MethodNotAllowed("the server does not allow this method on the requested resource", _no_details())
+
+
+def _no_details() -> meta.StatusDetails:
+    return meta.StatusDetails()
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """The handlers of stored resources."""
+
+    reading: Reading
+    watching: Watching
+    writing: Writing
+    patching: Patching
+    deletion: Deletion
+
+
+@dataclass
+class Resources:
+    """The table of endpoints. Subresources and resources that are not stored bring handlers of their own, by verb."""
+
+    handlers: Handlers
+    endpoints: dict[GroupVersionResource, Endpoint] = field(default_factory=dict)
+    virtual: dict[tuple[str, str], Mapping[str, Handler]] = field(default_factory=dict)
+    subresources: dict[tuple[str, str, str], Mapping[str, Handler]] = field(default_factory=dict)
+    group_versions: set[tuple[str, str]] = field(default_factory=set)
+    groups: set[str] = field(default_factory=set)
+
+    def add(self, endpoint: Endpoint) -> None:
+        """Serve a stored resource."""
+        resource = endpoint.resource
+        self.endpoints[GroupVersionResource(resource.group, resource.version, resource.plural)] = endpoint
+        self._know(resource)
+
+    def _know(self, resource: Resource[Any]) -> None:
+        self.group_versions.add((resource.group, resource.version))
+        self.groups.add(resource.group)
+
+    def find(self, group: str, version: str, plural: str) -> Endpoint | None:
+        """Return a stored resource's endpoint."""
+        return self.endpoints.get(GroupVersionResource(group, version, plural))
+
+    async def handle(self, request: Request) -> Response:
+        """Answer a request to a resource."""
+        info = request.info
+        endpoint = self.endpoints.get(GroupVersionResource(info.group, info.version, info.resource))
+        if endpoint is None:
+            raise path_not_found()
+        resource = endpoint.resource
+        if info.verb == "proxy" or (info.namespace and not resource.namespaced and info.resource != "namespaces"):
+            raise path_not_found()
+        own = self.virtual.get((resource.group, resource.plural))
+        if info.subresource:
+            return await self._subresource(request, endpoint)
+        if own is not None:
+            handler = own.get(info.verb)
+            if handler is None or (resource.namespaced and not info.namespace and info.verb == "create"):
+                raise method_not_allowed()
+            return await handler(request, endpoint)
+        return await self._stored(request, endpoint, info)
+
+    async def _stored(self, request: Request, endpoint: Endpoint, info: RequestInfo) -> Response:
+        handlers, verb = self.handlers, info.verb
+        named = len(info.parts) > 1 and bool(info.parts[1])
+        if endpoint.resource.namespaced and not info.namespace:
+            if named and not info.path.startswith((_watch_prefix(info),)):
+                raise path_not_found()
+            if verb not in ("list", "watch"):
+                raise method_not_allowed()
+        if verb not in endpoint.resource.verbs:
+            raise method_not_allowed()
+        if named:
+            if verb == "get":
+                return await handlers.reading.get(request, endpoint)
+            if verb == "update":
+                return await handlers.writing.update(request, endpoint)
+            if verb == "patch":
+                return await handlers.patching.patch(request, endpoint)
+            if verb == "delete":
+                return await handlers.deletion.delete(request, endpoint)
+            if verb == "watch":
+                return await handlers.watching.watch(request, endpoint, force=True)
+            raise method_not_allowed()
+        if verb == "list":
+            return await handlers.reading.list(request, endpoint)
+        if verb == "watch":
+            return await handlers.watching.watch(request, endpoint, force="watch" not in request.query)
+        if verb == "create":
+            return await handlers.writing.create(request, endpoint)
+        if verb in ("deletecollection", "delete"):
+            if "deletecollection" not in endpoint.resource.verbs:
+                raise method_not_allowed()
+            return await handlers.deletion.delete_collection(request, endpoint)
+        raise method_not_allowed()
+
+    async def _subresource(self, request: Request, endpoint: Endpoint) -> Response:
+        info = request.info
+        resource = endpoint.resource
+        known = endpoint.subresource(info.subresource)
+        if known is None or (resource.namespaced and not info.namespace):
+            raise path_not_found()
+        if len(info.parts) > 3 and info.subresource != "proxy":
+            raise path_not_found()
+        if info.verb not in known.verbs:
+            raise method_not_allowed()
+        own = self.subresources.get((resource.group, resource.plural, info.subresource))
+        if own is not None:
+            handler = own.get(info.verb)
+            if handler is None:
+                raise method_not_allowed()
+            return await handler(request, endpoint)
+        if known.kind != resource.kind:
+            raise path_not_found()
+        if info.verb == "get":
+            return await self.handlers.reading.get(request, endpoint)
+        if info.verb == "update":
+            return await self.handlers.writing.update(request, endpoint, info.subresource)
+        return await self.handlers.patching.patch(request, endpoint, info.subresource)
+
+
+def _watch_prefix(info: RequestInfo) -> str:
+    group = f"/{info.group}" if info.group else ""
+    return f"/{info.api_prefix}{group}/{info.version}/watch/"

@@ -1,0 +1,223 @@
+"""Where objects of all kinds are kept: keys in the store, and a watch cache for each kind that follows it.
+
+The caches listen to the store, so that a commit is visible to every reader when it returns. What a writer already
+knows about the object it commits (labels, the typed object) is handed to the cache instead of being parsed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from haven.api.scheme import Resource
+from haven.api.strategy import FieldSelectors
+from haven.apimachinery import serialization
+from haven.apimachinery.apierrors import GroupResource
+from haven.apimachinery.names import Revision
+from haven.apiserver.watchcache import (
+    ADDED,
+    DELETED,
+    MODIFIED,
+    Entry,
+    Kind,
+    WatchCache,
+    Watched,
+    splice_revision,
+)
+from haven.store.interface import Change, Delete, Expectation, Operation, Put, Store
+
+__all__ = ["ROOT", "Storage", "Storages", "Write"]
+
+ROOT = b"/registry/"
+_LOAD_PAGE = 5000
+
+
+class Storage:
+    """One stored kind: its place in the store and its cache."""
+
+    def __init__(self, resource: Resource[Any], kind: Kind, cache: WatchCache) -> None:
+        self.resource = resource
+        self.kind = kind
+        self.cache = cache
+        self.prefix = ROOT + f"{resource.group or 'core'}/{resource.plural}/".encode()
+
+    def key(self, namespace: str, name: str) -> bytes:
+        """Return where an object is kept."""
+        if self.resource.namespaced:
+            return self.prefix + f"{namespace}/{name}".encode()
+        return self.prefix + name.encode()
+
+    def place(self, key: bytes) -> tuple[str, str]:
+        """Return (namespace, name) of a key."""
+        rest = key[len(self.prefix) :].decode()
+        if self.resource.namespaced:
+            namespace, _, name = rest.partition("/")
+            return namespace, name
+        return "", rest
+
+    def entry(self, value: bytes, revision: Revision, created: Revision) -> Entry:
+        """Return a stored value as an entry that no cache holds."""
+        return Entry.parsed(self.kind, value, revision, created)
+
+    def get(self, namespace: str, name: str) -> Entry | None:
+        """Return the newest state of an object."""
+        return self.cache.get(namespace if self.resource.namespaced else "", name)
+
+
+class Write:
+    """One object's change within a transaction: `obj` is the object to store, None to delete what is there."""
+
+    __slots__ = ("expected", "key", "obj", "storage", "ttl_seconds", "value")
+
+    def __init__(self, storage: Storage, key: bytes, obj: Any, *, expected: Revision, ttl_seconds: int = 0) -> None:
+        self.storage = storage
+        self.key = key
+        self.obj = obj
+        self.expected = expected
+        self.ttl_seconds = ttl_seconds
+        self.value = b"" if obj is None else _encode(obj)
+
+
+def _encode(obj: Any) -> bytes:
+    """Return an object as it is stored: without its resource version."""
+    if isinstance(obj, dict):
+        metadata = obj["metadata"]
+        if "resourceVersion" in metadata:
+            metadata = {name: value for name, value in metadata.items() if name != "resourceVersion"}
+        first = {"kind": obj["kind"], "apiVersion": obj["apiVersion"], "metadata": _metadata_first(metadata)}
+        return serialization.encode_tree(first | {name: obj[name] for name in obj if name not in first})
+    obj.metadata.resource_version = ""
+    return serialization.encode(obj)
+
+
+def _metadata_first(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata with what stands before the uid in typed objects in front, so that a revision can be spliced."""
+    first = {name: metadata[name] for name in ("name", "generateName", "namespace", "uid") if name in metadata}
+    return first | {name: metadata[name] for name in metadata if name not in first}
+
+
+class Storages:
+    """All stored kinds over one store."""
+
+    def __init__(self, store: Store, *, history_max: int, queue_max: int) -> None:
+        self.store = store
+        self._history_max = history_max
+        self._queue_max = queue_max
+        self._storages: dict[tuple[bytes, bytes], Storage] = {}
+        self._by_resource: dict[GroupResource, Storage] = {}
+        self._prepared: dict[int, Write] = {}
+        self._forget = store.add_listener(self._changed)
+        self.after_change: list[Callable[[Storage, Watched], None]] = []
+
+    def add(self, resource: Resource[Any], fields: FieldSelectors, decode: Callable[[bytes], Any]) -> Storage:
+        """Begin to keep a kind; its objects appear with `load`."""
+        kind = Kind(decode, fields)
+        cache = WatchCache(start=self.store.revision, history_max=self._history_max, queue_max=self._queue_max)
+        storage = Storage(resource, kind, cache)
+        self._storages[_address(storage.prefix)] = storage
+        self._by_resource[resource.group_resource] = storage
+        return storage
+
+    def remove(self, resource: Resource[Any]) -> None:
+        """Stop keeping a kind (its definition went away); watches end."""
+        storage = self._by_resource.pop(resource.group_resource)
+        del self._storages[_address(storage.prefix)]
+        storage.cache.stop_watchers()
+
+    def of(self, resource: GroupResource) -> Storage:
+        """Return a kind's storage; raise KeyError if it is not kept."""
+        return self._by_resource[resource]
+
+    def all(self) -> Sequence[Storage]:
+        """Return every kind's storage."""
+        return list(self._by_resource.values())
+
+    async def load(self, only: Storage | None = None) -> None:
+        """Read what the store holds into the caches. Call before anything is served or written."""
+        prefix = only.prefix if only else ROOT
+        after = b""
+        revision: Revision | None = None
+        while True:
+            page = await self.store.range(prefix, after=after, limit=_LOAD_PAGE, revision=revision)
+            revision = page.revision
+            for record in page.records:
+                storage = self._find(record.key)
+                if storage is not None:
+                    storage.cache.load(storage.entry(record.value, record.modified, record.created))
+            if not page.more:
+                break
+            after = page.records[-1].key
+        for storage in [only] if only else self.all():
+            storage.cache.dropped = storage.cache.newest = revision
+
+    async def commit(self, writes: Sequence[Write]) -> Revision:
+        """Write all changes in one transaction; raises TransactionFailed when one is not at its revision."""
+        operations: list[Operation] = []
+        expectations: list[Expectation] = []
+        for write in writes:
+            if write.obj is None:
+                operations.append(Delete(write.key))
+            else:
+                operations.append(Put(write.key, write.value, write.ttl_seconds))
+                self._prepared[id(write.value)] = write
+            expectations.append(Expectation(write.key, write.expected))
+        try:
+            return await self.store.commit(operations, expectations)
+        finally:
+            for write in writes:
+                self._prepared.pop(id(write.value), None)
+
+    def _find(self, key: bytes) -> Storage | None:
+        return self._storages.get(_address(key))
+
+    def _changed(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            storage = self._find(change.key)
+            if storage is not None:
+                self._record(storage, change)
+
+    def _record(self, storage: Storage, change: Change) -> None:
+        cache = storage.cache
+        namespace, name = storage.place(change.key)
+        previous = cache.get(namespace, name)
+        if change.value is None:
+            if previous is None:
+                return
+            event = Watched(DELETED, previous.at(change.revision), previous, change.revision)
+        else:
+            entry = self._entry(storage, change, namespace, name)
+            event = Watched(MODIFIED if previous is not None else ADDED, entry, previous, change.revision)
+        cache.record(event)
+        for hook in self.after_change:
+            hook(storage, event)
+
+    def _entry(self, storage: Storage, change: Change, namespace: str, name: str) -> Entry:
+        assert change.value is not None
+        write = self._prepared.get(id(change.value))
+        if write is None or write.value is not change.value or isinstance(write.obj, dict):
+            return storage.entry(change.value, change.revision, change.created)
+        metadata = write.obj.metadata
+        entry = Entry(
+            storage.kind,
+            splice_revision(change.value, change.revision),
+            namespace=namespace,
+            name=name,
+            uid=metadata.uid,
+            labels=metadata.labels,
+            revision=change.revision,
+            created=change.created,
+        )
+        if storage.kind.fields:
+            entry.read_fields(write.obj)
+        return entry
+
+    def close(self) -> None:
+        """Stop following the store."""
+        self._forget()
+        for storage in self.all():
+            storage.cache.stop_watchers()
+
+
+def _address(key: bytes) -> tuple[bytes, bytes]:
+    _, _, group, plural, _ = key.split(b"/", 4)
+    return group, plural

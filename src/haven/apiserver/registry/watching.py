@@ -1,0 +1,265 @@
+"""WATCH: changes as a stream of events.
+
+Initial events, bookmarks, selectors and expired versions as upstream's watch cache treats them:
+https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+Changes too old for the cache are read from the store, so a watch only expires when the store has compacted them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from haven.apimachinery import apierrors, serialization
+from haven.apimachinery.codecs import protobuf
+from haven.apimachinery.codecs.negotiate import JSON, PROTOBUF, STREAM_SUFFIX, YAML, Answer, negotiate_stream
+from haven.apimachinery.names import Revision
+from haven.apiserver.registry.endpoint import Endpoint
+from haven.apiserver.registry.options import ListParameters, list_parameters
+from haven.apiserver.registry.output import answer_form, entry_bytes, partial_bytes
+from haven.apiserver.registry.reading import check_not_newer, checked_revision, selection_of
+from haven.apiserver.registry.tables import table_of_entries, table_of_objects
+from haven.apiserver.request import Request, Response
+from haven.apiserver.watchcache import ADDED, DELETED, MODIFIED, Entry, Selection, WatchCache, Watched, Watcher
+from haven.clock import Clock
+from haven.store.interface import Compacted, Store
+
+__all__ = ["BOOKMARK", "ERROR", "INITIAL_EVENTS_END", "Bookmark", "Failure", "Signal", "Watching"]
+
+BOOKMARK, ERROR = "BOOKMARK", "ERROR"
+INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+_BOOKMARK_BEFORE_END_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bookmark:
+    """Everything up to a revision has been sent; `ends_initial_events` marks the one after the initial objects."""
+
+    revision: int
+    ends_initial_events: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The watch cannot go on."""
+
+    error: apierrors.ApiError
+
+
+Signal = Watched | Bookmark | Failure
+
+
+class Watching:
+    """Watches of stored resources."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        chance: random.Random,
+        *,
+        timeout_seconds_min: int,
+        bookmark_interval_seconds: float,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._chance = chance
+        self._timeout_seconds_min = timeout_seconds_min
+        self._bookmark_interval_seconds = bookmark_interval_seconds
+
+    async def watch(self, request: Request, endpoint: Endpoint, *, force: bool = False) -> Response:
+        """Answer with a stream of events."""
+        info = request.info
+        form = answer_form(request, endpoint, streams=True)
+        parameters = list_parameters(request.query, force_watch=force)
+        selection = selection_of(endpoint, parameters, info.namespace, info.name)
+        revision = checked_revision(parameters.resource_version)
+        form = self._stream_form(request, endpoint, form)
+        signals = self.signals(endpoint, parameters, selection, revision)
+        frames = _Frames(request, endpoint, form)
+        media_type = form.media_type if form.media_type == JSON else form.media_type + STREAM_SUFFIX
+        return Response(200, {"Content-Type": media_type}, stream=_stream(signals, frames.batch))
+
+    @staticmethod
+    def _stream_form(request: Request, endpoint: Endpoint, form: Answer) -> Answer:
+        accept = request.headers.get("accept", "")
+        if accept and form.media_type == YAML:
+            return negotiate_stream(accept, endpoint.offer)
+        return form
+
+    def timeout_seconds(self, parameters: ListParameters) -> float:
+        """Return how long a watch lasts."""
+        if parameters.timeout_seconds:
+            return float(parameters.timeout_seconds)
+        return self._timeout_seconds_min * (1 + self._chance.random())
+
+    async def signals(
+        self, endpoint: Endpoint, parameters: ListParameters, selection: Selection, revision: int
+    ) -> AsyncIterator[list[Signal]]:
+        """Yield what happens, in batches, until the time is over."""
+        cache = endpoint.storage.cache
+        deadline = self._clock.monotonic_seconds() + self.timeout_seconds(parameters)
+        if revision > self._store.revision:
+            try:
+                await check_not_newer(revision, self._store, self._clock)
+            except apierrors.Timeout as error:
+                yield [Failure(error)]
+                return
+        watcher = cache.watch(selection)
+        try:
+            start = self._store.revision
+            if parameters.send_initial_events or (parameters.send_initial_events is None and revision == 0):
+                yield self._initial(cache, selection, parameters, start)
+            elif parameters.send_initial_events is False and revision == 0:
+                pass
+            elif cache.holds_after(Revision(revision)):
+                events = cache.replay(selection, after=Revision(revision))
+                if events:
+                    yield list(events)
+            elif cache.newest > revision:
+                try:
+                    async for batch in self._from_store(endpoint, selection, revision, cache.newest):
+                        yield batch
+                except Compacted as error:
+                    message = f"too old resource version: {revision} ({error.oldest})"
+                    yield [Failure(apierrors.Expired(message))]
+                    return
+            async for batch in self._live(watcher, parameters, deadline):
+                yield batch
+        finally:
+            watcher.stop()
+
+    @staticmethod
+    def _initial(
+        cache: WatchCache, selection: Selection, parameters: ListParameters, revision: Revision
+    ) -> list[Signal]:
+        found: list[Signal] = [
+            Watched(ADDED, entry, None, entry.revision)
+            for entry in cache.entries(selection.namespace)
+            if selection.is_everything or selection.matches(entry)
+        ]
+        if parameters.allow_watch_bookmarks and not parameters.legacy_initial_events:
+            found.append(Bookmark(revision, ends_initial_events=True))
+        return found
+
+    async def _from_store(
+        self, endpoint: Endpoint, selection: Selection, after: int, until: Revision
+    ) -> AsyncIterator[list[Signal]]:
+        """Yield changes that the cache no longer holds; later ones already wait in the watcher."""
+        storage = endpoint.storage
+        async for changes in self._store.watch(storage.prefix, after=Revision(after)):
+            batch: list[Signal] = []
+            for change in changes:
+                if change.revision > until:
+                    break
+                before = change.previous
+                previous = storage.entry(before.value, before.modified, before.created) if before else None
+                if change.value is None:
+                    if previous is None:
+                        continue
+                    event = Watched(DELETED, previous.at(change.revision), previous, change.revision)
+                else:
+                    entry = storage.entry(change.value, change.revision, change.created)
+                    event = Watched(MODIFIED if previous else ADDED, entry, previous, change.revision)
+                seen = event.seen_by(selection)
+                if seen is not None:
+                    batch.append(seen)
+            if batch:
+                yield batch
+            if changes and changes[-1].revision >= until:
+                return
+
+    async def _live(self, watcher: Watcher, parameters: ListParameters, deadline: float) -> AsyncIterator[list[Signal]]:
+        clock = self._clock
+        bookmarks = parameters.allow_watch_bookmarks
+        next_bookmark = min(
+            clock.monotonic_seconds() + self._bookmark_interval_seconds, deadline - _BOOKMARK_BEFORE_END_SECONDS
+        )
+        while True:
+            now = clock.monotonic_seconds()
+            wake = min(deadline, next_bookmark) if bookmarks else deadline
+            if await watcher.wait_change(max(0.0, wake - now)):
+                events = watcher.take()
+                if events:
+                    yield list(events)
+                elif watcher.stopped:
+                    return
+                continue
+            now = clock.monotonic_seconds()
+            if now >= deadline:
+                return
+            if bookmarks and now >= next_bookmark:
+                yield [Bookmark(self._store.revision)]
+                next_bookmark = now + self._bookmark_interval_seconds
+                if next_bookmark > deadline - _BOOKMARK_BEFORE_END_SECONDS > now:
+                    next_bookmark = deadline - _BOOKMARK_BEFORE_END_SECONDS
+
+
+async def _stream(
+    signals: AsyncIterator[list[Signal]], encode: Callable[[list[Signal]], bytes]
+) -> AsyncIterator[bytes]:
+    async for batch in signals:
+        yield encode(batch)
+
+
+class _Frames:
+    """Turns signals into the bytes of one watch; the bytes of a change are shared by all watches of the same form."""
+
+    def __init__(self, request: Request, endpoint: Endpoint, form: Answer) -> None:
+        self._request = request
+        self._endpoint = endpoint
+        self._form = form
+        self._key = (endpoint.gvk, form)
+        self._headers_sent = False
+
+    def batch(self, signals: list[Signal]) -> bytes:
+        """Return the frames of a batch."""
+        return b"".join([self._frame(signal) for signal in signals])
+
+    def _frame(self, signal: Signal) -> bytes:
+        if isinstance(signal, Watched):
+            if self._form.kind == "Table":
+                return self._framed(signal.type, self._table(signal.entry))
+            frame = signal.frames.get(self._key)
+            if frame is None:
+                frame = signal.frames[self._key] = self._framed(signal.type, self._object(signal.entry))
+            return frame
+        if isinstance(signal, Bookmark):
+            return self._framed(BOOKMARK, self._bookmark(signal))
+        data = serialization.encode(signal.error.status())
+        return self._framed(ERROR, self._protobuf(data) if self._form.media_type == PROTOBUF else data)
+
+    def _object(self, entry: Entry) -> bytes:
+        return entry_bytes(entry, self._endpoint, self._form)
+
+    def _table(self, entry: Entry) -> bytes:
+        data = table_of_entries(
+            self._request, self._endpoint, self._form, [entry], None, without_headers=self._headers_sent
+        )
+        self._headers_sent = True
+        return data
+
+    def _bookmark(self, bookmark: Bookmark) -> bytes:
+        obj = self._endpoint.resource.type()
+        obj.kind, obj.api_version = self._endpoint.resource.kind, self._endpoint.resource.api_version
+        obj.metadata.resource_version = str(bookmark.revision)
+        if bookmark.ends_initial_events:
+            obj.metadata.annotations = {INITIAL_EVENTS_END: "true"}
+        data = serialization.encode(obj)
+        if self._form.kind == "Table":
+            return table_of_objects(
+                self._request, self._endpoint, self._form, [data], without_headers=self._headers_sent
+            )
+        if self._form.kind:
+            data = partial_bytes(data, self._form.group_version)
+        return self._protobuf(data) if self._form.media_type == PROTOBUF else data
+
+    @staticmethod
+    def _protobuf(data: bytes) -> bytes:
+        return protobuf.from_json(data)
+
+    def _framed(self, kind: str, data: bytes) -> bytes:
+        if self._form.media_type == PROTOBUF:
+            return protobuf.watch_frame(kind, data)
+        return b'{"type":"%b","object":%b}\n' % (kind.encode(), data)

@@ -1,0 +1,470 @@
+"""Create and update of objects: the order of checks is upstream's, because it decides which complaint a client sees.
+
+A create: decode and default, namespace, owners, field managers, mutating admission, identity, the kind's preparation
+and validation, validating admission, commit. An update: the same against the newest state, again and again until the commit
+finds that state unchanged.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from haven.api.strategy import Strategy, create_errors, update_errors
+from haven.apimachinery import apierrors, serialization
+from haven.apimachinery.codecs.negotiate import Answer
+from haven.apimachinery.fielderrors import Path, invalid
+from haven.apimachinery.names import Revision
+from haven.apiserver.admission.chain import AdmissionChain
+from haven.apiserver.admission.interface import CREATE, UPDATE, AdmissionRequest
+from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict, refusal
+from haven.apiserver.registry import systemfields
+from haven.apiserver.registry.bodies import decode_object
+from haven.apiserver.registry.endpoint import Endpoint
+from haven.apiserver.registry.fieldmanagement import FieldManagement, manager_of
+from haven.apiserver.registry.options import WriteParameters, parse_revision, write_parameters
+from haven.apiserver.registry.output import answer_form, entry_response, object_response
+from haven.apiserver.registry.storage import Storages, Write
+from haven.apiserver.request import Request, Response
+from haven.apiserver.watchcache import Entry
+from haven.clock import Clock
+from haven.store.interface import TransactionFailed
+
+__all__ = ["Hooks", "Result", "UpdateRequest", "Writing"]
+
+GENERATED_NAME_ATTEMPTS = 8
+OPTIMISTIC_LOCK = "the object has been modified; please apply your changes to the latest version and try again"
+
+
+class Hooks(Protocol):
+    """What one kind does beside its own object, in the same transaction (IP addresses of Services)."""
+
+    def create(self, obj: Any, *, dry_run: bool) -> Sequence[Write]:
+        """Complete a new object before it is validated; return what else is to be written."""
+        ...
+
+    def update(self, new: Any, old: Any, *, dry_run: bool) -> Sequence[Write]:
+        """Complete a changed object before it is validated."""
+        ...
+
+    def delete(self, old: Any) -> Sequence[Write]:
+        """Return what else is to be written when an object goes."""
+        ...
+
+
+class ResourceVersionSet(apierrors.ApiError):
+    """A new object names a resource version; upstream answers 500 without a reason."""
+
+    code, reason = 500, ""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a write left: the stored entry, or the object of a dry run or a deletion, of the stored version."""
+
+    entry: Entry | None = None
+    object: Any = None
+    created: bool = False
+
+    @property
+    def final(self) -> Any:
+        """The object as it is now."""
+        return self.entry.object if self.entry is not None else self.object
+
+
+Compute = Callable[[Any | None, Entry | None], Awaitable[Any]]
+"""Makes the new object from the current one, which it must not change. It is called again after a conflict."""
+
+
+@dataclass(slots=True)
+class UpdateRequest:
+    """An update of one object through one of its endpoints."""
+
+    request: Request
+    endpoint: Endpoint
+    subresource: str
+    strategy: Strategy[Any]
+    name: str
+    namespace: str
+    compute: Compute
+    parameters: WriteParameters
+    allow_create: bool = False
+    uid: str = ""
+    is_apply: bool = False
+
+
+class Writing:
+    """Create and update of stored resources."""
+
+    def __init__(
+        self,
+        storages: Storages,
+        admission: AdmissionChain,
+        authorizer: Authorizer,
+        fields: FieldManagement,
+        clock: Clock,
+        chance: random.Random,
+        *,
+        event_ttl_seconds: int,
+    ) -> None:
+        self._storages = storages
+        self._admission = admission
+        self._authorizer = authorizer
+        self.fields = fields
+        self._clock = clock
+        self._chance = chance
+        self._event_ttl_seconds = event_ttl_seconds
+        self.hooks: dict[apierrors.GroupResource, Hooks] = {}
+
+    # ---- bodies
+
+    def body_object(
+        self, request: Request, endpoint: Endpoint, parameters: WriteParameters, *, default: bool = True
+    ) -> Any:
+        """Return the object in a request, of the stored version and with defaults."""
+        resource = endpoint.resource
+        if request.object is not None:
+            obj = serialization.copy(request.object)
+            obj.kind, obj.api_version = resource.kind, resource.api_version
+        else:
+            tree = decode_object(
+                request.body,
+                request.headers.get("content-type", ""),
+                endpoint.gvk,
+                endpoint.schema,
+                parameters.field_validation,
+                request.warnings,
+            )
+            obj = serialization.convert(tree, resource.type)
+        stored = endpoint.conversion.to_stored(obj)
+        if default:
+            endpoint.strategy.default(stored)
+        return stored
+
+    # ---- create
+
+    async def create(self, request: Request, endpoint: Endpoint) -> Response:
+        """Answer a POST to a collection."""
+        form = answer_form(request, endpoint)
+        parameters = write_parameters(request.query, "CreateOptions")
+        obj = self.body_object(request, endpoint, parameters)
+        metadata = obj.metadata
+        namespace = request.info.namespace if endpoint.resource.namespaced else ""
+        name = metadata.name
+        systemfields.wipe(metadata)
+        systemfields.ensure_namespace(metadata, namespace)
+        systemfields.deduplicate_owners(obj, request.warnings, after_admission=False)
+        self.fields.created(obj, endpoint, manager_of(parameters.field_manager, request))
+        admission = self._admission_request(
+            request, endpoint, "", CREATE, namespace or self._own_namespace(endpoint, name), name, parameters
+        )
+        admission.object = obj
+        await self._admission.admit(admission)
+        obj = admission.object
+        systemfields.deduplicate_owners(obj, request.warnings, after_admission=True)
+        result = await self._create_named(request, endpoint, obj, admission, parameters)
+        return self.respond(request, endpoint, form, result, 201)
+
+    @staticmethod
+    def _own_namespace(endpoint: Endpoint, name: str) -> str:
+        """A Namespace counts as being in itself."""
+        return name if endpoint.resource.plural == "namespaces" and not endpoint.resource.group else ""
+
+    async def _create_named(
+        self, request: Request, endpoint: Endpoint, obj: Any, admission: AdmissionRequest, parameters: WriteParameters
+    ) -> Result:
+        if obj.metadata.name or not obj.metadata.generate_name:
+            return await self.insert(request, endpoint, obj, admission, parameters)
+        for attempt in range(GENERATED_NAME_ATTEMPTS):
+            last = attempt == GENERATED_NAME_ATTEMPTS - 1
+            one = obj if last else serialization.copy(obj)
+            try:
+                return await self.insert(request, endpoint, one, admission, parameters)
+            except apierrors.AlreadyExists:
+                if last:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def insert(
+        self,
+        request: Request,
+        endpoint: Endpoint,
+        obj: Any,
+        admission: AdmissionRequest,
+        parameters: WriteParameters,
+    ) -> Result:
+        """Store a new object that mutating admission has seen."""
+        metadata = obj.metadata
+        systemfields.fill(metadata, self._clock.now_seconds())
+        generated = False
+        if metadata.generate_name and not metadata.name:
+            metadata.name = systemfields.generate_name(metadata.generate_name, self._chance)
+            generated = True
+        namespace = admission.namespace if endpoint.resource.namespaced else ""
+        hooks = self.hooks.get(endpoint.storage.resource.group_resource)
+        extra = hooks.create(obj, dry_run=parameters.dry_run) if hooks is not None else ()
+        systemfields.ensure_namespace(metadata, namespace)
+        strategy = endpoint.strategy
+        strategy.prepare_for_create(obj)
+        errors = create_errors(strategy, obj, namespaced=endpoint.resource.namespaced)
+        if errors:
+            raise apierrors.Invalid.of(endpoint.resource.group_kind, metadata.name, errors)
+        request.warnings.extend(strategy.warnings(obj, None))
+        admission.object = obj
+        await self._admission.validate(admission)
+        if metadata.resource_version not in ("", "0"):
+            raise ResourceVersionSet("resourceVersion should not be set on objects to be created")
+        metadata.resource_version = ""
+        storage = endpoint.storage
+        existing = storage.get(metadata.namespace, metadata.name)
+        if existing is not None:
+            raise self._already_exists(endpoint, existing, generated=generated)
+        if parameters.dry_run:
+            return Result(object=obj, created=True)
+        write = self._write(endpoint, obj, Revision(0))
+        try:
+            await self._storages.commit([write, *extra])
+        except TransactionFailed as error:
+            existing = storage.get(metadata.namespace, metadata.name)
+            if error.key == write.key and existing is not None:
+                raise self._already_exists(endpoint, existing, generated=generated) from None
+            raise apierrors.ServerTimeout(
+                f"The {endpoint.resource.plural} could not be created now, please try again",
+            ) from error
+        entry = storage.get(metadata.namespace, metadata.name)
+        if entry is None or entry.uid != metadata.uid:  # Deleted again before we looked.
+            return Result(object=obj, created=True)
+        return Result(entry=entry, created=True)
+
+    def _already_exists(self, endpoint: Endpoint, existing: Entry, *, generated: bool) -> apierrors.AlreadyExists:
+        error = apierrors.AlreadyExists.of(endpoint.group_resource, existing.name)
+        if generated:
+            error.message += ", the server was not able to generate a unique name for the object"
+        if existing.held_object.metadata.deletion_timestamp:
+            error.message = f"object is being deleted: {error.message}"
+        return error
+
+    def _write(self, endpoint: Endpoint, obj: Any, expected: Revision) -> Write:
+        storage = endpoint.storage
+        metadata = obj.metadata
+        ttl = self._event_ttl_seconds if storage.resource.kind == "Event" else 0
+        return Write(storage, storage.key(metadata.namespace, metadata.name), obj, expected=expected, ttl_seconds=ttl)
+
+    # ---- update
+
+    async def update(self, request: Request, endpoint: Endpoint, subresource: str = "") -> Response:
+        """Answer a PUT of an object, or of a subresource that has the object's own kind."""
+        info = request.info
+        form = answer_form(request, endpoint)
+        parameters = write_parameters(request.query, "UpdateOptions")
+        obj = self.body_object(request, endpoint, parameters)
+        namespace = info.namespace if endpoint.resource.namespaced else ""
+        systemfields.ensure_namespace(obj.metadata, namespace)
+        systemfields.check_name(obj.metadata, info.name)
+        systemfields.deduplicate_owners(obj, request.warnings, after_admission=False)
+        manager = manager_of(parameters.field_manager, request)
+        pristine: bytes | None = None
+
+        async def compute(_current: Any | None, live: Entry | None) -> Any:
+            nonlocal pristine
+            if pristine is None:
+                pristine = serialization.encode(obj)
+                new = obj
+            else:
+                new = serialization.decode(pristine, type(obj))
+            self.fields.updated(new, live, endpoint, manager, subresource)
+            return new
+
+        strategy = endpoint.strategy_of(subresource)
+        result = await self.modify(
+            UpdateRequest(
+                request=request,
+                endpoint=endpoint,
+                subresource=subresource,
+                strategy=strategy,
+                name=info.name,
+                namespace=namespace,
+                compute=compute,
+                parameters=parameters,
+                allow_create=strategy.allow_create_on_update and not subresource,
+                uid=obj.metadata.uid,
+            )
+        )
+        return self.respond(request, endpoint, form, result, 201 if result.created else 200)
+
+    async def modify(self, update: UpdateRequest) -> Result:
+        """Bring an object to a new state computed from its newest one; raise what refuses it."""
+        storage = update.endpoint.storage
+        while True:
+            live = storage.get(update.namespace, update.name)
+            try:
+                return await self._modify_once(update, live)
+            except TransactionFailed:
+                continue  # Somebody was faster; look again.
+
+    async def _modify_once(self, update: UpdateRequest, live: Entry | None) -> Result:
+        endpoint, request, strategy = update.endpoint, update.request, update.strategy
+        if live is None and not update.allow_create:
+            raise endpoint.not_found(update.name)
+        if update.uid and (live is None or live.uid != update.uid):
+            raise self.uid_mismatch(endpoint, update.namespace, update.name, update.uid, live.uid if live else "")
+        old = live.held_object if live is not None else None
+        new = await update.compute(old, live)
+        if live is None and new.metadata.uid:
+            because = (
+                f"uid mismatch: the provided object specified uid {new.metadata.uid}, and no existing object was found"
+            )
+            raise apierrors.Conflict.of(endpoint.group_resource, update.name, because)
+        operation = UPDATE if live is not None else CREATE
+        admission = self._admission_request(
+            request,
+            endpoint,
+            update.subresource,
+            operation,
+            update.namespace or self._own_namespace(endpoint, update.name),
+            update.name,
+            update.parameters,
+        )
+        admission.object, admission.old = new, old
+        await self._admission.admit(admission)
+        new = admission.object
+        systemfields.deduplicate_owners(new, request.warnings, after_admission=True)
+        if live is None:
+            self._authorize_create(request, endpoint, update)
+            return await self.insert(request, endpoint, new, admission, update.parameters)
+        assert old is not None
+        self._check_revision(new, live, endpoint, strategy)
+        hooks = self.hooks.get(endpoint.storage.resource.group_resource)
+        extra: Sequence[Write] = ()
+        if hooks is not None and not update.subresource:
+            extra = hooks.update(new, old, dry_run=update.parameters.dry_run)
+        self._prepare(new, old, update)
+        self.fields.keep_times(new, old)
+        admission.object = new
+        await self._admission.validate(admission)
+        if self._is_finished(new, old, endpoint):
+            return await self._remove_finished(update, new, live, hooks)
+        if update.parameters.dry_run:
+            return Result(object=new)
+        new.metadata.resource_version = ""
+        write = self._write(endpoint, new, live.revision)
+        if not extra and live.holds(write.value):
+            return Result(entry=live)
+        await self._storages.commit([write, *extra])
+        entry = endpoint.storage.get(update.namespace, update.name)
+        if entry is None or entry.uid != live.uid:
+            return Result(object=new)
+        return Result(entry=entry)
+
+    def _check_revision(self, new: Any, live: Entry, endpoint: Endpoint, strategy: Strategy[Any]) -> None:
+        text = new.metadata.resource_version
+        try:
+            revision = parse_revision(text)
+        except ValueError as error:
+            raise _InvalidObjectVersion(str(invalid(Path("resourceVersion"), text, str(error)))) from None
+        if revision == 0:
+            if not strategy.allow_unconditional_update:
+                kind = apierrors.GroupKind(endpoint.resource.group, endpoint.resource.plural)
+                path = Path("metadata").child("resourceVersion")
+                raise apierrors.Invalid.of(kind, live.name, [invalid(path, 0, "must be specified for an update")])
+            new.metadata.resource_version = str(live.revision)
+        elif revision != live.revision:
+            raise apierrors.Conflict.of(endpoint.group_resource, live.name, OPTIMISTIC_LOCK)
+
+    def _prepare(self, new: Any, old: Any, update: UpdateRequest) -> None:
+        endpoint, strategy = update.endpoint, update.strategy
+        systemfields.ensure_namespace(new.metadata, update.namespace)
+        new.metadata.generation = old.metadata.generation
+        strategy.prepare_for_update(new, old)
+        systemfields.prepare_update(new.metadata, old.metadata)
+        errors = update_errors(strategy, new, old, namespaced=endpoint.resource.namespaced)
+        if errors:
+            raise apierrors.Invalid.of(endpoint.resource.group_kind, new.metadata.name, errors)
+        update.request.warnings.extend(strategy.warnings(new, old))
+
+    def _authorize_create(self, request: Request, endpoint: Endpoint, update: UpdateRequest) -> None:
+        if request.local and not request.user.name:
+            return
+        resource = endpoint.resource
+        attributes = Attributes(
+            user=request.user,
+            verb="create",
+            namespace=update.namespace,
+            group=resource.group,
+            version=resource.version,
+            resource=resource.plural,
+            subresource=update.subresource,
+            name=update.name,
+            path=request.path,
+        )
+        decision = self._authorizer.authorize(attributes)
+        if decision.verdict is not Verdict.ALLOW:
+            raise refusal(attributes, decision.reason)
+
+    @staticmethod
+    def uid_mismatch(endpoint: Endpoint, namespace: str, name: str, wanted: str, found: str) -> apierrors.Conflict:
+        """Return the refusal of an update or delete that means another object of the same name."""
+        key = f"/registry/{endpoint.storage.resource.plural}/{namespace + '/' if namespace else ''}{name}"
+        because = (
+            f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: "
+            f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
+        )
+        return apierrors.Conflict.of(endpoint.group_resource, name, because)
+
+    @staticmethod
+    def _is_finished(new: Any, old: Any, endpoint: Endpoint) -> bool:
+        """Tell whether the last finalizer of a deleted object went."""
+        if new.metadata.finalizers or not old.metadata.deletion_timestamp:
+            return False
+        if endpoint.storage.resource.plural == "namespaces" and new.spec.finalizers:
+            return False
+        return old.metadata.deletion_grace_period_seconds in (None, 0)
+
+    async def _remove_finished(self, update: UpdateRequest, new: Any, live: Entry, hooks: Hooks | None) -> Result:
+        if update.parameters.dry_run:
+            return Result(object=new)
+        storage = update.endpoint.storage
+        extra = hooks.delete(live.object) if hooks is not None else ()
+        write = Write(storage, storage.key(update.namespace, update.name), None, expected=live.revision)
+        await self._storages.commit([write, *extra])
+        return Result(object=new)
+
+    # ---- shared
+
+    def _admission_request(
+        self,
+        request: Request,
+        endpoint: Endpoint,
+        subresource: str,
+        operation: str,
+        namespace: str,
+        name: str,
+        parameters: WriteParameters,
+    ) -> AdmissionRequest:
+        return AdmissionRequest(
+            operation=operation,
+            resource=endpoint.resource,
+            subresource=subresource,
+            namespace=namespace,
+            name=name,
+            user=request.user,
+            dry_run=parameters.dry_run,
+            options=parameters.tree,
+            warnings=request.warnings,
+            audit_annotations=request.audit_annotations,
+        )
+
+    @staticmethod
+    def respond(request: Request, endpoint: Endpoint, form: Answer, result: Result, status: int) -> Response:
+        """Answer with what a write left."""
+        if result.entry is not None:
+            return entry_response(request, endpoint, form, result.entry, status)
+        return object_response(request, endpoint, form, result.object, status)
+
+
+class _InvalidObjectVersion(apierrors.ApiError):
+    """An object's resource version that is no number; upstream answers 500 without a reason."""
+
+    code, reason = 500, ""

@@ -1,0 +1,212 @@
+"""The HTTP shell: sockets and TLS on one side, `Request` and `Response` on the other; it knows nothing of resources.
+
+HTTP/1.1 with keep-alive on aiohttp's low-level server. Watches are chunked streams. Upgrades hand the connection over:
+a handler that answers with a `hijack` finds the raw request in `Request.connection`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import uuid
+import zlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+from aiohttp import web
+from multidict import CIMultiDictProxy
+
+from haven import telemetry
+from haven.apimachinery import apierrors, serialization
+from haven.apiserver.request import Request, Response
+
+__all__ = ["Connection", "HttpServer"]
+
+_log = telemetry.logger("apiserver")
+
+Handle = Callable[[Request], Awaitable[Response]]
+_NO_QUERY: Mapping[str, Sequence[str]] = {}
+_NO_REPEATS: Mapping[str, Sequence[str]] = {}
+_GZIP_LEVEL = 1
+_BODYLESS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Connection:
+    """A client's connection, for a handler that takes it over.
+
+    `raw` is aiohttp's request (prepare a WebSocketResponse on it, or write 101 yourself on its transport and change the
+    transport's protocol). Set `response` to what was prepared, so that aiohttp finishes it.
+    """
+
+    __slots__ = ("raw", "response")
+
+    def __init__(self, raw: web.BaseRequest) -> None:
+        self.raw = raw
+        self.response: web.StreamResponse | None = None
+
+
+class HttpServer:
+    """Listens, reads requests, writes answers."""
+
+    def __init__(
+        self,
+        handle: Handle,
+        *,
+        body_bytes_max: int,
+        gzip_bytes_min: int,
+        request_timeout_seconds: float,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self._handle = handle
+        self._body_bytes_max = body_bytes_max
+        self._gzip_bytes_min = gzip_bytes_min
+        self._request_timeout_seconds = request_timeout_seconds
+        self._tls = tls
+        self._wants_certificates = tls is not None and tls.verify_mode != ssl.CERT_NONE
+        self._server = web.Server(self._serve, request_factory=self._make_request, keepalive_timeout=180.0)
+        self._listeners: list[asyncio.Server] = []
+        self._closing = asyncio.Event()
+        self._streams: set[asyncio.Task[None]] = set()
+
+    def _make_request(
+        self, message: Any, payload: Any, protocol: Any, writer: Any, task: asyncio.Task[None]
+    ) -> web.BaseRequest:
+        return web.BaseRequest(
+            message,
+            payload,
+            protocol,
+            writer,
+            task,
+            asyncio.get_running_loop(),
+            client_max_size=self._body_bytes_max,
+        )
+
+    async def listen(self, host: str, port: int) -> int:
+        """Accept connections; return the port (chosen by the system if 0 was asked for)."""
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(self._server, host, port, ssl=self._tls, backlog=1024)
+        self._listeners.append(listener)
+        return int(listener.sockets[0].getsockname()[1])
+
+    async def close(self, grace_seconds: float) -> None:
+        """Stop accepting, end streams, let requests under way finish, close connections."""
+        for listener in self._listeners:
+            listener.close()
+        self._closing.set()
+        await self._server.shutdown(grace_seconds)
+
+    async def _serve(self, raw: web.BaseRequest) -> web.StreamResponse:
+        path, _, query = raw.raw_path.partition("?")
+        if "%" in path:
+            path = unquote(path)
+        headers: CIMultiDictProxy[str] = raw.headers
+        lower = {name.lower(): value for name, value in headers.items()}
+        method = raw.method
+        request = Request(
+            method=method,
+            path=path,
+            query=parse_qs(query, keep_blank_values=True) if query else _NO_QUERY,
+            headers=lower,
+            repeated_headers=_repeated(headers) if len(lower) != len(headers) else _NO_REPEATS,
+            remote=raw.remote or "",
+            connection=Connection(raw),
+        )
+        if self._wants_certificates:
+            request.client_certificate = _certificate(raw)
+        if method not in _BODYLESS and raw.body_exists and "upgrade" not in lower:
+            try:
+                request.body = await raw.read()
+            except web.HTTPRequestEntityTooLarge:
+                return self._plain(request, _too_large(self._body_bytes_max), lower)
+        response = await self._handle(request)
+        if response.hijack is not None:
+            return await self._hand_over(request, response)
+        if response.stream is not None:
+            return await self._send_stream(raw, response, lower)
+        if len(response.body) > self._gzip_bytes_min and "gzip" in lower.get("accept-encoding", ""):
+            response.body = await asyncio.to_thread(_gzip, response.body)
+            response.headers = {**response.headers, "Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+        return self._plain(request, response, lower)
+
+    @staticmethod
+    def _common(headers: dict[str, str], lower: Mapping[str, str]) -> dict[str, str]:
+        return {
+            "Audit-Id": lower.get("audit-id") or str(uuid.uuid4()),
+            "Cache-Control": "no-cache, private",
+            **headers,
+        }
+
+    def _plain(self, request: Request, response: Response, lower: Mapping[str, str]) -> web.Response:
+        return web.Response(
+            status=response.status,
+            headers=self._common(response.headers, lower),
+            body=response.body if request.method != "HEAD" else b"",
+        )
+
+    async def _send_stream(
+        self, raw: web.BaseRequest, response: Response, lower: Mapping[str, str]
+    ) -> web.StreamResponse:
+        assert response.stream is not None
+        answer = web.StreamResponse(status=response.status, headers=self._common(response.headers, lower))
+        answer.enable_chunked_encoding()
+        await answer.prepare(raw)
+        task = asyncio.current_task()
+        assert task is not None
+        watchdog = asyncio.get_running_loop().create_task(self._cancel_on_close(task))
+        try:
+            async for chunk in response.stream:
+                if chunk:
+                    await answer.write(chunk)
+            await answer.write_eof()
+        except (ConnectionError, asyncio.CancelledError):
+            if not self._closing.is_set():
+                raise
+            await answer.write_eof()
+        finally:
+            watchdog.cancel()
+            close = getattr(response.stream, "aclose", None)
+            if close is not None:
+                await close()
+        return answer
+
+    async def _cancel_on_close(self, task: asyncio.Task[Any]) -> None:
+        await self._closing.wait()
+        task.cancel()
+
+    @staticmethod
+    async def _hand_over(request: Request, response: Response) -> web.StreamResponse:
+        assert response.hijack is not None
+        await response.hijack()
+        connection: Connection = request.connection
+        if connection.response is not None:
+            return connection.response
+        raise ConnectionResetError("the connection was taken over and is finished")
+
+
+def _repeated(headers: CIMultiDictProxy[str]) -> dict[str, list[str]]:
+    result: dict[str, list[str]] = {}
+    for name in set(map(str.lower, headers)):
+        values = headers.getall(name)
+        if len(values) > 1:
+            result[name] = values
+    return result
+
+
+def _certificate(raw: web.BaseRequest) -> bytes | None:
+    transport = raw.transport
+    connection = transport.get_extra_info("ssl_object") if transport is not None else None
+    if connection is None:
+        return None
+    result: bytes | None = connection.getpeercert(True)
+    return result
+
+
+def _too_large(limit: int) -> Response:
+    error = apierrors.RequestEntityTooLarge(f"Request entity too large: limit is {limit}")
+    return Response(413, {"Content-Type": "application/json"}, serialization.encode(error.status()))
+
+
+def _gzip(data: bytes) -> bytes:
+    compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, 31)
+    return compressor.compress(data) + compressor.flush()

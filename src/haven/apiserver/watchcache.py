@@ -1,0 +1,531 @@
+"""The newest objects of one resource as encoded bytes, and its latest changes for those who watch. No I/O.
+
+An entry holds the JSON of one object at one revision, with the resourceVersion spliced in, beside the little that
+selection needs. GET, LIST and WATCH hand out these bytes; typed objects and other encodings are made on demand and
+kept with the entry, so that everybody shares them.
+
+Invariants: revisions of recorded changes never decrease; the sorted names agree with the entries; every change
+after `dropped` is in the history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left, bisect_right, insort
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from haven.api.strategy import FieldSelectors
+from haven.apimachinery import serialization
+from haven.apimachinery.names import UID, Revision
+from haven.apimachinery.selectors import FieldSelector, LabelSelector
+
+__all__ = [
+    "ADDED",
+    "DELETED",
+    "MODIFIED",
+    "Entry",
+    "Kind",
+    "Selection",
+    "Statistics",
+    "WatchCache",
+    "Watched",
+    "Watcher",
+    "decoder",
+    "splice_revision",
+    "strip_revision",
+]
+
+ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
+
+_UID_MARK = b'"uid":"'
+_UID_LENGTH = 36
+
+
+class _Meta(msgspec.Struct, rename="camel"):
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    labels: dict[str, str] = {}
+
+
+class _Parsed(msgspec.Struct):
+    metadata: _Meta
+
+
+_parse = msgspec.json.Decoder(_Parsed).decode
+
+
+class Kind:
+    """How entries of one stored kind become typed objects and selectable fields."""
+
+    __slots__ = ("decode", "fields")
+
+    def __init__(self, decode: Callable[[bytes], Any], fields: FieldSelectors) -> None:
+        self.decode = decode
+        self.fields = fields
+
+
+class Entry:
+    """One object at one revision: `data` is its JSON in the storage version. Never changed once it is made."""
+
+    __slots__ = (
+        "_fields",
+        "_object",
+        "created",
+        "data",
+        "encodings",
+        "kind",
+        "labels",
+        "name",
+        "namespace",
+        "revision",
+        "uid",
+    )
+
+    def __init__(
+        self,
+        kind: Kind,
+        data: bytes,
+        *,
+        namespace: str,
+        name: str,
+        uid: str,
+        labels: Mapping[str, str],
+        revision: Revision,
+        created: Revision,
+        obj: Any = None,
+    ) -> None:
+        self.kind = kind
+        self.data = data
+        self.namespace = namespace
+        self.name = name
+        self.uid = UID(uid)
+        self.labels = labels
+        self.revision = revision
+        self.created = created
+        self.encodings: dict[Any, bytes] | None = None
+        self._object = obj
+        self._fields: Mapping[str, str] | None = None
+
+    @classmethod
+    def parsed(cls, kind: Kind, value: bytes, revision: Revision, created: Revision) -> Entry:
+        """Return the entry of a stored value (without resourceVersion)."""
+        metadata = _parse(value).metadata
+        return cls(
+            kind,
+            splice_revision(value, revision),
+            namespace=metadata.namespace,
+            name=metadata.name,
+            uid=metadata.uid,
+            labels=metadata.labels,
+            revision=revision,
+            created=created,
+        )
+
+    @property
+    def object(self) -> Any:
+        """The typed object, decoded once and shared: never change it."""
+        found = self._object
+        if found is None:
+            found = self._object = self.kind.decode(self.data)
+        return found
+
+    @property
+    def held_object(self) -> Any:
+        """The typed object if somebody already decoded it, else one that is not kept."""
+        return self._object if self._object is not None else self.kind.decode(self.data)
+
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """The values of all fields that a selector may name."""
+        found = self._fields
+        if found is None:
+            found = self.read_fields(self.held_object if self.kind.fields else None)
+        return found
+
+    def read_fields(self, obj: Any) -> Mapping[str, str]:
+        """Read the selectable fields off the object, for a writer that has it at hand."""
+        found = {"metadata.name": self.name, "metadata.namespace": self.namespace}
+        for path, read in self.kind.fields.items():
+            found[path] = read(obj)
+        self._fields = found
+        return found
+
+    def holds(self, value: bytes) -> bool:
+        """Tell whether this is the entry of a stored value, its revision aside."""
+        return len(value) < len(self.data) and strip_revision(self.data) == value
+
+    def encoded(self, key: Any, encode: Callable[[Entry], bytes]) -> bytes:
+        """Return another encoding, made at most once."""
+        if self.encodings is None:
+            self.encodings = {}
+        result = self.encodings.get(key)
+        if result is None:
+            result = self.encodings[key] = encode(self)
+        return result
+
+    def at(self, revision: Revision) -> Entry:
+        """Return the same object as a deletion shows it: with the revision at which it went."""
+        return Entry(
+            self.kind,
+            splice_revision(strip_revision(self.data), revision),
+            namespace=self.namespace,
+            name=self.name,
+            uid=self.uid,
+            labels=self.labels,
+            revision=revision,
+            created=self.created,
+        )
+
+
+def splice_revision(value: bytes, revision: Revision) -> bytes:
+    """Return a stored object's JSON with metadata.resourceVersion put behind metadata.uid.
+
+    The first "uid" is metadata's own: what stands before it (kind, name, namespace) holds no unescaped quote.
+    """
+    place = value.index(_UID_MARK) + len(_UID_MARK) + _UID_LENGTH + 1
+    return b'%b,"resourceVersion":"%d"%b' % (value[:place], revision, value[place:])
+
+
+def strip_revision(data: bytes) -> bytes:
+    """Return an object's JSON without the resourceVersion that `splice_revision` put in."""
+    place = data.index(_UID_MARK) + len(_UID_MARK) + _UID_LENGTH + 1
+    end = data.index(b'"', place + len(b',"resourceVersion":"')) + 1
+    return data[:place] + data[end:]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which objects somebody wants."""
+
+    namespace: str = ""
+    labels: LabelSelector | None = None
+    fields: FieldSelector | None = None
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether no selector narrows it (the namespace may)."""
+        return self.labels is None and self.fields is None
+
+    def matches(self, entry: Entry) -> bool:
+        """Tell whether an object is wanted."""
+        if self.namespace and entry.namespace != self.namespace:
+            return False
+        if self.labels is not None and not self.labels.matches(entry.labels):
+            return False
+        return self.fields is None or self.fields.matches(entry.fields)
+
+
+class Watched:
+    """One change. `entry` is the object after it (for DELETED: its last state, at the deletion's revision)."""
+
+    __slots__ = ("_lost", "entry", "frames", "previous", "revision", "type")
+
+    def __init__(self, type_: str, entry: Entry, previous: Entry | None, revision: Revision) -> None:
+        self.type = type_
+        self.entry = entry
+        self.previous = previous
+        self.revision = revision
+        self.frames: dict[Any, bytes] = {}
+        self._lost: Watched | None = None
+
+    def seen_by(self, selection: Selection) -> Watched | None:
+        """Return the change as a watcher with this selection sees it; None if it does not."""
+        before = self.previous is not None and selection.matches(self.previous)
+        if self.type == DELETED:
+            return self if before else None
+        after = selection.matches(self.entry)
+        if after:
+            return self if before == (self.previous is not None) else self._as_added()
+        return self._as_lost() if before else None
+
+    def _as_added(self) -> Watched:
+        return Watched(ADDED, self.entry, None, self.revision)
+
+    def _as_lost(self) -> Watched:
+        """The object no longer matches: to this watcher it is deleted, as it was before."""
+        if self._lost is None:
+            assert self.previous is not None
+            self._lost = Watched(DELETED, self.previous.at(self.revision), self.previous, self.revision)
+        return self._lost
+
+
+class Watcher:
+    """One watch: changes wait here until its owner takes them. `overrun` tells that it was cut off for lagging."""
+
+    __slots__ = ("_cache", "_events", "_waiter", "events_max", "overrun", "selection", "stopped")
+
+    def __init__(self, cache: WatchCache, selection: Selection, events_max: int) -> None:
+        self._cache = cache
+        self.selection = selection
+        self.events_max = events_max
+        self._events: list[Watched] = []
+        self._waiter: asyncio.Future[None] | None = None
+        self.overrun = False
+        self.stopped = False
+
+    def offer(self, event: Watched) -> None:
+        """Take a change if it concerns this watcher."""
+        if self.selection.is_everything:
+            seen: Watched | None = event
+        else:
+            seen = event.seen_by(self.selection)
+        if seen is None or self.stopped:
+            return
+        if len(self._events) >= self.events_max:
+            self.overrun = True
+            self.stop()
+            return
+        self._events.append(seen)
+        self._wake()
+
+    def take(self) -> list[Watched]:
+        """Return the changes that wait, oldest first, and forget them."""
+        events, self._events = self._events, []
+        return events
+
+    async def wait_change(self, timeout_seconds: float | None = None) -> bool:
+        """Return True once changes wait or the watch is stopped, False after the timeout."""
+        if self._events or self.stopped:
+            return True
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        timer = loop.call_later(timeout_seconds, self._time_out, waiter) if timeout_seconds is not None else None
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+        return bool(self._events) or self.stopped
+
+    def _time_out(self, waiter: asyncio.Future[None]) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def stop(self) -> None:
+        """End the watch; no more changes come."""
+        self.stopped = True
+        self._cache.forget(self)
+        self._wake()
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Figures of one cache."""
+
+    objects: int
+    bytes: int
+    history: int
+    watchers: int
+
+
+class WatchCache:
+    """All objects of one resource, in key order, and their latest changes. One owner, one event loop: no lock."""
+
+    def __init__(self, *, start: Revision, history_max: int, queue_max: int) -> None:
+        self._entries: dict[str, dict[str, Entry]] = {}
+        self._names: dict[str, list[str]] = {}
+        self._namespaces: list[str] = []
+        self._history: deque[Watched] = deque()
+        self._history_max = history_max
+        self._queue_max = queue_max
+        self.dropped = start
+        self.newest = start
+        self._watchers: dict[str, set[Watcher]] = {}
+        self._by_field: dict[str, dict[str, set[Watcher]]] = {}
+        self.bytes = 0
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    # ---- reading
+
+    def get(self, namespace: str, name: str) -> Entry | None:
+        """Return the newest state of an object."""
+        names = self._entries.get(namespace)
+        return names.get(name) if names is not None else None
+
+    def entries(self, namespace: str = "", *, after: tuple[str, str] | None = None) -> Iterator[Entry]:
+        """Yield objects in key order: those of one namespace, or all; only those behind `after` if it is given."""
+        if namespace or "" in self._entries:
+            spaces = [namespace] if namespace in self._entries else []
+        elif after is not None:
+            spaces = self._namespaces[bisect_left(self._namespaces, after[0] + "/") :]
+            spaces = [space[:-1] for space in spaces]
+        else:
+            spaces = [space[:-1] for space in self._namespaces]
+        for space in spaces:
+            found = self._entries[space]
+            names = self._names[space]
+            if after is not None and after[0] == space:
+                names = names[bisect_right(names, after[1]) :]
+            for name in names:
+                yield found[name]
+
+    def count(self, namespace: str = "") -> int:
+        """Return how many objects there are."""
+        if namespace:
+            return len(self._entries.get(namespace, ()))
+        return self._count
+
+    # ---- changing
+
+    def load(self, entry: Entry) -> None:
+        """Add an object that was there before this cache."""
+        self._put(entry)
+
+    def record(self, event: Watched) -> None:
+        """Take in a change and show it to the watchers."""
+        assert event.revision >= self.newest, (event.revision, self.newest)
+        if event.type == DELETED:
+            self._remove(event.entry.namespace, event.entry.name)
+        else:
+            self._put(event.entry)
+        self.newest = event.revision
+        self._history.append(event)
+        if len(self._history) > self._history_max:
+            self.dropped = self._history.popleft().revision
+        if self._watchers or self._by_field:
+            self._show(event)
+
+    def _put(self, entry: Entry) -> None:
+        names = self._entries.get(entry.namespace)
+        if names is None:
+            names = self._entries[entry.namespace] = {}
+            self._names[entry.namespace] = []
+            insort(self._namespaces, entry.namespace + "/")
+        old = names.get(entry.name)
+        if old is None:
+            self._count += 1
+            order = self._names[entry.namespace]
+            if order and order[-1] > entry.name:
+                insort(order, entry.name)
+            else:
+                order.append(entry.name)
+        else:
+            self.bytes -= len(old.data)
+        names[entry.name] = entry
+        self.bytes += len(entry.data)
+
+    def _remove(self, namespace: str, name: str) -> None:
+        names = self._entries[namespace]
+        old = names.pop(name)
+        self.bytes -= len(old.data)
+        self._count -= 1
+        order = self._names[namespace]
+        del order[bisect_left(order, name)]
+        if not names:
+            del self._entries[namespace], self._names[namespace]
+            del self._namespaces[bisect_left(self._namespaces, namespace + "/")]
+
+    # ---- watching
+
+    def watch(self, selection: Selection) -> Watcher:
+        """Start to collect the changes from now on that concern a selection."""
+        watcher = Watcher(self, selection, self._queue_max)
+        for field, value in self._triggers(selection):
+            self._by_field.setdefault(field, {}).setdefault(value, set()).add(watcher)
+            return watcher
+        self._watchers.setdefault(selection.namespace, set()).add(watcher)
+        return watcher
+
+    def forget(self, watcher: Watcher) -> None:
+        """Stop showing changes to a watcher."""
+        for field, value in self._triggers(watcher.selection):
+            values = self._by_field.get(field, {})
+            found = values.get(value)
+            if found is not None:
+                found.discard(watcher)
+                if not found:
+                    del values[value]
+                    if not values:
+                        del self._by_field[field]
+            return
+        watchers = self._watchers.get(watcher.selection.namespace)
+        if watchers is not None:
+            watchers.discard(watcher)
+            if not watchers:
+                del self._watchers[watcher.selection.namespace]
+
+    @staticmethod
+    def _triggers(selection: Selection) -> list[tuple[str, str]]:
+        """Return the one field whose value finds this watcher, so that a change need not ask all of them."""
+        if selection.fields is not None:
+            for field in ("metadata.name", "spec.nodeName"):
+                value = selection.fields.exact(field)
+                if value is not None:
+                    return [(field, value)]
+        return []
+
+    def _show(self, event: Watched) -> None:
+        namespace = event.entry.namespace
+        for space in ("", namespace) if namespace else ("",):
+            watchers = self._watchers.get(space)
+            if watchers is not None:
+                for watcher in tuple(watchers):
+                    watcher.offer(event)
+        for field, by_value in tuple(self._by_field.items()):
+            values = {event.entry.fields.get(field, "")}
+            if event.previous is not None:
+                values.add(event.previous.fields.get(field, ""))
+            for value in sorted(values):
+                for watcher in tuple(by_value.get(value, ())):
+                    watcher.offer(event)
+
+    def holds_after(self, revision: Revision) -> bool:
+        """Tell whether every change after a revision is still in memory."""
+        return revision >= self.dropped
+
+    def replay(self, selection: Selection, *, after: Revision) -> list[Watched]:
+        """Return the changes after a revision as a selection sees them; call `holds_after` first."""
+        assert self.holds_after(after), (after, self.dropped)
+        result: list[Watched] = []
+        for event in reversed(self._history):
+            if event.revision <= after:
+                break
+            if selection.namespace and event.entry.namespace != selection.namespace:
+                continue
+            seen = event if selection.is_everything else event.seen_by(selection)
+            if seen is not None:
+                result.append(seen)
+        result.reverse()
+        return result
+
+    def stop_watchers(self) -> None:
+        """End every watch (the server stops, or the resource goes away)."""
+        found = [watcher for watchers in self._watchers.values() for watcher in watchers]
+        found += [watcher for values in self._by_field.values() for items in values.values() for watcher in items]
+        for watcher in found:
+            watcher.stop()
+
+    def statistics(self) -> Statistics:
+        """Return this cache's figures."""
+        watchers = sum(map(len, self._watchers.values()))
+        watchers += sum(len(items) for values in self._by_field.values() for items in values.values())
+        return Statistics(self._count, self.bytes, len(self._history), watchers)
+
+    def check(self) -> None:
+        """Verify the invariants."""
+        assert self._count == sum(map(len, self._entries.values()))
+        assert self._namespaces == sorted(space + "/" for space in self._entries)
+        for space, names in self._entries.items():
+            assert self._names[space] == sorted(names), space
+        revisions = [event.revision for event in self._history]
+        assert revisions == sorted(revisions)
+        assert not revisions or revisions[0] > self.dropped
+
+
+def decoder(kind: type[Any]) -> Callable[[bytes], Any]:
+    """Return a function that decodes entries of a typed kind."""
+    return lambda data: serialization.decode(data, kind)
