@@ -12,9 +12,20 @@ from enum import Enum
 from typing import Any, Generic, Protocol, TypeVar
 
 from haven.api.scheme import Resource
+from haven.apimachinery import apierrors
 from haven.apimachinery.names import UID
 
-__all__ = ["Answer", "Client", "EventType", "ListResult", "Patch", "PatchType", "Transport", "WatchEvent"]
+__all__ = [
+    "Answer",
+    "Client",
+    "EventType",
+    "ListResult",
+    "Patch",
+    "PatchType",
+    "Transport",
+    "Unreachable",
+    "WatchEvent",
+]
 
 T = TypeVar("T")
 
@@ -28,17 +39,24 @@ class Answer:
     body: bytes
 
 
+class Unreachable(apierrors.ServiceUnavailable):
+    """No answer came: the server is down or cut off. A write may or may not have happened; read before repeating."""
+
+
 class Transport(Protocol):
     """Carries requests to one API server as one identity. Paths are absolute and may hold a query string."""
 
     async def request(
         self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> Answer:
-        """Send a request and return the answer, whatever its status."""
+        """Send a request and return the answer, whatever its status; raises Unreachable if none came."""
         ...
 
     def stream(self, path: str, *, headers: Mapping[str, str] | None = None) -> AsyncIterator[bytes]:
-        """GET and yield the body line by line (watches, logs); raises ApiError if the answer is not 200."""
+        """GET and yield the body line by line (watches, logs); raises ApiError if the answer is not 200.
+
+        Raises Unreachable when the connection breaks; ends when the server ends the answer properly.
+        """
         ...
 
     async def close(self) -> None:
