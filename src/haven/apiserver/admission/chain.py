@@ -50,7 +50,10 @@ class AdmissionChain:
             await step(request)
 
     async def validate(self, request: AdmissionRequest) -> None:
-        """Let plugins refuse a request that is otherwise ready to be stored."""
+        """Let plugins refuse a request that is otherwise ready to be stored; a generated name is known by now."""
+        if not request.name:
+            metadata = getattr(request.object, "metadata", None)
+            request.name = metadata.name if metadata is not None else ""
         for step in self._for(request).validating:
             await step(request)
 

@@ -1,0 +1,1 @@
+"""PodSecurity: namespaces ask for a Pod Security Standard; see plugin.py."""
