@@ -1,0 +1,142 @@
+"""A reverse proxy for pods/proxy, services/proxy and nodes/proxy: one request passed on, upgrades included.
+
+Links in HTML answers and Location headers are not rewritten beyond the redirect to the proxied path, as upstream has
+it since 1.31 only for Location.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import cast
+from urllib.parse import urlsplit
+
+import aiohttp
+import yarl
+
+from haven.apimachinery import apierrors
+from haven.apiserver.request import Request, Response
+from haven.apiserver.server import Connection
+from haven.apiserver.streaming.backend import Backend, Refused, splice, upgrade
+
+__all__ = ["HttpProxy", "pass_upgrade"]
+
+# They concern one connection only, not the whole way (RFC 9110, 7.6.1).
+_HOP_BY_HOP = frozenset(
+    {
+        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
+        "upgrade", "content-length", "host",
+    }
+)  # fmt: skip
+_NEVER_PASSED = frozenset({"authorization"})
+
+
+class HttpProxy:
+    """Passes requests on; connections to backends are kept."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def pass_on(self, request: Request, backend: Backend, path: str, *, prefix: str = "") -> Response:
+        """Return the backend's answer. `prefix` is the path of the proxy itself, for redirects."""
+        if "upgrade" in request.headers.get("connection", "").lower():
+            return await pass_upgrade(request, backend, path)
+        scheme = "https" if backend.tls is not None else "http"
+        query = _raw_query(request)
+        url = f"{scheme}://{backend.authority}{path}" + (f"?{query}" if query else "")
+        try:
+            answer = await self._client().request(
+                request.method,
+                _exact_url(url),
+                headers={**_passed(request.headers), **(backend.headers or {})},
+                data=request.body or None,
+                ssl=backend.tls or False,
+                allow_redirects=False,
+                auto_decompress=False,
+            )
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise apierrors.ServiceUnavailable(
+                f"error trying to reach service: dial tcp {backend.authority}: {_reason(error)}"
+            ) from error
+        headers = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
+        location = headers.get("Location")
+        if location and prefix:
+            parts = urlsplit(location)
+            if parts.netloc in ("", backend.authority):
+                headers["Location"] = f"{prefix}{parts.path}" + (f"?{parts.query}" if parts.query else "")
+        return Response(answer.status, headers, stream=_body(answer))
+
+    def _client(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
+            connector = aiohttp.TCPConnector(limit=0, limit_per_host=0, force_close=False)
+            self._session = aiohttp.ClientSession(
+                timeout=timeout, connector=connector, cookie_jar=aiohttp.DummyCookieJar()
+            )
+        return self._session
+
+
+async def pass_upgrade(
+    request: Request, backend: Backend, path: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Pass on a request for another protocol; if the backend agrees, connect both sides."""
+    query = _raw_query(request)
+    passed = {
+        name: value
+        for name, value in request.headers.items()
+        if name not in _NEVER_PASSED and name not in ("host", "content-length")
+    }
+    answer = await upgrade(
+        backend, request.method, path + (f"?{query}" if query else ""), {**passed, **(headers or {})}
+    )
+    if isinstance(answer, Refused):
+        plain = {name: value for name, value in answer.headers.items() if name not in _HOP_BY_HOP}
+        return Response(answer.status, plain, answer.body)
+    connection = cast("Connection", request.connection)
+    client = connection.raw.transport
+    if client is None:
+        answer.transport.close()
+        raise apierrors.ServiceUnavailable("the client is gone")
+    agreed = answer
+
+    async def hijack() -> None:
+        client.write(agreed.head)
+        await splice(client, agreed.transport, agreed.early)
+
+    return Response(101, hijack=hijack)
+
+
+def _passed(headers: Mapping[str, str]) -> dict[str, str]:
+    return {n: v for n, v in headers.items() if n not in _HOP_BY_HOP and n not in _NEVER_PASSED}
+
+
+def _raw_query(request: Request) -> str:
+    connection = cast("Connection | None", request.connection)
+    return connection.raw.raw_path.partition("?")[2] if connection is not None else ""
+
+
+def _exact_url(url: str) -> yarl.URL:
+    """Return the URL as it is: what the client escaped stays escaped."""
+    return yarl.URL(url, encoded=True)
+
+
+async def _body(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in answer.content.iter_any():
+            yield chunk
+    except (aiohttp.ClientError, asyncio.IncompleteReadError) as error:
+        raise ConnectionResetError("the backend broke off") from error
+    finally:
+        answer.release()
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "i/o timeout"
+    cause = error.__cause__ or error
+    strerror = getattr(error, "strerror", None) or getattr(cause, "strerror", None)
+    return f"connect: {strerror.lower()}" if strerror else str(error)

@@ -1,0 +1,190 @@
+"""Where a streaming request goes: the checks and the address, without any connection.
+
+Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/ (log, exec, attach, proxy)
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from haven.api.core import v1 as core
+from haven.api.discovery import v1 as discovery
+from haven.apimachinery import apierrors, times
+from haven.apimachinery.apierrors import GroupKind
+from haven.apimachinery.fielderrors import ErrorList, FieldError, Path, forbidden, invalid, not_supported
+
+__all__ = ["LogOptions", "ProxyTarget", "choose_container", "exec_query", "flag", "log_options", "proxy_target"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """A log request, checked."""
+
+    container: str
+    query: str
+    follow: bool
+    previous: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyTarget:
+    """A name such as https:web:8443, taken apart; `port` is "" when none was named."""
+
+    scheme: str
+    name: str
+    port: str
+
+
+def flag(query: Mapping[str, Sequence[str]], name: str) -> bool:
+    """Return a boolean parameter as upstream reads one: present and not false or 0."""
+    values = query.get(name)
+    return bool(values) and values is not None and values[0].lower() not in ("false", "0")
+
+
+def choose_container(pod: core.Pod, wanted: str) -> str:
+    """Return the container's name, the only one if none was asked for; raise BadRequest."""
+    spec = pod.spec
+    names = [c.name for c in (*spec.init_containers, *spec.containers)]
+    names += [c.name for c in spec.ephemeral_containers]
+    if wanted:
+        if wanted not in names:
+            raise apierrors.BadRequest(f"container {wanted} is not valid for pod {pod.metadata.name}")
+        return wanted
+    if len(spec.containers) == 1:
+        return spec.containers[0].name
+    raise apierrors.BadRequest(
+        f"a container name must be specified for pod {pod.metadata.name}, choose one of: [{' '.join(names)}]"
+    )
+
+
+def default_container(pod: core.Pod, wanted: str) -> str:
+    """Return the container for exec and attach: the annotated default comes first."""
+    annotated = pod.metadata.annotations.get("kubectl.kubernetes.io/default-container", "")
+    if not wanted and any(c.name == annotated for c in pod.spec.containers):
+        return annotated
+    return choose_container(pod, wanted)
+
+
+def log_options(pod_name: str, query: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Return what is passed on to the node; raise Invalid with upstream's causes."""
+    errors: ErrorList = []
+    options: dict[str, str] = {}
+    for name in ("follow", "previous", "timestamps"):
+        if flag(query, name):
+            options[name] = "true"
+    numbers = {"tailLines": 0, "limitBytes": 1, "sinceSeconds": 1}
+    for name, least in numbers.items():
+        text = query.get(name, [""])[0]
+        if not text:
+            continue
+        try:
+            number = int(text)
+        except ValueError:
+            raise apierrors.BadRequest(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+        if number < least:
+            errors.append(_too_small(name, number, least))
+        options[name] = str(number)
+    since = query.get("sinceTime", [""])[0]
+    if since:
+        try:
+            options["sinceTime"] = times.normalize(since)
+        except ValueError:
+            raise apierrors.BadRequest(f'parsing time "{since}" as "2006-01-02T15:04:05Z07:00": cannot parse') from None
+    if "sinceSeconds" in options and since:
+        errors.append(forbidden(Path(""), "at most one of `sinceTime` or `sinceSeconds` may be specified"))
+    stream = query.get("stream", [""])[0]
+    if stream and stream not in ("All", "Stdout", "Stderr"):
+        errors.append(not_supported(Path("stream"), stream, ["All", "Stdout", "Stderr"]))
+    elif stream in ("Stdout", "Stderr") and "tailLines" in options:
+        errors.append(forbidden(Path(""), "`tailLines` and specific `stream` are mutually exclusive for now"))
+    if stream:
+        options["stream"] = stream
+    if errors:
+        raise apierrors.Invalid.of(GroupKind("", "PodLogOptions"), pod_name, errors)
+    return options
+
+
+def _too_small(name: str, number: int, least: int) -> FieldError:
+    text = "must be greater than or equal to 0" if least == 0 else "must be greater than 0"
+    return invalid(Path(name), number, text)
+
+
+def exec_query(query: Mapping[str, Sequence[str]], *, command: bool) -> str:
+    """Return the kubelet's form of an exec or attach request's options; raise BadRequest if they contradict."""
+    stdin, tty = flag(query, "stdin"), flag(query, "tty")
+    stdout = flag(query, "stdout") if "stdout" in query else True
+    stderr = flag(query, "stderr") if "stderr" in query else True
+    if tty:
+        stderr = False
+    if not stdin and not stdout and not stderr:
+        raise apierrors.BadRequest("you must specify at least 1 of stdin, stdout, stderr")
+    pairs = [(name, "1") for name, on in (("input", stdin), ("output", stdout), ("error", stderr), ("tty", tty)) if on]
+    if command:
+        words = query.get("command", [])
+        if not words:
+            raise apierrors.BadRequest("you must specify at least one command for the container")
+        pairs += [("command", word) for word in words]
+    return urlencode(pairs)
+
+
+def split_target(text: str) -> ProxyTarget:
+    """Read scheme:name:port, name:port or name; raise BadRequest."""
+    parts = text.split(":")
+    match parts:
+        case [name]:
+            return ProxyTarget("", name, "")
+        case [name, port]:
+            return ProxyTarget("", name, port)
+        case [scheme, name, port] if scheme in ("http", "https", ""):
+            return ProxyTarget(scheme, name, port)
+    raise apierrors.BadRequest(f'invalid request "{text}"')
+
+
+def proxy_target(pod: core.Pod, port: str) -> int:
+    """Return the port of a Pod to proxy to: the named one, a number, or the first that a container declares."""
+    if port:
+        for container in pod.spec.containers:
+            for item in container.ports:
+                if item.name == port:
+                    return item.container_port
+        try:
+            return int(port)
+        except ValueError:
+            raise apierrors.ServiceUnavailable(f'no such port "{port}" in pod {pod.metadata.name}') from None
+    for container in pod.spec.containers:
+        if container.ports:
+            return container.ports[0].container_port
+    return 80
+
+
+def service_endpoints(
+    service: core.Service, slices: Sequence[discovery.EndpointSlice], port: str
+) -> list[tuple[str, int]]:
+    """Return the ready endpoints behind a Service's port (by name, number, or its only one)."""
+    wanted: str | None = None
+    if not port and len(service.spec.ports) == 1:
+        wanted = service.spec.ports[0].name
+    for item in service.spec.ports:
+        if port and port in (item.name, str(item.port)):
+            wanted = item.name
+    if wanted is None:
+        raise apierrors.ServiceUnavailable(f'no service port "{port}" found for service "{service.metadata.name}"')
+    found: list[tuple[str, int]] = []
+    for one in slices:
+        for slice_port in one.ports or ():
+            if (slice_port.name or "") != wanted or slice_port.port is None:
+                continue
+            for endpoint in one.endpoints or ():
+                if endpoint.conditions.ready is not False and endpoint.addresses:
+                    found.append((endpoint.addresses[0], slice_port.port))
+    return found
+
+
+def refuse_local_address(address: str) -> None:
+    """Refuse to proxy to addresses that only mean something on this machine."""
+    parsed = ipaddress.ip_address(address)
+    if parsed.is_loopback or parsed.is_link_local or parsed.is_multicast or parsed.is_unspecified:
+        raise apierrors.BadRequest("address not allowed")

@@ -1,0 +1,70 @@
+"""A streaming request is checked, and finds its container, port and endpoint, as upstream does."""
+
+from __future__ import annotations
+
+import pytest
+
+from haven.api.core import v1 as core
+from haven.apimachinery import apierrors, meta
+from haven.apiserver.streaming import location
+
+
+def a_pod(*names: str, **annotations: str) -> core.Pod:
+    return core.Pod(
+        metadata=meta.ObjectMeta(name="p", annotations=annotations),
+        spec=core.PodSpec(containers=[core.Container(name=name) for name in names]),
+    )
+
+
+def test_the_only_container_need_not_be_named() -> None:
+    assert location.choose_container(a_pod("a"), "") == "a"
+
+
+def test_several_containers_must_be_told_apart() -> None:
+    with pytest.raises(apierrors.BadRequest, match=r"must be specified for pod p, choose one of: \[a b\]"):
+        location.choose_container(a_pod("a", "b"), "")
+
+
+def test_the_annotated_container_is_the_default_for_exec() -> None:
+    pod = core.Pod(
+        metadata=meta.ObjectMeta(name="p", annotations={"kubectl.kubernetes.io/default-container": "b"}),
+        spec=core.PodSpec(containers=[core.Container(name="a"), core.Container(name="b")]),
+    )
+
+    assert location.default_container(pod, "") == "b"
+    assert location.default_container(pod, "a") == "a"
+
+
+def test_an_unknown_container_is_a_bad_request() -> None:
+    with pytest.raises(apierrors.BadRequest, match="container x is not valid for pod p"):
+        location.choose_container(a_pod("a"), "x")
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ({"tailLines": ["-1"]}, "tailLines"),
+        ({"limitBytes": ["0"]}, "limitBytes"),
+        ({"sinceSeconds": ["0"]}, "sinceSeconds"),
+        ({"stream": ["Std"]}, "stream"),
+    ],
+)
+def test_log_options_out_of_range_are_invalid(query: dict[str, list[str]], field: str) -> None:
+    with pytest.raises(apierrors.Invalid) as caught:
+        location.log_options("p", query)
+
+    assert caught.value.details is not None
+    assert [cause.field for cause in caught.value.details.causes] == [field]
+
+
+def test_exec_needs_a_command_and_a_stream() -> None:
+    with pytest.raises(apierrors.BadRequest, match="at least one command"):
+        location.exec_query({"stdout": ["true"]}, command=True)
+    with pytest.raises(apierrors.BadRequest, match="at least 1 of stdin, stdout, stderr"):
+        location.exec_query({"stdout": ["false"], "stderr": ["0"], "command": ["ls"]}, command=True)
+
+
+def test_a_terminal_has_no_stderr_of_its_own() -> None:
+    query = {"stdin": ["1"], "stdout": ["1"], "stderr": ["1"], "tty": ["true"], "command": ["sh", "-c", "a b"]}
+
+    assert location.exec_query(query, command=True) == "input=1&output=1&tty=1&command=sh&command=-c&command=a+b"
