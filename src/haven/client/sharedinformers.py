@@ -26,6 +26,7 @@ class SharedInformers:
         self._clock = clock or SystemClock()
         self._chance = chance or random.Random()
         self._informers: dict[_Key, Informer[Any]] = {}
+        self._running: dict[Informer[Any], asyncio.Task[None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
 
     def informer(
@@ -54,6 +55,16 @@ class SharedInformers:
                 self._start(informer)
         return cast("Informer[T]", informer)
 
+    def holds(self, resource: Resource[Any]) -> bool:
+        """Tell whether there is an informer of the whole resource already."""
+        return (resource, "", "", "") in self._informers
+
+    def drop(self, resource: Resource[Any]) -> None:
+        """Stop and forget the informer of a whole resource, because it is no longer served."""
+        informer = self._informers.pop((resource, "", "", ""), None)
+        if informer is not None and (task := self._running.pop(informer, None)) is not None:
+            task.cancel()
+
     async def run(self) -> None:
         """Run every informer until cancelled; an error in a handler ends them all."""
         async with asyncio.TaskGroup() as self._tasks:
@@ -72,4 +83,5 @@ class SharedInformers:
 
     def _start(self, informer: Informer[Any]) -> None:
         assert self._tasks is not None
-        self._tasks.create_task(informer.run(), name=f"informer-{informer.resource.plural}")
+        task = self._tasks.create_task(informer.run(), name=f"informer-{informer.resource.plural}")
+        self._running[informer] = task
