@@ -48,6 +48,7 @@ from haven.apimachinery.apply.typed import (
     reconcile,
     remove_items,
 )
+from haven.apimachinery.schema.check import fits
 from haven.apimachinery.schema.model import Schema
 from haven.apimachinery.schema.normalize import normalize
 from haven.apimachinery.schema.restore import RestoreError, restore
@@ -327,7 +328,9 @@ class _Apply:
             if self.reset is not None:
                 own = self.reset.filter(own)
             managed[me] = Owned(own, self.version, last.time if last else None)
-            result = self.pruned(merged, managed, last) if last is not None and last.fields else merged
+            # What is applied again as a whole leaves nothing to remove.
+            shrunk = last is not None and difference(last.fields, own)
+            result = self.pruned(merged, managed, last) if last is not None and shrunk else merged
             managed = self.settle(live, result, managed, me, force=force)
         except TypeMismatch as error:
             raise apierrors.ApiError(f"failed to merge config: {error}") from None
@@ -341,7 +344,8 @@ class _Apply:
         return (self.canonical(result, who) if changed else None), managed
 
     def canonical(self, tree: Tree, who: str) -> Tree:
-        if not self.schema.definition:
+        dirty = fits(tree, self.schema) if self.schema.definition else False
+        if dirty is False:
             return tree
         try:
             restored, _ = restore(tree, self.schema)

@@ -15,7 +15,7 @@ from haven.apimachinery import apierrors, facts
 from haven.apimachinery.goformat import quote, show
 from haven.apimachinery.patch import json_patch, merge_patch, strategic
 from haven.apimachinery.patch.errors import PatchError, invalid_patch, unprocessable
-from haven.apimachinery.schema.check import check
+from haven.apimachinery.schema.check import check, fits
 from haven.apimachinery.schema.explain import explain
 from haven.apimachinery.schema.gojson import lost_keys, syntax_error
 from haven.apimachinery.schema.model import UNTYPED, Field, Schema
@@ -187,11 +187,14 @@ def _strategic(live: Tree, body: bytes, schema: Schema, strict_level: str) -> tu
     def refuse(message: str) -> apierrors.ApiError:
         return invalid_patch(show(patch), message)
 
-    try:
-        tree, unknown = restore(merged, schema)
-    except RestoreError as error:
-        raise refuse(str(error)) from None
+    dirty = fits(merged, schema)
+    unknown: list[str] = []
+    if dirty is None:
+        try:
+            merged, unknown = restore(merged, schema)
+        except RestoreError as error:
+            raise refuse(str(error)) from None
     warnings = _judge(complaints + unknown, strict_level, refuse)
-    tree = normalize(tree, schema)
+    tree = merged if dirty is False else normalize(merged, schema)
     tree["apiVersion"], tree["kind"] = live["apiVersion"], live["kind"]
     return tree, warnings

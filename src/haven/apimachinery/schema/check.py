@@ -26,7 +26,7 @@ from haven.apimachinery.schema.goscalars import (
 )
 from haven.apimachinery.schema.model import Schema, schema_named
 
-__all__ = ["INT_RANGES", "Findings", "check"]
+__all__ = ["INT_RANGES", "Findings", "check", "fits"]
 
 INT_RANGES = {
     "int": (-(2**63), 2**63 - 1), "int64": (-(2**63), 2**63 - 1), "int32": (-(2**31), 2**31 - 1),
@@ -66,16 +66,20 @@ def check(tree: Any, schema: Schema, data: bytes | None = None) -> Findings:
 
     Without `data` (after a patch) repeated keys cannot be found and are not looked for.
     """
-    walk = schema.walks.get("check") or _compile(schema)
-    try:
-        dirty = walk(tree)
-    except _Mismatch:
-        pass
-    else:
-        if data is None or not lost_keys(data, orjson.dumps(tree)):
-            return _DIRTY if dirty else _CLEAN
+    dirty = fits(tree, schema)
+    if dirty is not None and (data is None or not lost_keys(data, orjson.dumps(tree))):
+        return _DIRTY if dirty else _CLEAN
     error, strict = explain(orjson.dumps(tree) if data is None else data, schema)
     return Findings(error, strict, dirty=True)
+
+
+def fits(tree: Any, schema: Schema) -> bool | None:
+    """Tell whether `normalize` would change a tree; None if the tree has unknown fields or values of wrong types."""
+    walk = schema.walks.get("check") or _compile(schema)
+    try:
+        return bool(walk(tree))
+    except _Mismatch:
+        return None
 
 
 class _Mismatch(Exception):
