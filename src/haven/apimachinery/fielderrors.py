@@ -16,6 +16,7 @@ from haven.apimachinery.goformat import quote
 from haven.apimachinery.quantity import Quantity
 
 __all__ = [
+    "HTML_ESCAPES",
     "OMIT",
     "ErrorList",
     "ErrorType",
@@ -151,12 +152,12 @@ _WITH_VALUE = {
 
 
 _encoder = msgspec.json.Encoder(enc_hook=str, order="deterministic")
-_HTML = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+HTML_ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
 
 def go_json(value: Any) -> str:
     """Write a value as Go's encoding/json does: keys sorted, <, > and & escaped."""
-    return _encoder.encode(value).decode().translate(_HTML)
+    return _encoder.encode(value).decode().translate(HTML_ESCAPES)
 
 
 def render(value: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from haven.api.core import defaults, v1
-from haven.api.core.pod_defaults import default_pod
+from haven.api.core.podstrategy import POD
 from haven.api.core.validation import config, event, namespace
 from haven.api.strategy import Strategy
 from haven.apimachinery.validation.names import dns1123_label_errors, dns1123_subdomain_errors
@@ -129,5 +129,5 @@ STRATEGIES: dict[str, Strategy[Any]] = {
         allow_create_on_update=True,
         selectable_fields=EVENT_FIELDS,
     ),
-    "pods": Strategy(default=default_pod, name_errors=_subdomain),
+    "pods": POD,
 }
