@@ -22,7 +22,7 @@ from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.request import Request, Response
 from haven.apiserver.server import Connection
 from haven.apiserver.streaming import channels, location, portforward, remotecommand
-from haven.apiserver.streaming.backend import Backend, Refused, Upgraded, upgrade
+from haven.client.upgrade import Backend, Refused, Upgraded, upgrade
 from haven.apiserver.streaming.httpproxy import HttpProxy
 from haven.apiserver.streaming.remotecommand import Streams
 from haven.apiserver.streaming.session import Session
@@ -315,7 +315,7 @@ async def _pass_spdy(request: Request, backend: Backend, target: str) -> Respons
     agreed: Upgraded = answer
 
     async def hijack() -> None:
-        from haven.apiserver.streaming.backend import splice
+        from haven.client.upgrade import splice
 
         client = connection.raw.transport
         assert client is not None

@@ -17,7 +17,7 @@ import yarl
 from haven.apimachinery import apierrors
 from haven.apiserver.request import Request, Response
 from haven.apiserver.server import Connection
-from haven.apiserver.streaming.backend import Backend, Refused, splice, upgrade
+from haven.client.upgrade import Backend, Refused, splice, upgrade
 
 __all__ = ["HttpProxy", "pass_upgrade"]
 

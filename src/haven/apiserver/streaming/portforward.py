@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from aiohttp import WSMsgType, web
 
-from haven.apiserver.streaming.backend import Upgraded
+from haven.client.upgrade import Upgraded
 from haven.apiserver.streaming.session import Session
 
 __all__ = ["CHANNEL_PROTOCOLS", "TUNNEL_PROTOCOL", "relay_channels", "tunnel"]

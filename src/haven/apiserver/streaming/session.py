@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from haven.apiserver.streaming import spdy
-from haven.apiserver.streaming.backend import Upgraded
+from haven.client.upgrade import Upgraded
 
 __all__ = ["Session"]
 

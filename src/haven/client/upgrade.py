@@ -1,4 +1,4 @@
-"""Connections to what a request is passed on to: dial, ask for an upgrade, and move bytes both ways."""
+"""Connections that leave HTTP behind: dial, ask for an upgrade (SPDY, WebSocket), and move bytes both ways."""
 
 from __future__ import annotations
 
