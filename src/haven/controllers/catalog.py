@@ -1,0 +1,67 @@
+"""Every controller: its name, identity, event component, and how it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from haven.controllers.actions import Controller, Wiring
+from haven.controllers.deployment import DeploymentController
+from haven.controllers.garbagecollector import GarbageCollector
+from haven.controllers.namespace import NamespaceController
+from haven.controllers.podgc import PodGarbageCollector
+from haven.controllers.replicaset import ReplicaSetController
+from haven.controllers.replicationcontroller import ReplicationControllerController
+from haven.controllers.rootca import RootCAPublisher
+from haven.controllers.serviceaccount import ServiceAccountController
+from haven.controllers.settings import Settings
+
+__all__ = ["Entry", "catalog"]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One controller. `name` is upstream's, `user` its service account, `component` the source of its Events."""
+
+    name: str
+    user: str
+    component: str
+    make: Callable[[Wiring], Controller]
+
+
+def catalog(settings: Settings) -> list[Entry]:
+    """Return all controllers that these settings allow, in the order in which they start.
+
+    The garbage collector comes last: it watches everything, and uses the caches that others have already.
+    """
+    entries = [
+        Entry("namespace", "namespace-controller", "namespace-controller", NamespaceController),
+        Entry("serviceaccount", "service-account-controller", "service-account-controller", ServiceAccountController),
+        Entry("deployment", "deployment-controller", "deployment-controller", DeploymentController),
+        Entry("replicaset", "replicaset-controller", "replicaset-controller", ReplicaSetController),
+        Entry(
+            "replicationcontroller",
+            "replication-controller",
+            "replication-controller",
+            ReplicationControllerController,
+        ),
+        Entry(
+            "pod-garbage-collector",
+            "pod-garbage-collector",
+            "pod-garbage-collector",
+            lambda wiring: PodGarbageCollector(wiring, finished_pods_max=settings.finished_pods_max),
+        ),
+    ]
+    if settings.root_ca_pem:
+        entries.append(
+            Entry(
+                "root-ca-certificate-publisher",
+                "root-ca-cert-publisher",
+                "root-ca-cert-publisher",
+                lambda wiring: RootCAPublisher(wiring, root_ca_pem=settings.root_ca_pem),
+            )
+        )
+    entries.append(
+        Entry("garbage-collector", "generic-garbage-collector", "garbage-collector-controller", GarbageCollector)
+    )
+    return entries
