@@ -14,11 +14,7 @@ from typing import Any
 from cryptography import x509
 
 from haven import telemetry
-from haven.api import scheme, strategies
-from haven.api.scheme import Resource
-from haven.api.strategy import Strategy
 from haven.apimachinery.names import Revision
-from haven.apimachinery.schema import schema_for
 from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.authentication.bearer import BearerTokens, TokenUnion
 from haven.apiserver.authentication.bootstraptokens import BootstrapTokens
@@ -34,26 +30,30 @@ from haven.apiserver.authorization.rbac import RBAC
 from haven.apiserver.authorization.union import AlwaysAllowGroups, AlwaysAllowPaths, AuthorizerUnion
 from haven.apiserver.bootstrap.objects import BootstrapSettings, bootstrap_objects, node_rules
 from haven.apiserver.bootstrap.reconcile import plan
-from haven.apiserver.chain import Chain, PathHandler
-from haven.apiserver.health import Check, health_paths
+from haven.apiserver.chain import Chain
+from haven.apiserver.documents import document_paths
 from haven.apiserver.local import LocalClient, LocalTransport
 from haven.apiserver.metrics import Metrics
 from haven.apiserver.objects import Observers, StoredObjects
+from haven.apiserver.plugins import default_plugins
 from haven.apiserver.registry import systemfields
+from haven.apiserver.registry.builtin import add_handlers, endpoints
 from haven.apiserver.registry.deletion import Deletion
-from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.fieldmanagement import FieldManagement
 from haven.apiserver.registry.patching import Patching
 from haven.apiserver.registry.reading import Reading
 from haven.apiserver.registry.resources import Handlers, Resources
 from haven.apiserver.registry.storage import Storages, Write
-from haven.apiserver.registry.versions import conversion
 from haven.apiserver.registry.watching import Watching
 from haven.apiserver.registry.writing import Writing
-from haven.apiserver.request import Request, Response, UserInfo
+from haven.apiserver.request import UserInfo
+from haven.apiserver.reviews.accessreviews import AccessReviews
+from haven.apiserver.reviews.identityreviews import TokenReviews
+from haven.apiserver.reviews.tokenrequests import TokenRequests
 from haven.apiserver.server import HttpServer
 from haven.apiserver.settings import Settings
-from haven.apiserver.watchcache import Statistics, decoder
+from haven.apiserver.streaming.handlers import NodeBackends, Streaming
+from haven.apiserver.watchcache import Statistics
 from haven.clock import Clock, SystemClock
 from haven.store.interface import Store
 
@@ -73,6 +73,8 @@ class Trust:
     client_ca_pem: str = ""
     static_tokens: Mapping[str, UserInfo] = field(default_factory=dict)
     tls: ssl.SSLContext | None = None
+    node_tls: ssl.SSLContext | None = None
+    """How to reach kubelets: with a client certificate, and the authority of theirs."""
     issuer: str = DEFAULT_ISSUER
 
 
@@ -97,6 +99,7 @@ class ApiServer:
         resources: Resources,
         chain: Chain,
         http: HttpServer,
+        streaming: Streaming,
         objects: StoredObjects,
         ready_seconds: float,
     ) -> None:
@@ -108,6 +111,7 @@ class ApiServer:
         self.objects = objects
         self.port = 0
         self._http = http
+        self._streaming = streaming
         self._ready_seconds = ready_seconds
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -135,6 +139,7 @@ class ApiServer:
             task.cancel()
         self.storages.close()
         await self._http.close(self.settings.shutdown_grace_seconds)
+        await self._streaming.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
@@ -152,7 +157,7 @@ async def start(
     clock = clock or SystemClock()
     chance = chance or random.Random()
     storages = Storages(store, history_max=settings.watch_history_events_max, queue_max=settings.watch_queue_events_max)
-    endpoints = _endpoints(storages)
+    served = endpoints(storages)
     await storages.load()
 
     objects = StoredObjects(storages)
@@ -178,10 +183,11 @@ async def start(
     authenticators: list[Authenticator] = []
     if trust.client_authorities:
         authenticators.append(ClientCertificates(trust.client_authorities, clock))
-    authenticators.append(BearerTokens(TokenUnion(tokens), audiences, clock))
+    known_tokens = TokenUnion(tokens)
+    authenticators.append(BearerTokens(known_tokens, audiences, clock))
 
-    admission = AdmissionChain(_plugins(objects))
-    fields = FieldManagement()
+    admission = AdmissionChain(default_plugins(objects, authorizer, clock, chance))
+    fields = FieldManagement(clock)
     reading = Reading(store, clock)
     writing = Writing(
         storages,
@@ -206,14 +212,31 @@ async def start(
         deletion=Deletion(storages, admission, reading, writing, clock),
     )
     resources = Resources(handlers)
-    for endpoint in endpoints:
+    for endpoint in served:
         resources.add(endpoint)
+    add_handlers(
+        resources,
+        storages,
+        admission,
+        clock,
+        access=AccessReviews(authorizer),
+        tokens=TokenReviews(known_tokens, audiences),
+        requests=TokenRequests(trust.signing_keys, objects, clock, issuer=trust.issuer, api_audiences=audiences),
+    )
+    streaming = Streaming(objects, admission, NodeBackends(trust.node_tls or ssl.create_default_context()))
+    resources.subresources.update(streaming.handlers())
     metrics = Metrics()
     chain = Chain(
         resources=resources,
         identify=RequestAuthenticator(authenticators),
         authorizer=authorizer,
-        paths=_paths(metrics, storages),
+        paths=document_paths(
+            metrics=metrics,
+            storages=storages,
+            keys=trust.signing_keys,
+            issuer=trust.issuer,
+            server_address=f"{settings.advertise_address or settings.host}:{settings.port}",
+        ),
         clock=clock,
         metrics=metrics,
         requests_in_flight_max=settings.requests_in_flight_max,
@@ -233,6 +256,7 @@ async def start(
         resources=resources,
         chain=chain,
         http=http,
+        streaming=streaming,
         objects=objects,
         ready_seconds=time.monotonic() - began,
     )
@@ -250,59 +274,6 @@ async def running(settings: Settings, store: Store, trust: Trust, **rest: Any) -
         yield server
     finally:
         await server.stop()
-
-
-def _strategy(resource: Resource[Any]) -> Strategy[Any]:
-    try:
-        return strategies.strategy_for(resource)
-    except KeyError:
-        return Strategy()
-
-
-def _endpoints(storages: Storages) -> list[Endpoint]:
-    """Return an endpoint for every resource of the scheme, and keep every kind that is stored."""
-    result: list[Endpoint] = []
-    for resource in scheme.table().values():
-        change = conversion(resource)
-        stored = change.stored
-        strategy = _strategy(stored)
-        try:
-            storage = storages.of(stored.group_resource)
-        except KeyError:
-            storage = storages.add(stored, strategy.selectable_fields, decoder(stored.type))
-        schema = schema_for(resource.group, resource.version, resource.kind)
-        assert schema is not None, resource
-        result.append(Endpoint(resource, storage, strategy, change, schema))
-    return result
-
-
-def _plugins(objects: StoredObjects) -> list[Any]:
-    from haven.apiserver.admission.namespacelifecycle import NamespaceLifecycle
-
-    return [NamespaceLifecycle(objects)]
-
-
-def _paths(metrics: Metrics, storages: Storages) -> dict[str, PathHandler]:
-    async def healthy() -> str:
-        return ""
-
-    async def show_metrics(_: Request) -> Response:
-        for storage in storages.all():
-            metrics.objects.labels(str(storage.resource.group_resource)).set(len(storage.cache))
-        return Response(200, {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}, metrics.text())
-
-    live: dict[str, Check] = {"log": healthy, "etcd": healthy}
-    ready: dict[str, Check] = {**live, "etcd-readiness": healthy, "informer-sync": healthy}
-    hooks: dict[str, Check] = {
-        f"poststarthook/{name}": healthy
-        for name in ("start-apiserver-admission-initializer", "rbac/bootstrap-roles", "bootstrap-controller")
-    }
-    checks = {
-        "livez": {**live, **hooks},
-        "readyz": {**ready, **hooks, "shutdown": healthy},
-        "healthz": {**live, **hooks},
-    }
-    return {**health_paths(checks), "/metrics": show_metrics}
 
 
 async def _bootstrap(

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from haven.apimachinery import meta
 from haven.apimachinery.apierrors import NotAcceptable, UnsupportedMediaType
 
 __all__ = [
@@ -206,7 +207,8 @@ def check_route(accept: str, offer: Offer = RESOURCES, *, streams: bool = False)
     if streams:
         produced += tuple(media_type + STREAM_SUFFIX for media_type in produced if media_type in _STREAMABLE)
     if not _route_accepts(accept, produced):
-        raise NotAcceptable(f"406: Not Acceptable\n\nAvailable representations: {', '.join(produced)}")
+        text = f"406: Not Acceptable\n\nAvailable representations: {', '.join(produced)}"
+        raise NotAcceptable(text, meta.StatusDetails())
 
 
 @lru_cache(maxsize=1024)

@@ -85,8 +85,15 @@ class Plugin(Protocol):
     `resources` are the ones it wants to see, whatever their version and subresource; None for all.
     """
 
-    name: str
-    resources: frozenset[GroupResource] | None
+    @property
+    def name(self) -> str:
+        """What operators call it."""
+        ...
+
+    @property
+    def resources(self) -> frozenset[GroupResource] | None:
+        """Which resources it wants to see."""
+        ...
 
     def handles(self, operation: str) -> bool:
         """Tell whether the plugin wants to see this operation."""

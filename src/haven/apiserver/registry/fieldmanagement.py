@@ -1,16 +1,27 @@
-"""metadata.managedFields: who set which field."""
+"""metadata.managedFields of every write, through haven.apimachinery.apply.
+
+Ownership is kept in the version that a client speaks, so objects are looked at as trees of that version.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from haven.apimachinery import apierrors
+import orjson
+
+from haven.api import scheme
+from haven.apimachinery import apply, meta, serialization, times
+from haven.apimachinery.schema import Schema, schema_for
 from haven.apiserver.registry.endpoint import Endpoint
+from haven.apiserver.registry.output import served_bytes
+from haven.apiserver.registry.versions import conversion
 from haven.apiserver.request import Request
 from haven.apiserver.watchcache import Entry
+from haven.clock import Clock
 
-__all__ = ["FieldManagement", "manager_of"]
+__all__ = ["FieldManagement", "manager_of", "typed_entries"]
 
+Tree = dict[str, Any]
 _MANAGER_MAX = 128
 
 
@@ -26,18 +37,118 @@ def manager_of(field_manager: str, request: Request) -> str:
 
 
 class FieldManagement:
-    """Keeps track of ownership."""
+    """Keeps track of who set which field."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def _now(self) -> str:
+        return times.format_time(self._clock.now_seconds())
 
     def created(self, obj: Any, endpoint: Endpoint, manager: str) -> None:
-        obj.metadata.managed_fields = []
+        """Set the managedFields of a new object of the stored version."""
+        entries = apply.update(
+            None,
+            _served_tree(obj, endpoint),
+            endpoint.schema,
+            manager,
+            now=self._now(),
+            reset=apply.reset_for(endpoint.resource.group, endpoint.resource.plural),
+        )
+        obj.metadata.managed_fields = typed_entries(entries)
 
     def updated(self, new: Any, live: Entry | None, endpoint: Endpoint, manager: str, subresource: str) -> None:
-        new.metadata.managed_fields = []
+        """Set the managedFields of a changed object of the stored version."""
+        entries = apply.update(
+            None if live is None else orjson.loads(served_bytes(live, endpoint)),
+            _served_tree(new, endpoint),
+            endpoint.schema,
+            manager,
+            now=self._now(),
+            subresource=subresource,
+            reset=apply.reset_for(endpoint.resource.group, endpoint.resource.plural, subresource),
+            convert=_Converter(endpoint),
+        )
+        new.metadata.managed_fields = typed_entries(entries)
 
     def applied(
-        self, live: Entry | None, patch: Any, endpoint: Endpoint, manager: str, subresource: str, *, force: bool
-    ) -> dict[str, Any]:
-        raise apierrors.UnsupportedMediaType("server-side apply is on its way")
+        self, live: Entry | None, patch: Tree, endpoint: Endpoint, manager: str, subresource: str, *, force: bool
+    ) -> Tree:
+        """Return the tree (of the served version) that applying a configuration leads to."""
+        resource = endpoint.resource
+        result = apply.apply(
+            None if live is None else orjson.loads(served_bytes(live, endpoint)),
+            patch,
+            endpoint.schema,
+            manager,
+            api_version=resource.api_version,
+            kind=resource.kind,
+            force=force,
+            now=self._now(),
+            subresource=subresource,
+            reset=apply.reset_for(resource.group, resource.plural, subresource),
+            convert=_Converter(endpoint),
+        )
+        return result.tree
 
-    def keep_times(self, new: Any, old: Any) -> None:
-        pass
+    @staticmethod
+    def keep_times(new: Any, old: Any) -> None:
+        """Take over the old managedFields when nothing but their times would change: then nothing is written."""
+        before, after = old.metadata.managed_fields, new.metadata.managed_fields
+        if not before or len(before) != len(after) or before == after:
+            return
+        for one, other in zip(before, after, strict=True):
+            if (one.manager, one.operation, one.api_version, one.subresource, one.fields_v1) != (
+                other.manager,
+                other.operation,
+                other.api_version,
+                other.subresource,
+                other.fields_v1,
+            ):
+                return
+        new.metadata.managed_fields = before
+        if new != old:
+            new.metadata.managed_fields = after
+
+
+def _served_tree(obj: Any, endpoint: Endpoint) -> Tree:
+    return endpoint.conversion.tree_to_served(serialization.to_tree(obj))
+
+
+def typed_entries(entries: list[Tree]) -> list[meta.ManagedFieldsEntry]:
+    """Return managedFields as structs."""
+    return [
+        meta.ManagedFieldsEntry(
+            manager=entry.get("manager", ""),
+            operation=entry.get("operation", ""),
+            api_version=entry.get("apiVersion", ""),
+            time=entry.get("time"),
+            fields_type=entry.get("fieldsType", ""),
+            fields_v1=entry.get("fieldsV1"),
+            subresource=entry.get("subresource", ""),
+        )
+        for entry in entries
+    ]
+
+
+class _Converter:
+    """Shows a tree in another version of its kind."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    def __call__(self, tree: Tree, api_version: str) -> tuple[Tree, Schema] | None:
+        endpoint = self._endpoint
+        group, _, version = api_version.rpartition("/")
+        if group != endpoint.resource.group:
+            return None
+        try:
+            resource = scheme.find(group, version, endpoint.resource.plural)
+        except KeyError:
+            return None
+        schema = schema_for(group, version, resource.kind)
+        if schema is None:
+            return None
+        copy: Tree = orjson.loads(serialization.encode_tree(tree))
+        target = conversion(resource)
+        return target.tree_to_served(endpoint.conversion.tree_to_stored(copy)), schema

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from haven.api.strategy import Strategy
-from haven.apimachinery import apierrors, serialization
+from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.codecs import yaml
 from haven.apimachinery.patch.dispatch import PATCH_TYPES, patched
 from haven.apiserver.registry import systemfields
@@ -34,7 +34,8 @@ def patch_kind(request: Request) -> str:
     if kind not in _ALL:
         accepted = ", ".join(_ALL)
         raise apierrors.UnsupportedMediaType(
-            f"the body of the request was in an unknown format - accepted media types include: {accepted}"
+            f"the body of the request was in an unknown format - accepted media types include: {accepted}",
+            meta.StatusDetails(),
         )
     return kind
 

@@ -1,8 +1,8 @@
 """Create and update of objects: the order of checks is upstream's, because it decides which complaint a client sees.
 
 A create: decode and default, namespace, owners, field managers, mutating admission, identity, the kind's preparation
-and validation, validating admission, commit. An update: the same against the newest state, again and again until the commit
-finds that state unchanged.
+and validation, validating admission, commit. An update: the same against the newest state, again and again until the
+commit finds that state unchanged.
 """
 
 from __future__ import annotations
@@ -363,7 +363,7 @@ class Writing:
         try:
             revision = parse_revision(text)
         except ValueError as error:
-            raise _InvalidObjectVersion(str(invalid(Path("resourceVersion"), text, str(error)))) from None
+            raise _InvalidObjectVersion(str(error)) from None
         if revision == 0:
             if not strategy.allow_unconditional_update:
                 kind = apierrors.GroupKind(endpoint.resource.group, endpoint.resource.plural)

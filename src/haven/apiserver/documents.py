@@ -1,0 +1,89 @@
+"""What is served beside resources: discovery, health, metrics, the OpenID documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from haven.api import scheme
+from haven.apiserver.authentication.tokenkeys import JWKS_PATH, OPENID_CONFIGURATION_PATH, SigningKeys
+from haven.apiserver.chain import PathHandler
+from haven.apiserver.discovery import Discovery, built_in
+from haven.apiserver.health import Check, health_paths
+from haven.apiserver.metrics import Metrics
+from haven.apiserver.registry.storage import Storages
+from haven.apiserver.request import Request, Response
+
+__all__ = ["document_paths"]
+
+_HOOKS = (
+    "start-apiserver-admission-initializer",
+    "start-api-extensions-informers",
+    "start-api-extensions-controllers",
+    "crd-informer-synced",
+    "start-system-namespaces-controller",
+    "start-cluster-authentication-info-controller",
+    "start-kubernetes-service-cidr-controller",
+    "rbac/bootstrap-roles",
+    "scheduling/bootstrap-system-priority-classes",
+    "priority-and-fairness-config-producer",
+    "bootstrap-controller",
+    "aggregator-reload-proxy-client-cert",
+    "start-kube-aggregator-informers",
+    "apiservice-status-local-available-controller",
+    "apiservice-status-remote-available-controller",
+    "apiservice-registration-controller",
+    "apiservice-discovery-controller",
+    "kube-apiserver-autoregistration",
+    "apiservice-openapi-controller",
+    "apiservice-openapiv3-controller",
+)
+"""Upstream's start-up steps, which its health endpoints list. Ours are all done before the first request is taken."""
+
+
+async def _done() -> str:
+    return ""
+
+
+def document_paths(
+    *, metrics: Metrics, storages: Storages, keys: SigningKeys, issuer: str, server_address: str
+) -> dict[str, PathHandler]:
+    """Return the handlers by path."""
+
+    async def show_metrics(_: Request) -> Response:
+        for storage in storages.all():
+            metrics.objects.labels(str(storage.resource.group_resource)).set(len(storage.cache))
+        return Response(200, {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}, metrics.text())
+
+    async def openid_configuration(_: Request) -> Response:
+        body = keys.openid_configuration(issuer, f"https://{server_address}{JWKS_PATH}")
+        return Response(200, {"Content-Type": "application/json", "Cache-Control": "public, max-age=3600"}, body)
+
+    async def jwks(_: Request) -> Response:
+        headers = {"Content-Type": "application/jwk-set+json", "Cache-Control": "public, max-age=3600"}
+        return Response(200, headers, keys.jwks())
+
+    paths: dict[str, PathHandler] = {
+        **health_paths(_checks()),
+        "/metrics": show_metrics,
+        OPENID_CONFIGURATION_PATH: openid_configuration,
+        JWKS_PATH: jwks,
+    }
+    discovery = Discovery(
+        built_in(scheme.table().values()),
+        server_address=server_address,
+        paths=sorted([*paths, "/openapi/v2", "/openapi/v3"]),
+    )
+    for path in ("/", "/api", "/apis", "/version"):
+        paths[path] = discovery.handle
+    for group, version in discovery.group_versions:
+        if group:
+            paths[f"/apis/{group}"] = discovery.handle
+        paths[f"/apis/{group}/{version}" if group else f"/api/{version}"] = discovery.handle
+    return paths
+
+
+def _checks() -> Mapping[str, Mapping[str, Check]]:
+    live: dict[str, Check] = {"log": _done, "etcd": _done}
+    hooks: dict[str, Check] = {f"poststarthook/{name}": _done for name in _HOOKS}
+    ready: dict[str, Check] = {**live, "etcd-readiness": _done, "informer-sync": _done, **hooks, "shutdown": _done}
+    return {"livez": {**live, **hooks}, "readyz": ready, "healthz": {**live, **hooks}}

@@ -1,0 +1,97 @@
+"""The built-in resources: an endpoint for each, and the handlers of those that are more than stored objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from haven.api import scheme, strategies
+from haven.api.authentication import v1 as authentication
+from haven.api.authorization import v1 as authorization
+from haven.api.scheme import GroupVersionKind, Resource
+from haven.api.strategy import Strategy
+from haven.apimachinery.schema import schema_for
+from haven.apiserver.admission.chain import AdmissionChain
+from haven.apiserver.registry.bindings import Bindings
+from haven.apiserver.registry.endpoint import Endpoint
+from haven.apiserver.registry.eviction import Evictions
+from haven.apiserver.registry.resources import Resources
+from haven.apiserver.registry.scale import SCALED, Scales
+from haven.apiserver.registry.storage import Storages
+from haven.apiserver.registry.versions import conversion
+from haven.apiserver.registry.virtual import component_statuses, posted
+from haven.apiserver.request import Request
+from haven.apiserver.reviews.accessreviews import AccessReviews
+from haven.apiserver.reviews.identityreviews import SelfSubjectReviews, TokenReviews
+from haven.apiserver.reviews.tokenrequests import TokenRequests
+from haven.apiserver.watchcache import decoder
+from haven.clock import Clock
+
+__all__ = ["add_handlers", "endpoints"]
+
+_TOKEN_REQUEST = GroupVersionKind("authentication.k8s.io", "v1", "TokenRequest")
+
+
+def _strategy(resource: Resource[Any]) -> Strategy[Any]:
+    try:
+        return strategies.strategy_for(resource)
+    except KeyError:
+        return Strategy()
+
+
+def endpoints(storages: Storages) -> list[Endpoint]:
+    """Return an endpoint for every resource of the scheme, and begin to keep every kind that is stored."""
+    result: list[Endpoint] = []
+    for resource in scheme.table().values():
+        change = conversion(resource)
+        stored = change.stored
+        strategy = _strategy(stored)
+        try:
+            storage = storages.of(stored.group_resource)
+        except KeyError:
+            storage = storages.add(stored, strategy.selectable_fields, decoder(stored.type))
+        schema = schema_for(resource.group, resource.version, resource.kind)
+        assert schema is not None, resource
+        result.append(Endpoint(resource, storage, strategy, change, schema))
+    return result
+
+
+def add_handlers(
+    resources: Resources,
+    storages: Storages,
+    admission: AdmissionChain,
+    clock: Clock,
+    *,
+    access: AccessReviews,
+    tokens: TokenReviews,
+    requests: TokenRequests,
+) -> None:
+    """Add what is not plain storage."""
+    handlers = resources.handlers
+    bindings = Bindings(storages, admission, clock)
+    evictions = Evictions(storages, admission, handlers.deletion, clock)
+    scales = Scales(handlers.writing, clock)
+    resources.virtual[("", "bindings")] = {"create": bindings.create}
+    resources.virtual[("", "componentstatuses")] = component_statuses(
+        {"scheduler": lambda: "", "controller-manager": lambda: "", "etcd-0": lambda: ""}
+    )
+    resources.subresources[("", "pods", "binding")] = {"create": bindings.create}
+    resources.subresources[("", "pods", "eviction")] = {"create": evictions.create}
+    for group, plural in SCALED:
+        resources.subresources[(group, plural, "scale")] = scales.handlers()
+
+    async def local_review(request: Request, review: authorization.LocalSubjectAccessReview) -> Any:
+        return await access.create_local_subject_access_review(request, request.info.namespace, review)
+
+    async def token(request: Request, asked: authentication.TokenRequest) -> Any:
+        return await requests.create(request, request.info.namespace, request.info.name, asked)
+
+    for group, plural, answer in (
+        ("authentication.k8s.io", "tokenreviews", tokens.create),
+        ("authentication.k8s.io", "selfsubjectreviews", SelfSubjectReviews(clock).create),
+        ("authorization.k8s.io", "subjectaccessreviews", access.create_subject_access_review),
+        ("authorization.k8s.io", "localsubjectaccessreviews", local_review),
+        ("authorization.k8s.io", "selfsubjectaccessreviews", access.create_self_subject_access_review),
+        ("authorization.k8s.io", "selfsubjectrulesreviews", access.create_self_subject_rules_review),
+    ):
+        resources.virtual[(group, plural)] = posted(answer, admission)
+    resources.subresources[("", "serviceaccounts", "token")] = posted(token, admission, _TOKEN_REQUEST)

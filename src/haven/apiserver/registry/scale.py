@@ -1,0 +1,206 @@
+"""The scale subresource: replicas of Deployments, ReplicaSets, StatefulSets and ReplicationControllers, alike.
+
+A write to a Scale becomes an update of its parent, so it goes through the parent's checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from haven.api.autoscaling import v1 as autoscaling
+from haven.api.scheme import GroupVersionKind
+from haven.apimachinery import apierrors, apply, meta, serialization, times
+from haven.apimachinery.apply import scale as scale_fields
+from haven.apimachinery.codecs import yaml
+from haven.apimachinery.fielderrors import Path, invalid
+from haven.apimachinery.names import UID
+from haven.apimachinery.patch.dispatch import PATCH_TYPES, patched
+from haven.apimachinery.schema import schema_for
+from haven.apimachinery.selectors import from_label_selector, from_labels
+from haven.apiserver.registry import systemfields
+from haven.apiserver.registry.endpoint import Endpoint
+from haven.apiserver.registry.fieldmanagement import manager_of, typed_entries
+from haven.apiserver.registry.options import WriteParameters, write_parameters
+from haven.apiserver.registry.output import answer_form, object_response
+from haven.apiserver.registry.patching import APPLY, patch_kind
+from haven.apiserver.registry.requestobjects import body_of
+from haven.apiserver.registry.resources import Handler
+from haven.apiserver.registry.writing import UpdateRequest, Writing
+from haven.apiserver.request import Request, Response
+from haven.apiserver.watchcache import Entry
+from haven.clock import Clock
+
+__all__ = ["SCALED", "Scales"]
+
+SCALED = (("apps", "deployments"), ("apps", "replicasets"), ("apps", "statefulsets"), ("", "replicationcontrollers"))
+_GVK = GroupVersionKind("autoscaling", "v1", "Scale")
+_PATHS: Mapping[str, tuple[str, ...] | None] = {"apps/v1": ("spec", "replicas"), "v1": ("spec", "replicas")}
+
+
+class Scales:
+    """Handlers of scale."""
+
+    def __init__(self, writing: Writing, clock: Clock) -> None:
+        self._writing = writing
+        self._clock = clock
+        schema = schema_for(*_GVK)
+        assert schema is not None
+        self._schema = schema
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """Return the handlers by verb."""
+        return {"get": self.get, "update": self.update, "patch": self.patch}
+
+    async def get(self, request: Request, endpoint: Endpoint) -> Response:
+        """Answer with the Scale of an object."""
+        form = answer_form(request, endpoint)
+        entry = endpoint.storage.get(request.info.namespace, request.info.name)
+        if entry is None:
+            raise endpoint.not_found(request.info.name)
+        return object_response(request, endpoint, form, scale_of(entry.held_object), served=True)
+
+    async def update(self, request: Request, endpoint: Endpoint) -> Response:
+        """Answer a PUT."""
+        form = answer_form(request, endpoint)
+        parameters = write_parameters(request.query, "UpdateOptions")
+        scale = body_of(request, _GVK, parameters)
+        systemfields.ensure_namespace(scale.metadata, request.info.namespace)
+        systemfields.check_name(scale.metadata, request.info.name)
+        manager = manager_of(parameters.field_manager, request)
+
+        def change(old: autoscaling.Scale) -> autoscaling.Scale:
+            new: autoscaling.Scale = serialization.copy(scale)
+            self._own(old, new, manager)
+            return new
+
+        result = await self._modify(request, endpoint, parameters, change, scale.metadata.uid)
+        return object_response(request, endpoint, form, result, served=True)
+
+    async def patch(self, request: Request, endpoint: Endpoint) -> Response:
+        """Answer a PATCH."""
+        kind = patch_kind(request)
+        form = answer_form(request, endpoint)
+        parameters = write_parameters(request.query, "PatchOptions", is_apply=kind == APPLY)
+        manager = manager_of(parameters.field_manager, request)
+
+        def change(old: autoscaling.Scale) -> autoscaling.Scale:
+            live = orjson.loads(serialization.encode(old))
+            if kind == APPLY:
+                tree = self._applied(live, request.body, parameters)
+            else:
+                tree, warnings = patched(
+                    PATCH_TYPES[kind], live, request.body, self._schema, parameters.field_validation
+                )
+                request.warnings.extend(warnings)
+            new = serialization.convert(tree, autoscaling.Scale)
+            if kind != APPLY:
+                self._own(old, new, manager)
+            systemfields.ensure_namespace(new.metadata, request.info.namespace)
+            systemfields.check_name(new.metadata, request.info.name)
+            return new
+
+        result = await self._modify(request, endpoint, parameters, change, "")
+        return object_response(request, endpoint, form, result, served=True)
+
+    def _applied(self, live: dict[str, Any], body: bytes, parameters: WriteParameters) -> dict[str, Any]:
+        try:
+            tree, _ = yaml.parse(body)
+        except yaml.InvalidYAML as error:
+            raise apierrors.BadRequest(f"error decoding YAML: {error}") from None
+        return apply.apply(
+            live,
+            tree or {},
+            self._schema,
+            parameters.field_manager,
+            api_version="autoscaling/v1",
+            kind="Scale",
+            force=bool(parameters.force),
+            now=self._now(),
+            subresource="scale",
+        ).tree
+
+    def _now(self) -> str:
+        return times.format_time(self._clock.now_seconds())
+
+    def _own(self, old: autoscaling.Scale, new: autoscaling.Scale, manager: str) -> None:
+        new.kind, new.api_version = "Scale", "autoscaling/v1"
+        entries = apply.update(
+            orjson.loads(serialization.encode(old)),
+            serialization.to_tree(new),
+            self._schema,
+            manager,
+            now=self._now(),
+            subresource="scale",
+        )
+        new.metadata.managed_fields = typed_entries(entries)
+
+    async def _modify(
+        self, request: Request, endpoint: Endpoint, parameters: WriteParameters, change: Any, uid: str
+    ) -> autoscaling.Scale:
+        async def compute(current: Any | None, live: Entry | None) -> Any:
+            assert live is not None
+            assert current is not None
+            new: Any = serialization.decode(live.data, type(current))
+            before = scale_of(new, managed=True)
+            after = change(before)
+            _check(after)
+            new.spec.replicas = after.spec.replicas
+            new.metadata.resource_version = after.metadata.resource_version
+            entries = scale_fields.to_parent(
+                [serialization.to_tree(entry) for entry in new.metadata.managed_fields],
+                [serialization.to_tree(entry) for entry in after.metadata.managed_fields],
+                endpoint.resource.api_version,
+                _PATHS,
+            )
+            new.metadata.managed_fields = typed_entries(entries)
+            return new
+
+        result = await self._writing.modify(
+            UpdateRequest(
+                request=request,
+                endpoint=endpoint,
+                subresource="scale",
+                strategy=endpoint.strategy,
+                name=request.info.name,
+                namespace=request.info.namespace,
+                compute=compute,
+                parameters=parameters,
+                uid=uid,
+            )
+        )
+        return scale_of(result.final)
+
+
+def _check(scale: autoscaling.Scale) -> None:
+    replicas = scale.spec.replicas
+    if replicas < 0:
+        errors = [invalid(Path("spec", "replicas"), replicas, "must be greater than or equal to 0")]
+        raise apierrors.Invalid.of(apierrors.GroupKind("autoscaling", "Scale"), scale.metadata.name, errors)
+
+
+def scale_of(obj: Any, *, managed: bool = False) -> autoscaling.Scale:
+    """Return the Scale of an object; with the owners of replicas if `managed`."""
+    metadata = obj.metadata
+    selector = obj.spec.selector
+    text = from_labels(selector) if isinstance(selector, dict) else from_label_selector(selector)
+    entries: list[meta.ManagedFieldsEntry] = []
+    if managed:
+        trees = [serialization.to_tree(entry) for entry in metadata.managed_fields]
+        entries = typed_entries(scale_fields.to_scale(trees, _PATHS))
+    return autoscaling.Scale(
+        kind="Scale",
+        api_version="autoscaling/v1",
+        metadata=meta.ObjectMeta(
+            name=metadata.name,
+            namespace=metadata.namespace,
+            uid=UID(metadata.uid),
+            resource_version=metadata.resource_version,
+            creation_timestamp=metadata.creation_timestamp,
+            managed_fields=entries,
+        ),
+        spec=autoscaling.ScaleSpec(replicas=obj.spec.replicas or 0),
+        status=autoscaling.ScaleStatus(replicas=obj.status.replicas, selector=str(text)),
+    )
