@@ -8,6 +8,7 @@ Source: https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-tolera
 from __future__ import annotations
 
 from haven.api.core import v1 as core
+from haven.api.core.resources import is_extended
 from haven.apimachinery.apierrors import GroupResource
 from haven.apiserver.admission.interface import CREATE, UPDATE, AdmissionRequest
 
@@ -62,7 +63,7 @@ class ExtendedResourceToleration:
             name
             for container in (*(spec.containers or ()), *spec.init_containers)
             for name in container.resources.requests
-            if _is_extended(name)
+            if is_extended(name)
         }
         for name in sorted(names):
             wanted = core.Toleration(key=name, operator="Exists", effect="NoSchedule")
@@ -114,11 +115,3 @@ def _covers(wide: core.Toleration, narrow: core.Toleration) -> bool:
     if wide.operator in ("Equal", ""):
         return narrow.operator == "Equal" and narrow.value == wide.value
     return wide.operator == "Exists"
-
-
-def _is_extended(name: str) -> bool:
-    """Tell whether a resource is neither Kubernetes' own nor a request of a quota."""
-    domain, slash, _ = name.partition("/")
-    if not slash or domain == "kubernetes.io" or domain.endswith(".kubernetes.io"):
-        return False
-    return not name.startswith("requests.")
