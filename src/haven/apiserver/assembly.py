@@ -37,7 +37,7 @@ from haven.apiserver.metrics import Metrics
 from haven.apiserver.objects import Observers, StoredObjects
 from haven.apiserver.plugins import default_plugins
 from haven.apiserver.registry import systemfields
-from haven.apiserver.registry.builtin import add_handlers, endpoints
+from haven.apiserver.registry.builtin import add_handlers, endpoints, served_resources
 from haven.apiserver.registry.deletion import Deletion
 from haven.apiserver.registry.fieldmanagement import FieldManagement
 from haven.apiserver.registry.patching import Patching
@@ -157,7 +157,8 @@ async def start(
     clock = clock or SystemClock()
     chance = chance or random.Random()
     storages = Storages(store, history_max=settings.watch_history_events_max, queue_max=settings.watch_queue_events_max)
-    served = endpoints(storages)
+    table = served_resources(settings.unstable_versions)
+    served = endpoints(storages, table)
     await storages.load()
 
     objects = StoredObjects(storages)
@@ -231,6 +232,7 @@ async def start(
         identify=RequestAuthenticator(authenticators),
         authorizer=authorizer,
         paths=document_paths(
+            resources=table,
             metrics=metrics,
             storages=storages,
             keys=trust.signing_keys,

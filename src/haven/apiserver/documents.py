@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from haven.api import scheme
+from haven.api.scheme import Resource
 from haven.apiserver.authentication.tokenkeys import JWKS_PATH, OPENID_CONFIGURATION_PATH, SigningKeys
 from haven.apiserver.chain import PathHandler
 from haven.apiserver.discovery import Discovery, built_in
@@ -45,7 +46,13 @@ async def _done() -> str:
 
 
 def document_paths(
-    *, metrics: Metrics, storages: Storages, keys: SigningKeys, issuer: str, server_address: str
+    *,
+    resources: Sequence[Resource[Any]],
+    metrics: Metrics,
+    storages: Storages,
+    keys: SigningKeys,
+    issuer: str,
+    server_address: str,
 ) -> dict[str, PathHandler]:
     """Return the handlers by path."""
 
@@ -69,7 +76,7 @@ def document_paths(
         JWKS_PATH: jwks,
     }
     discovery = Discovery(
-        built_in(scheme.table().values()),
+        built_in(resources),
         server_address=server_address,
         paths=sorted([*paths, "/openapi/v2", "/openapi/v3"]),
     )

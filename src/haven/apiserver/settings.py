@@ -36,5 +36,7 @@ class Settings:
     """Changes kept in memory for each resource; older ones are read from the store."""
     watch_queue_events_max: int = 10_000
     """A watcher that lags behind so many changes is cut off, as it can start again where it was."""
+    unstable_versions: tuple[str, ...] = ()
+    """Alpha and beta versions to serve, as group/version; upstream serves none of them by default either."""
     serve_kubernetes_service: bool = True
     """Whether to keep the Service `kubernetes` and its endpoints in the namespace default."""

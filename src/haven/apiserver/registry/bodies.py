@@ -20,11 +20,12 @@ from haven.apimachinery.schema import Schema, check, normalize
 from haven.apimachinery.schema.gojson import syntax_error
 from haven.apiserver.registry.options import IGNORE, STRICT
 
-__all__ = ["decode_delete_options", "decode_object", "typed"]
+__all__ = ["decode_delete_options", "decode_object", "strict_yaml_error", "typed"]
 
 _SCHEME = 'in scheme "pkg/api/legacyscheme/scheme.go:30"'
 _HEADER = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
 _SUMMARY_BYTES = 30
+_YAML_ERRORS = "yaml: unmarshal errors:\n  "
 
 
 def decode_object(
@@ -40,9 +41,10 @@ def decode_object(
     strict: list[str] = []
     if media_type == YAML:
         try:
-            tree, strict = yaml.parse(data)
+            tree, repeated = yaml.parse(data)
         except yaml.InvalidYAML as error:
             raise _unrecognized(expected.kind, str(error), data) from None
+        strict = [strict_yaml_error(repeated)] if repeated else []
         text = None
     else:
         tree = _parse_json(data, expected.kind)
@@ -77,11 +79,17 @@ def typed(
     if complaints and validation != IGNORE:
         if validation == STRICT:
             raise _not_handled(expected, expected, f"strict decoding error: {', '.join(complaints)}")
-        warnings.extend(complaints)
+        for complaint in complaints:
+            warnings.extend(complaint.removeprefix(_YAML_ERRORS).replace("\n  ", "\n").split("\n"))
     if findings.dirty:
         tree = normalize(tree, schema)
     tree["kind"], tree["apiVersion"] = expected.kind, expected.api_version
     return tree
+
+
+def strict_yaml_error(lines: list[str]) -> str:
+    """Return complaints about YAML, such as repeated keys, as one error."""
+    return _YAML_ERRORS + "\n  ".join(lines)
 
 
 def _from_protobuf(data: bytes, expected: GroupVersionKind) -> dict[str, Any]:

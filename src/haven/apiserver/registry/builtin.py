@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from haven.api import scheme, strategies
@@ -11,6 +12,7 @@ from haven.api.scheme import GroupVersionKind, Resource
 from haven.api.strategy import Strategy
 from haven.apimachinery.schema import schema_for
 from haven.apiserver.admission.chain import AdmissionChain
+from haven.apiserver.discovery import is_stable
 from haven.apiserver.registry.bindings import Bindings
 from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.eviction import Evictions
@@ -26,7 +28,7 @@ from haven.apiserver.reviews.tokenrequests import TokenRequests
 from haven.apiserver.watchcache import decoder
 from haven.clock import Clock
 
-__all__ = ["add_handlers", "endpoints"]
+__all__ = ["add_handlers", "endpoints", "served_resources"]
 
 _TOKEN_REQUEST = GroupVersionKind("authentication.k8s.io", "v1", "TokenRequest")
 
@@ -38,9 +40,19 @@ def _strategy(resource: Resource[Any]) -> Strategy[Any]:
         return Strategy()
 
 
-def endpoints(storages: Storages) -> list[Endpoint]:
-    """Return an endpoint for every resource of the scheme, and begin to keep every kind that is stored."""
+def served_resources(unstable: Collection[str] = ()) -> list[Resource[Any]]:
+    """Return the resources that are served: the stable versions, and the others that are asked for (group/version)."""
+    return [
+        resource
+        for resource in scheme.table().values()
+        if is_stable(resource.version) or resource.api_version in unstable
+    ]
+
+
+def endpoints(storages: Storages, resources: Sequence[Resource[Any]]) -> list[Endpoint]:
+    """Return an endpoint for each resource, and begin to keep every kind, served or not."""
     result: list[Endpoint] = []
+    wanted = set(resources)
     for resource in scheme.table().values():
         change = conversion(resource)
         stored = change.stored
@@ -51,7 +63,8 @@ def endpoints(storages: Storages) -> list[Endpoint]:
             storage = storages.add(stored, strategy.selectable_fields, decoder(stored.type))
         schema = schema_for(resource.group, resource.version, resource.kind)
         assert schema is not None, resource
-        result.append(Endpoint(resource, storage, strategy, change, schema))
+        if resource in wanted:
+            result.append(Endpoint(resource, storage, strategy, change, schema))
     return result
 
 
@@ -93,5 +106,7 @@ def add_handlers(
         ("authorization.k8s.io", "selfsubjectaccessreviews", access.create_self_subject_access_review),
         ("authorization.k8s.io", "selfsubjectrulesreviews", access.create_self_subject_rules_review),
     ):
-        resources.virtual[(group, plural)] = posted(answer, admission)
-    resources.subresources[("", "serviceaccounts", "token")] = posted(token, admission, _TOKEN_REQUEST)
+        resources.virtual[(group, plural)] = posted(answer, admission, handlers.writing.fields)
+    resources.subresources[("", "serviceaccounts", "token")] = posted(
+        token, admission, handlers.writing.fields, _TOKEN_REQUEST
+    )

@@ -5,7 +5,7 @@ Source: k8s.io/apiserver's registry/generic (Store.Delete) and registry/rest (Be
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from haven.apimachinery import apierrors, meta, serialization, times
@@ -72,7 +72,7 @@ class Deletion:
         answer = meta.Status(status="Success", details=details)
         if request.local:
             return Response(status, object=answer)
-        return object_response(request, endpoint, form, answer, status, served=True)
+        return object_response(request, endpoint, replace(form, kind=""), answer, status, served=True)
 
     @staticmethod
     def _parameters(request: Request) -> DeleteParameters:

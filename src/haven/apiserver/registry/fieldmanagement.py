@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from haven.api import scheme
+from haven.api.scheme import GroupVersionKind
 from haven.apimachinery import apply, meta, serialization, times
 from haven.apimachinery.schema import Schema, schema_for
 from haven.apiserver.registry.endpoint import Endpoint
@@ -55,6 +56,13 @@ class FieldManagement:
             now=self._now(),
             reset=apply.reset_for(endpoint.resource.group, endpoint.resource.plural),
         )
+        obj.metadata.managed_fields = typed_entries(entries)
+
+    def posted(self, obj: Any, gvk: GroupVersionKind, schema: Schema, manager: str, subresource: str) -> None:
+        """Set the managedFields of an object that is answered and not stored."""
+        tree = serialization.to_tree(obj)
+        tree["kind"], tree["apiVersion"] = gvk.kind, gvk.api_version
+        entries = apply.update(None, tree, schema, manager, now=self._now(), subresource=subresource)
         obj.metadata.managed_fields = typed_entries(entries)
 
     def updated(self, new: Any, live: Entry | None, endpoint: Endpoint, manager: str, subresource: str) -> None:

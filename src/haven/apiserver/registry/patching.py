@@ -14,6 +14,7 @@ from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.codecs import yaml
 from haven.apimachinery.patch.dispatch import PATCH_TYPES, patched
 from haven.apiserver.registry import systemfields
+from haven.apiserver.registry.bodies import strict_yaml_error
 from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.fieldmanagement import manager_of
 from haven.apiserver.registry.options import IGNORE, STRICT, WriteParameters, write_parameters
@@ -32,11 +33,7 @@ def patch_kind(request: Request) -> str:
     """Return the media type of a patch; raise UnsupportedMediaType."""
     kind = request.headers.get("content-type", "").partition(";")[0]
     if kind not in _ALL:
-        accepted = ", ".join(_ALL)
-        raise apierrors.UnsupportedMediaType(
-            f"the body of the request was in an unknown format - accepted media types include: {accepted}",
-            meta.StatusDetails(),
-        )
+        raise apierrors.UnsupportedMediaType("415: Unsupported Media Type", meta.StatusDetails())
     return kind
 
 
@@ -132,7 +129,7 @@ class Patching:
         try:
             patch, repeated = yaml.parse(body)
         except yaml.InvalidYAML as error:
-            raise apierrors.BadRequest(f"error decoding YAML: {error}") from None
+            raise apierrors.BadRequest(f"error decoding YAML: error converting YAML to JSON: {error}") from None
         if patch is None:
             patch = {}
         if not isinstance(patch, dict):
@@ -145,7 +142,8 @@ class Patching:
         )
         if repeated and parameters.field_validation != IGNORE:
             if parameters.field_validation == STRICT:
-                raise apierrors.BadRequest(f"error strict decoding YAML: {', '.join(repeated)}")
+                text = f"error converting YAML to JSON: {strict_yaml_error(repeated)}"
+                raise apierrors.BadRequest(f"error strict decoding YAML: {text}")
             warnings.extend(repeated)
         return self._stored(tree, endpoint)
 

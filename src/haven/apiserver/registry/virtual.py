@@ -8,10 +8,12 @@ from typing import Any
 from haven.api.core import v1 as core
 from haven.api.scheme import GroupVersionKind
 from haven.apimachinery import serialization
+from haven.apimachinery.schema import schema_for
 from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.interface import CREATE, AdmissionRequest
 from haven.apiserver.registry import systemfields
 from haven.apiserver.registry.endpoint import Endpoint
+from haven.apiserver.registry.fieldmanagement import FieldManagement, manager_of
 from haven.apiserver.registry.options import list_parameters, write_parameters
 from haven.apiserver.registry.output import answer_form, encode_json_as, object_response
 from haven.apiserver.registry.requestobjects import body_of
@@ -24,16 +26,23 @@ __all__ = ["component_statuses", "posted"]
 Answer = Callable[[Request, Any], Awaitable[Any]]
 
 
-def posted(answer: Answer, admission: AdmissionChain, gvk: GroupVersionKind | None = None) -> Mapping[str, Handler]:
+def posted(
+    answer: Answer, admission: AdmissionChain, fields: FieldManagement, gvk: GroupVersionKind | None = None
+) -> Mapping[str, Handler]:
     """Return the handler of a resource to which an object is posted, and comes back answered."""
 
     async def create(request: Request, endpoint: Endpoint) -> Response:
         form = answer_form(request, endpoint)
         parameters = write_parameters(request.query, "CreateOptions")
-        obj = body_of(request, gvk or endpoint.gvk, parameters)
+        kind = gvk or endpoint.gvk
+        obj = body_of(request, kind, parameters)
         namespace = request.info.namespace if endpoint.resource.namespaced else ""
         if not request.info.subresource:
             systemfields.ensure_namespace(obj.metadata, namespace)
+        schema = schema_for(*kind)
+        assert schema is not None
+        manager = manager_of(parameters.field_manager, request)
+        fields.posted(obj, kind, schema, manager, request.info.subresource)
         asked = AdmissionRequest(
             operation=CREATE,
             resource=endpoint.resource,
@@ -49,7 +58,6 @@ def posted(answer: Answer, admission: AdmissionChain, gvk: GroupVersionKind | No
         await admission.admit(asked)
         await admission.validate(asked)
         result = await answer(request, obj)
-        kind = gvk or endpoint.gvk
         result.kind, result.api_version = kind.kind, kind.api_version
         return object_response(request, endpoint, form, result, 201, served=True)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from haven.api.strategy import Strategy, create_errors, update_errors
-from haven.apimachinery import apierrors, serialization
+from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.codecs.negotiate import Answer
 from haven.apimachinery.fielderrors import Path, invalid
 from haven.apimachinery.names import Revision
@@ -138,6 +138,8 @@ class Writing:
                 request.warnings,
             )
             obj = serialization.convert(tree, resource.type)
+            if "managedFields" in tree.get("metadata", ()) and not obj.metadata.managed_fields:
+                obj.metadata.managed_fields = [meta.ManagedFieldsEntry()]  # An empty list gives up all ownership.
         stored = endpoint.conversion.to_stored(obj)
         if default:
             endpoint.strategy.default(stored)
@@ -214,7 +216,7 @@ class Writing:
         request.warnings.extend(strategy.warnings(obj, None))
         admission.object = obj
         await self._admission.validate(admission)
-        if metadata.resource_version not in ("", "0"):
+        if admission.operation == CREATE and request.method == "POST" and metadata.resource_version not in ("", "0"):
             raise ResourceVersionSet("resourceVersion should not be set on objects to be created")
         metadata.resource_version = ""
         storage = endpoint.storage
