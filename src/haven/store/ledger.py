@@ -82,6 +82,7 @@ class Ledger:
         self.brief_compacted = header.brief_compacted
         self._swept = header.swept
         self._brief_swept = header.brief_compacted
+        self._kept_deletions: list[int] = []  # All of one revision.
         self.frames = 0  # Since the last checkpoint, estimated.
         self.checkpoints = 0
 
@@ -198,27 +199,31 @@ class Ledger:
     @property
     def unswept(self) -> bool:
         """Tell whether rows that are declared gone may still be there."""
-        return self._swept < min(self.compacted, self.newest - 1)
+        return self._swept < self.compacted
 
     def sweep(self, rows_max: int) -> None:
         """Remove about so many of the oldest rows that compaction made useless."""
-        upto = min(self.compacted, self.newest - 1)
         with self._transaction():
-            self._swept = self._sweep_range(self._swept, Revision(upto), b"", rows_max)
-            self._set("swept", self._swept)
+            if self._kept_deletions and self._kept_deletions[0] <= layout.last_id(self.newest - 1):
+                rows = [(identifier,) for identifier in self._kept_deletions]
+                self._connection.executemany("DELETE FROM rows WHERE id = ?", rows)
+                self._kept_deletions = []
+            swept = self._sweep_range(self._swept, self.compacted, b"", rows_max)
+            # After a restart the newest revision is swept again, for the deletions that were kept.
+            self._set("swept", min(swept, self.newest - 1))
+        self._swept = swept
 
     @property
     def unswept_brief(self) -> bool:
         """The same for brief keys."""
-        return self._brief_swept < min(self.brief_compacted, self.newest - 1)
+        return self._brief_swept < self.brief_compacted
 
     def sweep_brief(self, prefixes: Sequence[bytes], rows_max: int) -> None:
         """Remove rows of brief keys. How far this got is not kept: after a restart the ordinary sweep finds them."""
-        upto = min(self.brief_compacted, self.newest - 1)
         start = max(self._brief_swept, self._swept)
         with self._transaction():
-            reached = [self._sweep_range(start, Revision(upto), prefix, rows_max) for prefix in prefixes]
-        self._brief_swept = min(reached, default=Revision(upto))
+            reached = [self._sweep_range(start, self.brief_compacted, prefix, rows_max) for prefix in prefixes]
+        self._brief_swept = min(reached, default=self.brief_compacted)
 
     def _sweep_range(self, after: Revision, upto: Revision, prefix: bytes, rows_max: int) -> Revision:
         """Remove what rows in (after, upto] made useless; return up to which revision that is done."""
@@ -241,8 +246,13 @@ class Ledger:
             return self._sweep_range(after, upto, prefix, rows_max * 8)  # One transaction fills the whole piece.
         newest = {key: identifier for identifier, key in rows}
         self._connection.executemany("DELETE FROM rows WHERE key = ? AND id < ?", newest.items())
-        dead = [(identifier,) for identifier in newest.values() if identifier & 1]
-        self._connection.executemany("DELETE FROM rows WHERE id = ?", dead)
+        # Deletions of the newest revision stay until there is a newer one: their id is all that tells it.
+        newest_first_id = layout.row_id(self.newest, 0, deleted=False)
+        dead = [identifier for identifier in newest.values() if identifier & 1]
+        self._connection.executemany(
+            "DELETE FROM rows WHERE id = ?", [(identifier,) for identifier in dead if identifier < newest_first_id]
+        )
+        self._kept_deletions += [identifier for identifier in dead if identifier >= newest_first_id]
         self.frames += 2 * len(rows)
         return Revision(done)
 
@@ -256,14 +266,19 @@ class Ledger:
         self.frames = 0 if not busy and log == moved else log - moved
         self.checkpoints += 1
 
-    def vacuum(self, pages_max: int, *, spare_pages: int) -> None:
-        """Give at most so many unused pages back to the file system, keeping some for the next writes."""
+    def vacuum(self, pages_max: int, *, spare_pages: int) -> bool:
+        """Give at most so many unused pages back to the file system, keeping some for the next writes.
+
+        Returns whether there are more to give.
+        """
         with self._translated():
             unused = self._connection.execute("PRAGMA freelist_count").fetchone()[0]
-            if unused > spare_pages:
-                pages = min(unused - spare_pages, pages_max)
-                self._connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
-                self.frames += 2 * pages
+            if unused <= spare_pages:
+                return False
+            pages = min(unused - spare_pages, pages_max)
+            self._connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+            self.frames += 2 * pages
+            return bool(unused - pages > spare_pages)
 
     def read_expiries(self) -> Iterator[Expiry]:
         """Yield the expiry of every key that has one."""

@@ -53,8 +53,9 @@ T = TypeVar("T")
 BATCH_TRANSACTIONS_MAX = 512  # More gains nothing and makes the first of them wait.
 PENDING_TRANSACTIONS_MAX = 100_000
 BRIEF_WAIT_SECONDS = 0.02
-COMPACT_STEP_REVISIONS = 500  # History moves in steps, because each costs a sync.
+COMPACT_STEP_CHANGES = 500  # History moves in steps, because each costs a sync.
 SWEEP_ROWS = 1000  # About 10 ms of the writer.
+SWEEP_FACTOR = 2  # Rows looked at per row written: more than one, or a backlog would never go away.
 CHECKPOINT_FRAMES = 2000  # 8 MB of log.
 VACUUM_PAGES = 256
 SPARE_PAGES = 8192  # 32 MB stay in the file for the next writes.
@@ -135,6 +136,9 @@ class SqliteStore:
         self._range_thread = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
         self._listeners: list[Listener] = []
         self._fanout = Fanout(self._read_history, lambda: self._revision)
+
+        self._changes_since_compaction = 0  # These two are the writer's.
+        self._made_room_seconds = float("-inf")
 
         self._expiries = expiries
         self._expiry_earlier = asyncio.Event()
@@ -321,33 +325,50 @@ class SqliteStore:
             return
         ledger, now = self._ledger, self._clock.now_seconds()
         if any(isinstance(answer, StoreFull) for answer in outcome.answers):
-            # Old history is worth less than the next write.
-            _log.warning("the store is full, dropping its history", path=str(self._path), revision=ledger.newest)
-            self._compact_fully(ledger.newest)
+            self._make_room(now)
             return
         self._retention.record(ledger.newest, outcome.written_bytes, now)
-        target = self._retention.target(now)
-        if target - ledger.compacted >= COMPACT_STEP_REVISIONS:
-            ledger.compact(target)
-            if ledger.unswept:
-                ledger.sweep(SWEEP_ROWS)
-            ledger.vacuum(VACUUM_PAGES, spare_pages=SPARE_PAGES)
-        if self._settings.brief_prefixes:
-            self._brief_retention.record(ledger.newest, outcome.written_bytes, now)
-            target = self._brief_retention.target(now)
-            if target - ledger.brief_compacted >= COMPACT_STEP_REVISIONS:
-                ledger.compact_brief(target)
+        self._brief_retention.record(ledger.newest, outcome.written_bytes, now)
+        self._changes_since_compaction += len(outcome.changes)
+        if self._changes_since_compaction >= COMPACT_STEP_CHANGES:
+            rows = SWEEP_FACTOR * self._changes_since_compaction
+            self._changes_since_compaction = 0
+            ledger.compact(self._retention.target(now))
+            if self._settings.brief_prefixes:
+                ledger.compact_brief(self._brief_retention.target(now))
                 if ledger.unswept_brief:
-                    ledger.sweep_brief(self._settings.brief_prefixes, SWEEP_ROWS)
+                    ledger.sweep_brief(self._settings.brief_prefixes, rows)
+            while rows > 0 and ledger.unswept:
+                ledger.sweep(min(rows, SWEEP_ROWS))
+                rows -= SWEEP_ROWS
+            ledger.vacuum(VACUUM_PAGES, spare_pages=SPARE_PAGES)
         if ledger.frames >= CHECKPOINT_FRAMES:
             ledger.checkpoint()
+
+    def _make_room(self, now: float) -> None:
+        """Give up all history: it is worth less than the next write. Not at every refusal, if it does not help."""
+        if now - self._made_room_seconds < FULL_RETRY_SECONDS:
+            return
+        self._made_room_seconds = now
+        _log.error("the store is full, dropping its history", path=str(self._path), revision=self._ledger.newest)
+        try:
+            self._ledger.checkpoint()  # The log can then be written over from its beginning.
+            self._compact_fully(self._ledger.newest)
+        except StoreFull as full:
+            _log.error("the store stays full", path=str(self._path), because=str(full))
 
     def _rest(self) -> None:
         """Do what was put off, until there is work again."""
         ledger = self._ledger
         try:
-            while self._failure is None and not self._pending and not self._jobs and ledger.unswept:
-                ledger.sweep(SWEEP_ROWS)
+            more = True
+            while more and self._failure is None and not self._pending and not self._jobs:
+                if ledger.unswept:
+                    ledger.sweep(SWEEP_ROWS)
+                else:
+                    more = ledger.vacuum(VACUUM_PAGES, spare_pages=SPARE_PAGES)
+                if ledger.frames >= CHECKPOINT_FRAMES:
+                    ledger.checkpoint()
         except StoreError as error:
             self._fail(error)
 

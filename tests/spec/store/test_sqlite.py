@@ -1,0 +1,343 @@
+"""What the file adds to the contract: it survives, stays small, and says what is wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from haven.apimachinery.names import Revision
+from haven.clock import FakeClock
+from haven.store import layout
+from haven.store.backup import backup, restore
+from haven.store.interface import Compacted, Delete, Expectation, Put, StoreError, StoreFull, StoreLocked
+from haven.store.retention import RetentionLimits
+from haven.store.sqlite import SqliteSettings, SqliteStore
+
+LEASES = b"/leases/"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SqliteStore]:
+    opened = await SqliteStore.open(path, clock=FakeClock())
+    yield opened
+    await opened.close()
+
+
+# Opening again
+
+
+async def test_what_was_committed_is_there_after_opening_again(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    for number in range(10):
+        await store.commit([Put(b"/a/%d" % number, b"value")])
+    await store.commit([Delete(b"/a/9")])
+    await store.compact(Revision(5))
+    await store.close()
+
+    store = await SqliteStore.open(path)
+
+    assert (store.revision, store.compacted) == (11, 5)
+    assert [record.key for record in (await store.range(b"/a/")).records] == [b"/a/%d" % number for number in range(9)]
+    assert (await store.range(b"/a/", revision=Revision(10))).records[-1].key == b"/a/9"
+    assert await store.commit([Put(b"/b", b"")]) == 12
+    await store.close()
+
+
+async def test_keys_expire_though_the_store_was_closed_meanwhile(path: Path) -> None:
+    clock = FakeClock()
+    store = await SqliteStore.open(path, clock=clock)
+    await store.commit([Put(b"/due", b"", ttl_seconds=10), Put(b"/later", b"", ttl_seconds=1000)])
+    await store.commit([Put(b"/rescued", b"", ttl_seconds=10)])
+    await store.commit([Put(b"/rescued", b"")])
+    await store.close()
+    await clock.advance(20)
+
+    store = await SqliteStore.open(path, clock=clock)
+    await clock.advance(0)
+    await store.commit([])
+
+    assert [record.key for record in (await store.range(b"/")).records] == [b"/later", b"/rescued"]
+    await store.close()
+
+
+async def test_commits_that_wait_while_closing_are_written(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    commits = [asyncio.ensure_future(store.commit([Put(b"/%d" % number, b"")])) for number in range(50)]
+    await asyncio.sleep(0)
+    await store.close()
+
+    revisions = await asyncio.gather(*commits)
+
+    store = await SqliteStore.open(path)
+    assert store.revision == max(revisions) == 50
+    await store.close()
+
+
+async def test_a_second_store_on_the_same_file_is_refused_by_the_name_of_the_first(
+    path: Path, store: SqliteStore
+) -> None:
+    with pytest.raises(StoreLocked, match=f"in use by process {os.getpid()}: stop that one first"):
+        await SqliteStore.open(path)
+
+
+async def test_a_damaged_file_is_refused_with_the_way_out(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    for number in range(200):
+        await store.commit([Put(b"/%d" % number, b"x" * 2000)])
+    await store.close()
+    data = bytearray(path.read_bytes())
+    data[4096 * 3 : 4096 * 40] = os.urandom(4096 * 37)
+    path.write_bytes(data)
+
+    with pytest.raises(StoreError, match=r"is damaged .*restore a backup with `haven restore`"):
+        await SqliteStore.open(path)
+    with pytest.raises(StoreError):  # Not "in use": a failed opening leaves no lock behind.
+        await SqliteStore.open(path)
+
+
+async def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
+    path.write_bytes(b"not a database, whatever its name says" * 200)
+
+    with pytest.raises(StoreError, match="damaged"):
+        await SqliteStore.open(path)
+
+
+async def test_a_strangers_database_is_refused_and_left_alone(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE recipes(name TEXT)")
+        connection.commit()
+    before = path.read_bytes()
+
+    with pytest.raises(StoreError, match="no Haven store"):
+        await SqliteStore.open(path)
+    assert path.read_bytes() == before
+
+
+async def test_a_file_of_another_schema_version_is_refused(path: Path) -> None:
+    await (await SqliteStore.open(path)).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+
+    with pytest.raises(StoreError, match="schema version 99"):
+        await SqliteStore.open(path)
+
+
+async def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="check the directory"):
+        await SqliteStore.open(tmp_path / "nowhere" / "store.db")
+
+
+# Writing
+
+
+async def test_transactions_that_wait_together_share_a_sync(store: SqliteStore) -> None:
+    await asyncio.gather(*(store.commit([Put(b"/%d" % number, b"")]) for number in range(200)))
+
+    statistics = store.statistics()
+    assert statistics.transactions == 200
+    assert statistics.batches < 10
+
+
+async def test_a_failed_expectation_does_not_disturb_its_neighbours(store: SqliteStore) -> None:
+    results = await asyncio.gather(
+        store.commit([Put(b"/a", b"")]),
+        store.commit([Put(b"/b", b"")], [Expectation(b"/b", Revision(99))]),
+        store.commit([Put(b"/c", b"")]),
+        return_exceptions=True,
+    )
+
+    assert [type(result).__name__ for result in results] == ["int", "TransactionFailed", "int"]
+    assert (results[0], results[2]) == (1, 2)
+
+
+async def test_brief_keys_wait_for_company_but_not_long(path: Path) -> None:
+    store = await SqliteStore.open(path, SqliteSettings(brief_prefixes=(LEASES,)))
+
+    async def renew(number: int) -> None:
+        await asyncio.sleep(number / 2000)  # Within the time that the first of them waits.
+        await store.commit([Put(LEASES + b"%d" % number, b"")])
+
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(renew(number) for number in range(20)))
+
+    assert store.statistics().batches <= 5
+    await store.close()
+
+
+async def test_history_of_brief_keys_ends_earlier_and_says_so(path: Path) -> None:
+    clock = FakeClock()
+    settings = SqliteSettings(brief_prefixes=(LEASES,), brief_retention=RetentionLimits(seconds=60))
+    store = await SqliteStore.open(path, settings, clock=clock)
+    for number in range(600):
+        await store.commit([Put(LEASES + b"a", b"%d" % number), Put(b"/pods/a", b"%d" % number)])
+        await clock.advance(0.5)
+    await store.compact(store.compacted)  # Behind whatever the writer still does.
+
+    assert [change.revision for change in await anext(store.watch(b"/pods/", after=Revision(10)))][:2] == [11, 12]
+    with pytest.raises(Compacted) as failure:
+        await anext(store.watch(LEASES, after=Revision(10)))
+    with pytest.raises(Compacted):
+        await store.range(b"/", revision=Revision(10))
+    oldest = failure.value.oldest
+    assert 300 < oldest < 500
+    changes = await anext(store.watch(LEASES, after=oldest))
+    assert [change.revision for change in changes] == list(range(oldest + 1, 601))
+    await store.close()
+
+
+async def test_a_full_store_writes_nothing_of_what_it_refuses_and_recovers(path: Path) -> None:
+    store = await SqliteStore.open(path, SqliteSettings(size_bytes_max=400_000), clock=FakeClock())
+    results = [
+        result
+        for number in range(200)
+        for result in await asyncio.gather(store.commit([Put(b"/%d" % number, b"x" * 3000)]), return_exceptions=True)
+    ]
+
+    written = sum(isinstance(result, int) for result in results)
+    assert 50 < written < 150
+    assert all(isinstance(result, StoreFull) and "no room" in str(result) for result in results[written:])
+    assert store.revision == written
+    together = await asyncio.gather(
+        store.commit([Put(b"/huge", b"x" * 300_000), Put(b"/small", b"")]),
+        store.commit([Delete(b"/0"), Delete(b"/1")]),
+        return_exceptions=True,
+    )
+    assert isinstance(together[0], StoreFull)
+    assert await store.get(b"/huge") is None
+    assert await store.get(b"/small") is None
+    assert isinstance(together[1], int)
+    await store.compact(store.revision)
+    await store.commit([Put(b"/fits-again", b"x" * 3000)])
+    await store.close()
+
+
+async def test_a_file_that_somebody_locks_is_an_error_until_it_is_free(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layout, "BUSY_SECONDS", 0.01)
+    store = await SqliteStore.open(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as intruder:
+        intruder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreLocked, match="locked by another process"):
+            await store.commit([Put(b"/a", b"")])
+
+    assert await store.commit([Put(b"/a", b"")]) == 1
+    await store.close()
+
+
+async def test_after_an_error_of_the_disk_nothing_is_acknowledged_any_more(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise StoreError("the disk failed")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store._ledger, "write", fail)
+        with pytest.raises(StoreError, match="the disk failed"):
+            await store.commit([Put(b"/a", b"")])
+
+    with pytest.raises(StoreError, match="the disk failed"):
+        await store.commit([Put(b"/b", b"")])
+    with pytest.raises(StoreError, match="the disk failed"):
+        await store.get(b"/a")
+
+
+# Size
+
+
+async def test_the_file_stays_bounded_while_keys_are_overwritten(path: Path) -> None:
+    clock = FakeClock()
+    settings = SqliteSettings(retention=RetentionLimits(revisions=1000))
+    store = await SqliteStore.open(path, settings, clock=clock)
+    sizes: list[int] = []
+    for _ in range(60):
+        await asyncio.gather(*(store.commit([Put(b"/%d" % (number % 50), b"x" * 1000)]) for number in range(250)))
+        sizes.append(store.statistics().file_bytes)
+
+    assert store.revision == 15_000
+    assert store.revision - store.compacted <= 2000
+    assert sizes[-1] < 8 << 20, sizes
+    assert sizes[-1] <= sizes[30] * 1.2, sizes
+    await store.close()
+
+
+async def test_history_older_than_its_time_is_compacted_by_itself(path: Path) -> None:
+    clock = FakeClock()
+    store = await SqliteStore.open(path, SqliteSettings(retention=RetentionLimits(seconds=300)), clock=clock)
+    for _ in range(3000):
+        await store.commit([Put(b"/a", b"")])
+        await clock.advance(0.2)
+
+    assert 900 <= store.compacted <= 1600  # In steps; nothing younger than the limit.
+    await store.close()
+
+
+# Backups
+
+
+async def test_a_backup_of_a_store_in_use_is_a_consistent_store(path: Path, store: SqliteStore, tmp_path: Path) -> None:
+    await store.commit([Put(b"/a", b"1"), Put(b"/b", b"1")])
+    done = asyncio.Event()
+
+    async def write() -> None:
+        number = 1
+        while not done.is_set():
+            number += 1
+            await store.commit([Put(b"/a", b"%d" % number), Put(b"/b", b"%d" % number)])
+
+    writer = asyncio.ensure_future(write())
+    copied = await store.backup(tmp_path / "backup.db")
+    done.set()
+    await writer
+
+    copy = await SqliteStore.open(tmp_path / "backup.db")
+    records = (await copy.range(b"/")).records
+    assert copy.revision == copied
+    assert records[0].value == records[1].value
+    assert copied == int(records[0].value)
+    await copy.close()
+
+
+async def test_after_a_restore_old_watches_must_begin_anew(path: Path, tmp_path: Path) -> None:
+    store = await SqliteStore.open(path)
+    await store.commit([Put(b"/a", b"kept")])
+    await store.backup(tmp_path / "backup.db")
+    for _ in range(10):
+        await store.commit([Put(b"/a", b"lost")])
+    await store.close()
+
+    restore(tmp_path / "backup.db", path)
+    store = await SqliteStore.open(path)
+
+    record = await store.get(b"/a")
+    assert record is not None
+    assert record.value == b"kept"
+    assert store.revision > 11
+    with pytest.raises(Compacted):
+        await anext(store.watch(b"/", after=Revision(11)))
+    assert await store.commit([Put(b"/b", b"")]) > store.compacted
+    await store.close()
+
+
+async def test_a_store_in_use_is_not_replaced_and_a_backup_not_overwritten(
+    path: Path, store: SqliteStore, tmp_path: Path
+) -> None:
+    await store.backup(tmp_path / "backup.db")
+
+    with pytest.raises(StoreLocked):
+        restore(tmp_path / "backup.db", path)
+    with pytest.raises(StoreError, match="exists"):
+        backup(path, tmp_path / "backup.db")
+    with pytest.raises(StoreError, match="does not exist"):
+        restore(tmp_path / "none", tmp_path / "other.db")
