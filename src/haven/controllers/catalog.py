@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from haven.controllers.actions import Controller, Wiring
 from haven.controllers.deployment import DeploymentController
+from haven.controllers.endpoints import EndpointsController
+from haven.controllers.endpointslice import EndpointSliceController
+from haven.controllers.endpointslicemirroring import EndpointSliceMirroringController
 from haven.controllers.garbagecollector import GarbageCollector
 from haven.controllers.namespace import NamespaceController
 from haven.controllers.podgc import PodGarbageCollector
@@ -44,6 +47,14 @@ def catalog(settings: Settings) -> list[Entry]:
             "replication-controller",
             "replication-controller",
             ReplicationControllerController,
+        ),
+        Entry("endpoints", "endpoint-controller", "endpoint-controller", EndpointsController),
+        Entry("endpointslice", "endpointslice-controller", "endpoint-slice-controller", EndpointSliceController),
+        Entry(
+            "endpointslice-mirroring",
+            "endpointslicemirroring-controller",
+            "endpoint-slice-mirroring-controller",
+            EndpointSliceMirroringController,
         ),
         Entry(
             "pod-garbage-collector",
