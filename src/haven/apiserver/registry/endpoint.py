@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from haven.api.scheme import GroupVersionKind, Resource, Subresource
@@ -10,8 +10,10 @@ from haven.api.strategy import Strategy
 from haven.apimachinery import apierrors
 from haven.apimachinery.codecs.negotiate import RESOURCES, Offer
 from haven.apimachinery.schema import Schema
+from haven.apiserver.printers import Printer
 from haven.apiserver.registry.storage import Storage
 from haven.apiserver.registry.versions import Conversion
+from haven.clock import Clock, SystemClock
 
 __all__ = ["Endpoint"]
 
@@ -40,6 +42,10 @@ class Endpoint:
     conversion: Conversion
     schema: Schema
     offer: Offer = RESOURCES
+    printer: Printer | None = None
+    """The columns of a custom resource, whose cells are made of plain trees; built-in kinds have their own."""
+    clock: Clock = field(default_factory=SystemClock)
+    """What the ages in Tables are reckoned from."""
 
     @property
     def group_resource(self) -> apierrors.GroupResource:

@@ -1,25 +1,42 @@
-"""Tables of objects, as kubectl get shows them: rows of cells beside the objects, or their metadata, or nothing."""
+"""Tables of objects, as kubectl get shows them: rows of cells beside the objects, or their metadata, or nothing.
+
+Cells come from the printers, which want objects of the stored version; what stands beside them is of the served one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import orjson
 
-from haven.apimachinery import apierrors
+from haven.api import scheme
+from haven.apimachinery import apierrors, serialization
 from haven.apimachinery.codecs.negotiate import Answer
 from haven.apimachinery.goformat import quote
+from haven.apiserver.printers import Printer, printer_for
 from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.request import Request
 from haven.apiserver.watchcache import Entry
 
 __all__ = ["table_of_entries", "table_of_objects"]
 
-_COLUMNS = [
-    {"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0},
-    {"name": "Created At", "type": "date", "format": "", "description": "", "priority": 0},
-]
+
+class _Head(msgspec.Struct):
+    """What a row needs to know of an object beside its cells."""
+
+    metadata: msgspec.Raw = msgspec.Raw(b"{}")
+    kind: str = ""
+    api_version: str = msgspec.field(default="", name="apiVersion")
+
+
+class _Revision(msgspec.Struct):
+    resource_version: str = msgspec.field(default="", name="resourceVersion")
+
+
+_head = msgspec.json.Decoder(_Head).decode
+_revision = msgspec.json.Decoder(_Revision).decode
 
 
 def table_of_entries(
@@ -32,10 +49,12 @@ def table_of_entries(
     without_headers: bool = False,
 ) -> bytes:
     """Return the Table of stored objects; `list_metadata` is that of the list, None for a single object."""
-    objects = [endpoint.conversion.served_bytes(entry.data) for entry in entries]
-    return table_of_objects(
-        request, endpoint, form, objects, list_metadata=list_metadata, without_headers=without_headers
-    )
+    printer = _printer(endpoint)
+    rows = [
+        (orjson.loads(entry.data) if endpoint.printer else entry.held_object, _served(endpoint, entry.data))
+        for entry in entries
+    ]
+    return _table(request, endpoint, form, printer, rows, list_metadata, without_headers)
 
 
 def table_of_objects(
@@ -47,35 +66,75 @@ def table_of_objects(
     list_metadata: bytes | None = None,
     without_headers: bool = False,
 ) -> bytes:
-    """Return the Table of objects given as JSON."""
+    """Return the Table of objects given as JSON, in the served version."""
+    printer = _printer(endpoint)
+    rows: list[tuple[Any, bytes]] = []
+    for data in objects:
+        if endpoint.printer:
+            rows.append((orjson.loads(data), data))
+            continue
+        head = _head(data)
+        if head.kind == endpoint.resource.kind:
+            typed = serialization.decode(data, endpoint.resource.type)
+            rows.append((endpoint.conversion.to_stored(typed), data))
+        else:  # A subresource's object, such as a Scale.
+            group, _, version = head.api_version.rpartition("/")
+            printer = printer_for(group, head.kind)
+            rows.append((serialization.decode(data, scheme.kind_type(group, version, head.kind)), data))
+    return _table(request, endpoint, form, printer, rows, list_metadata, without_headers)
+
+
+def _printer(endpoint: Endpoint) -> Printer:
+    return endpoint.printer or printer_for(endpoint.conversion.stored.group, endpoint.conversion.stored.kind)
+
+
+def _served(endpoint: Endpoint, data: bytes) -> bytes:
+    return data if endpoint.conversion.is_identity else endpoint.conversion.served_bytes(data)
+
+
+def _table(
+    request: Request,
+    endpoint: Endpoint,
+    form: Answer,
+    printer: Printer,
+    rows: Sequence[tuple[Any, bytes]],
+    list_metadata: bytes | None,
+    without_headers: bool,
+) -> bytes:
     include = request.get("includeObject")
     if include not in ("", "Metadata", "Object", "None"):
         text = f"includeObject: Invalid value: {quote(include)}: must be 'Metadata', 'Object', 'None', or empty"
         raise apierrors.BadRequest(f"Unable to convert to Table as requested: {text}")
-    rows: list[dict[str, Any]] = []
-    trees = [orjson.loads(data) for data in objects]
-    for tree in trees:
-        metadata = tree["metadata"]
-        row: dict[str, Any] = {"cells": [metadata.get("name", ""), metadata.get("creationTimestamp", "")]}
-        if include == "Object":
-            row["object"] = tree
-        elif include == "None":
-            row["object"] = None
-        else:
-            row["object"] = {
-                "kind": "PartialObjectMetadata",
-                "apiVersion": form.group_version,
-                "metadata": metadata,
-            }
-        rows.append(row)
-    metadata = orjson.loads(list_metadata) if list_metadata else {}
-    if not list_metadata and len(trees) == 1 and "resourceVersion" in trees[0]["metadata"]:
-        metadata = {"resourceVersion": trees[0]["metadata"]["resourceVersion"]}
-    table = {
-        "kind": "Table",
-        "apiVersion": form.group_version,
-        "metadata": metadata,
-        "columnDefinitions": None if without_headers else _COLUMNS,
-        "rows": rows,
-    }
-    return orjson.dumps(table)
+    now = endpoint.clock.now_seconds()
+    if printer.order is not None and list_metadata is not None:
+        order = printer.order
+        rows = sorted(rows, key=lambda row: order(row[0]))
+    version = form.group_version.encode()
+    written = [_row(printer, item, data, include, version, now) for item, data in rows]
+    if list_metadata is None:
+        list_metadata = serialization.encode(_single_metadata(rows))
+    columns = b"null" if without_headers else serialization.encode(list(printer.columns))
+    return b'{"kind":"Table","apiVersion":"%b","metadata":%b,"columnDefinitions":%b,"rows":[%b]}' % (
+        version,
+        list_metadata,
+        columns,
+        b",".join(written),
+    )
+
+
+def _single_metadata(rows: Sequence[tuple[Any, bytes]]) -> dict[str, str]:
+    revision = _revision(_head(rows[0][1]).metadata).resource_version if len(rows) == 1 else ""
+    return {"resourceVersion": revision} if revision else {}
+
+
+def _row(printer: Printer, item: Any, data: bytes, include: str, version: bytes, now: float) -> bytes:
+    cells = serialization.encode(printer.cells(item, now))
+    conditions = printer.conditions(item) if printer.conditions else None
+    marks = b',"conditions":' + serialization.encode(conditions) if conditions else b""
+    if include == "Object":
+        shown = data
+    elif include == "None":
+        shown = b"null"
+    else:
+        shown = b'{"kind":"PartialObjectMetadata","apiVersion":"%b","metadata":%b}' % (version, _head(data).metadata)
+    return b'{"cells":%b%b,"object":%b}' % (cells, marks, shown)
