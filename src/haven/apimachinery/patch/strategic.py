@@ -159,6 +159,7 @@ def _apply_orders(original: Tree, patch: Tree, schema: Schema) -> None:
                 raise _bad_type(list, items)
         found = _lookup_list(schema, name)
         _check_order(patches, order, found.merge_key)
+        live_order = originals
         if not in_original and not in_patch:
             continue
         if not in_patch:
@@ -166,13 +167,38 @@ def _apply_orders(original: Tree, patch: Tree, schema: Schema) -> None:
         elif not in_original:
             merged = _without_directives(patches)[0]
         elif found.strategy == "merge":
+            is_map = _element_type(originals, patches) is dict if originals or patches else False
+            live_order = _order_left_behind(originals, patches, found.merge_key) if is_map else originals
             merged = _merge_list(originals, patches, found, deleting=False)
         else:
             merged = patches
         listed, others = _partition(merged, order, found.merge_key)
         is_map = _element_type(originals, patches) is dict
-        original[name] = _ordered(listed, others, order, originals, found.merge_key, is_map)
+        original[name] = _ordered(listed, others, order, live_order, found.merge_key, is_map)
         patch.pop(name, None)
+
+
+def _order_left_behind(originals: list[Any], patches: list[Any], key: str) -> list[Any]:
+    """Return the live order as upstream sees it after a merge, which overwrites the places that deletions free.
+
+    An accident of upstream's, but it decides where new items go.
+    """
+    left = list(originals)
+    size = len(left)
+    for item in patches:
+        if item.get(_DIRECTIVE) == "delete" and key in item:
+            while (place := _find(left[:size], item[key], key)) >= 0:
+                left[place : size - 1] = left[place + 1 : size]
+                size -= 1
+    if any(item.get(_DIRECTIVE) == "replace" for item in patches):
+        return left
+    for item in patches:
+        if size == len(left):
+            break
+        if _DIRECTIVE not in item and key in item and _find(left[:size], item[key], key) < 0:
+            left[size] = item
+            size += 1
+    return left
 
 
 def _after_prefix(key: str, prefix: str, complaint: str) -> str:

@@ -144,6 +144,14 @@ def test_directives_delete_replace_retain_and_order() -> None:
     assert [item["name"] for item in ordered["spec"]["containers"]] == ["b", "a"]
 
 
+def test_a_new_item_takes_the_place_that_a_deletion_in_the_same_patch_frees() -> None:
+    patch = {
+        "$setElementOrder/containers": [{"name": "z"}],
+        "containers": [{"name": "z", "image": "z"}, {"name": "a", "$patch": "delete"}],
+    }
+    assert [item["name"] for item in merged({"spec": patch})["spec"]["containers"]] == ["b", "z"]
+
+
 def test_primitive_lists_merge_and_lose_what_the_parallel_list_names() -> None:
     patch = {"metadata": {"$deleteFromPrimitiveList/finalizers": ["a/1"], "finalizers": ["a/3"]}}
     assert sorted(merged(patch)["metadata"]["finalizers"]) == ["a/2", "a/3"]
