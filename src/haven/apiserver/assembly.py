@@ -16,6 +16,8 @@ from cryptography import x509
 from haven import telemetry
 from haven.apimachinery.names import Revision
 from haven.apiserver.admission.chain import AdmissionChain
+from haven.apiserver.admission.plugins import make_plugins
+from haven.apiserver.admission.rolewrites import RoleWrites
 from haven.apiserver.authentication.bearer import BearerTokens, TokenUnion
 from haven.apiserver.authentication.bootstraptokens import BootstrapTokens
 from haven.apiserver.authentication.interface import ALL_AUTHENTICATED, MASTERS, Authenticator, TokenAuthenticator
@@ -24,6 +26,7 @@ from haven.apiserver.authentication.statictokens import StaticTokens
 from haven.apiserver.authentication.tokenkeys import SigningKeys
 from haven.apiserver.authentication.union import RequestAuthenticator
 from haven.apiserver.authentication.x509 import ClientCertificates
+from haven.apiserver.authorization.escalation import EscalationGuard
 from haven.apiserver.authorization.node import NodeAuthorizer
 from haven.apiserver.authorization.nodegraph import NodeGraph
 from haven.apiserver.authorization.rbac import RBAC
@@ -35,7 +38,6 @@ from haven.apiserver.documents import document_paths
 from haven.apiserver.local import LocalClient, LocalTransport
 from haven.apiserver.metrics import Metrics
 from haven.apiserver.objects import Observers, StoredObjects
-from haven.apiserver.plugins import default_plugins
 from haven.apiserver.registry import systemfields
 from haven.apiserver.registry.builtin import add_handlers, endpoints, served_resources
 from haven.apiserver.registry.deletion import Deletion
@@ -73,8 +75,8 @@ class Trust:
     client_ca_pem: str = ""
     static_tokens: Mapping[str, UserInfo] = field(default_factory=dict)
     tls: ssl.SSLContext | None = None
-    node_tls: ssl.SSLContext | None = None
-    """How to reach kubelets: with a client certificate, and the authority of theirs."""
+    nodes: NodeBackends | None = None
+    """How to reach kubelets; None trusts the system's authorities and shows no certificate."""
     issuer: str = DEFAULT_ISSUER
 
 
@@ -187,7 +189,9 @@ async def start(
     known_tokens = TokenUnion(tokens)
     authenticators.append(BearerTokens(known_tokens, audiences, clock))
 
-    admission = AdmissionChain(default_plugins(objects, authorizer, clock, chance))
+    admission = AdmissionChain(
+        make_plugins(objects, authorizer, clock, chance), guards=[RoleWrites(EscalationGuard(rbac, authorizer))]
+    )
     fields = FieldManagement(clock)
     reading = Reading(store, clock)
     writing = Writing(
@@ -224,7 +228,7 @@ async def start(
         tokens=TokenReviews(known_tokens, audiences),
         requests=TokenRequests(trust.signing_keys, objects, clock, issuer=trust.issuer, api_audiences=audiences),
     )
-    streaming = Streaming(objects, admission, NodeBackends(trust.node_tls or ssl.create_default_context()))
+    streaming = Streaming(objects, admission, trust.nodes or NodeBackends(ssl.create_default_context()))
     resources.subresources.update(streaming.handlers())
     metrics = Metrics()
     chain = Chain(

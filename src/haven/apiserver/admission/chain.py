@@ -36,12 +36,16 @@ class _Steps(NamedTuple):
 
 
 class AdmissionChain:
-    """Runs plugins. Which ones care about a kind of request is worked out once."""
+    """Runs plugins. Which ones care about a kind of request is worked out once.
 
-    def __init__(self, plugins: Sequence[Plugin]) -> None:
+    `guards` are no plugins of upstream's: they come behind all others, in the given order, and cannot be turned off.
+    """
+
+    def __init__(self, plugins: Sequence[Plugin], guards: Sequence[Plugin] = ()) -> None:
         unknown = [plugin.name for plugin in plugins if plugin.name not in ORDER]
         assert not unknown, unknown
         self.plugins = tuple(sorted(plugins, key=lambda plugin: ORDER.index(plugin.name)))
+        self._guards = tuple(guards)
         self._steps: dict[tuple[str, str, str], _Steps] = {}
 
     async def admit(self, request: AdmissionRequest) -> None:
@@ -73,7 +77,7 @@ class AdmissionChain:
     def _select(self, operation: str, resource: GroupResource) -> _Steps:
         chosen: list[Any] = [
             plugin
-            for plugin in self.plugins
+            for plugin in (*self.plugins, *self._guards)
             if plugin.handles(operation) and (plugin.resources is None or resource in plugin.resources)
         ]
         return _Steps(
