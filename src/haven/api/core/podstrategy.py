@@ -20,7 +20,7 @@ from haven.api.core.validation.podupdate import (
     validate_pod_update,
     validate_resize,
 )
-from haven.api.core.validation.security import APP_ARMOR_ANNOTATION, app_armor_errors
+from haven.api.core.validation.security import APP_ARMOR_ANNOTATION, app_armor_errors, app_armor_field
 from haven.api.strategy import Strategy
 from haven.apimachinery import meta
 from haven.apimachinery.fielderrors import ErrorList, Path
@@ -92,17 +92,6 @@ def _app_armor_fields(pod: v1.Pod) -> None:
         if container.security_context is None:
             container.security_context = v1.SecurityContext()
         container.security_context.app_armor_profile = profile
-
-
-def app_armor_field(annotation: str) -> v1.AppArmorProfile | None:
-    """Return the field that says the same as an annotation."""
-    if annotation == "unconfined":
-        return v1.AppArmorProfile(type="Unconfined")
-    if annotation == "runtime/default":
-        return v1.AppArmorProfile(type="RuntimeDefault")
-    if annotation.startswith("localhost/") and (name := annotation.removeprefix("localhost/")):
-        return v1.AppArmorProfile(type="Localhost", localhost_profile=name)
-    return None
 
 
 def drop_disabled_spec_fields(spec: v1.PodSpec, old: v1.PodSpec | None) -> None:

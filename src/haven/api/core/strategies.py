@@ -9,6 +9,7 @@ from typing import Any
 
 from haven.api.core import defaults, v1
 from haven.api.core.podstrategy import POD
+from haven.api.core.replication import POD_TEMPLATE, REPLICATION_CONTROLLER
 from haven.api.core.validation import config, event, namespace
 from haven.api.strategy import Strategy
 from haven.apimachinery.validation.names import dns1123_label_errors, dns1123_subdomain_errors
@@ -130,4 +131,6 @@ STRATEGIES: dict[str, Strategy[Any]] = {
         selectable_fields=EVENT_FIELDS,
     ),
     "pods": POD,
+    "podtemplates": POD_TEMPLATE,
+    "replicationcontrollers": REPLICATION_CONTROLLER,
 }

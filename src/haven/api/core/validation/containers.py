@@ -34,6 +34,7 @@ from haven.apimachinery.fielderrors import (
 from haven.apimachinery.validation.names import port_name_errors, port_number_errors
 
 __all__ = [
+    "Container",
     "ContainerContext",
     "validate_containers",
     "validate_ephemeral_containers",

@@ -266,7 +266,10 @@ def _annotated_tolerations(text: str, path: Path, options: PodOptions) -> ErrorL
     return validate_tolerations(tolerations, place, allow_comparison=options.allow_comparison_tolerations)
 
 
-_SECCOMP_WORDS: dict[str, tuple[str, ...]] = {"Unconfined": ("unconfined",), "RuntimeDefault": ("runtime/default", "docker/default")}
+_SECCOMP_WORDS: dict[str, tuple[str, ...]] = {
+    "Unconfined": ("unconfined",),
+    "RuntimeDefault": ("runtime/default", "docker/default"),
+}
 _APP_ARMOR_WORDS: dict[str, tuple[str, ...]] = {"Unconfined": ("unconfined",), "RuntimeDefault": ("runtime/default",)}
 
 

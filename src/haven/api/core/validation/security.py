@@ -32,6 +32,7 @@ __all__ = [
     "WINDOWS_CONTAINER_FORBIDDEN",
     "app_armor_annotation_complaint",
     "app_armor_errors",
+    "app_armor_field",
     "is_host_sysctl_conflict",
     "seccomp_annotation_errors",
     "validate_container_security",
@@ -202,6 +203,17 @@ def app_armor_errors(profile: v1.AppArmorProfile | None, path: Path) -> ErrorLis
     else:
         errors.append(not_supported(path.child("type"), profile.type, _PROFILE_TYPES))
     return errors
+
+
+def app_armor_field(annotation: str) -> v1.AppArmorProfile | None:
+    """Return the field that says the same as an annotation."""
+    if annotation == "unconfined":
+        return v1.AppArmorProfile(type="Unconfined")
+    if annotation == "runtime/default":
+        return v1.AppArmorProfile(type="RuntimeDefault")
+    if annotation.startswith("localhost/") and (name := annotation.removeprefix("localhost/")):
+        return v1.AppArmorProfile(type="Localhost", localhost_profile=name)
+    return None
 
 
 def seccomp_annotation_errors(annotations: Mapping[str, str], path: Path) -> ErrorList:

@@ -1,0 +1,91 @@
+"""What the API server fills into workloads.
+
+Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/ and the behaviour of pkg/apis/apps/v1.
+"""
+
+from __future__ import annotations
+
+from haven.api.apps import v1
+from haven.api.core.pod_defaults import default_claim_spec, default_pod_template
+
+__all__ = ["default_daemon_set", "default_deployment", "default_replica_set", "default_stateful_set"]
+
+_HISTORY_LIMIT = 10
+_PROGRESS_SECONDS = 600
+
+
+def default_deployment(deployment: v1.Deployment) -> None:
+    """Fill in a Deployment."""
+    spec = deployment.spec
+    if spec.replicas is None:
+        spec.replicas = 1
+    strategy = spec.strategy
+    if not strategy.type:
+        strategy.type = "RollingUpdate"
+    if strategy.type == "RollingUpdate":
+        if strategy.rolling_update is None:
+            strategy.rolling_update = v1.RollingUpdateDeployment()
+        if strategy.rolling_update.max_unavailable is None:
+            strategy.rolling_update.max_unavailable = "25%"
+        if strategy.rolling_update.max_surge is None:
+            strategy.rolling_update.max_surge = "25%"
+    if spec.revision_history_limit is None:
+        spec.revision_history_limit = _HISTORY_LIMIT
+    if spec.progress_deadline_seconds is None:
+        spec.progress_deadline_seconds = _PROGRESS_SECONDS
+    default_pod_template(spec.template)
+
+
+def default_replica_set(replica_set: v1.ReplicaSet) -> None:
+    """Fill in a ReplicaSet."""
+    if replica_set.spec.replicas is None:
+        replica_set.spec.replicas = 1
+    default_pod_template(replica_set.spec.template)
+
+
+def default_daemon_set(daemon_set: v1.DaemonSet) -> None:
+    """Fill in a DaemonSet."""
+    spec = daemon_set.spec
+    strategy = spec.update_strategy
+    if not strategy.type:
+        strategy.type = "RollingUpdate"
+    if strategy.type == "RollingUpdate":
+        if strategy.rolling_update is None:
+            strategy.rolling_update = v1.RollingUpdateDaemonSet()
+        if strategy.rolling_update.max_unavailable is None:
+            strategy.rolling_update.max_unavailable = 1
+        if strategy.rolling_update.max_surge is None:
+            strategy.rolling_update.max_surge = 0
+    if spec.revision_history_limit is None:
+        spec.revision_history_limit = _HISTORY_LIMIT
+    default_pod_template(spec.template)
+
+
+def default_stateful_set(stateful_set: v1.StatefulSet) -> None:
+    """Fill in a StatefulSet."""
+    spec = stateful_set.spec
+    if not spec.pod_management_policy:
+        spec.pod_management_policy = "OrderedReady"
+    strategy = spec.update_strategy
+    if not strategy.type:
+        strategy.type = "RollingUpdate"
+        if strategy.rolling_update is None:
+            strategy.rolling_update = v1.RollingUpdateStatefulSetStrategy()
+    if strategy.type == "RollingUpdate" and strategy.rolling_update is not None:
+        if strategy.rolling_update.partition is None:
+            strategy.rolling_update.partition = 0
+    policy = spec.persistent_volume_claim_retention_policy
+    if policy is None:
+        policy = v1.StatefulSetPersistentVolumeClaimRetentionPolicy()
+        spec.persistent_volume_claim_retention_policy = policy
+    policy.when_deleted = policy.when_deleted or "Retain"
+    policy.when_scaled = policy.when_scaled or "Retain"
+    if spec.replicas is None:
+        spec.replicas = 1
+    if spec.revision_history_limit is None:
+        spec.revision_history_limit = _HISTORY_LIMIT
+    default_pod_template(spec.template)
+    for claim in spec.volume_claim_templates:
+        claim.kind, claim.api_version = "PersistentVolumeClaim", "v1"
+        claim.status.phase = claim.status.phase or "Pending"
+        default_claim_spec(claim.spec)
