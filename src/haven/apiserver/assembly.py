@@ -14,6 +14,7 @@ from typing import Any
 from cryptography import x509
 
 from haven import telemetry
+from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.names import Revision
 from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.plugins import make_plugins
@@ -42,9 +43,11 @@ from haven.apiserver.registry import systemfields
 from haven.apiserver.registry.builtin import add_handlers, endpoints, served_resources
 from haven.apiserver.registry.deletion import Deletion
 from haven.apiserver.registry.fieldmanagement import FieldManagement
+from haven.apiserver.registry.kubernetesservice import KubernetesService, primary_address
 from haven.apiserver.registry.patching import Patching
 from haven.apiserver.registry.reading import Reading
 from haven.apiserver.registry.resources import Handlers, Resources
+from haven.apiserver.registry.services import ServiceAllocation
 from haven.apiserver.registry.storage import Storages, Write
 from haven.apiserver.registry.watching import Watching
 from haven.apiserver.registry.writing import Writing
@@ -103,6 +106,7 @@ class ApiServer:
         http: HttpServer,
         streaming: Streaming,
         objects: StoredObjects,
+        clock: Clock,
         ready_seconds: float,
     ) -> None:
         self.settings = settings
@@ -115,11 +119,21 @@ class ApiServer:
         self._http = http
         self._streaming = streaming
         self._ready_seconds = ready_seconds
+        self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
 
     async def listen(self) -> int:
         """Accept connections; return the port."""
         self.port = await self._http.listen(self.settings.host, self.settings.port)
+        if self.settings.serve_kubernetes_service:
+            keeper = KubernetesService(
+                self.local_client(),
+                self._clock,
+                networks=self.settings.service_networks,
+                address=self.settings.advertise_address or primary_address(self.settings.host),
+                port=self.port,
+            )
+            self._tasks.append(asyncio.create_task(keeper.run(), name="kubernetes-service"))
         return self.port
 
     def local_transport(self, user: UserInfo = ADMIN) -> LocalTransport:
@@ -228,6 +242,9 @@ async def start(
         tokens=TokenReviews(known_tokens, audiences),
         requests=TokenRequests(trust.signing_keys, objects, clock, issuer=trust.issuer, api_audiences=audiences),
     )
+    writing.hooks[GroupResource("", "services")] = ServiceAllocation(
+        storages, clock, chance, networks=settings.service_networks, node_ports=settings.service_node_ports
+    )
     streaming = Streaming(objects, admission, trust.nodes or NodeBackends(ssl.create_default_context()))
     resources.subresources.update(streaming.handlers())
     metrics = Metrics()
@@ -264,6 +281,7 @@ async def start(
         http=http,
         streaming=streaming,
         objects=objects,
+        clock=clock,
         ready_seconds=time.monotonic() - began,
     )
     if listen:

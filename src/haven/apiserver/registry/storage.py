@@ -26,7 +26,7 @@ from haven.apiserver.watchcache import (
 )
 from haven.store.interface import Change, Delete, Expectation, Operation, Put, Store
 
-__all__ = ["ROOT", "Storage", "Storages", "Write"]
+__all__ = ["ROOT", "Reservation", "Storage", "Storages", "Write"]
 
 ROOT = b"/registry/"
 _LOAD_PAGE = 5000
@@ -76,6 +76,17 @@ class Write:
         self.expected = expected
         self.ttl_seconds = ttl_seconds
         self.value = b"" if obj is None else _encode(obj)
+
+
+class Reservation:
+    """A key that is no object, taken with one, or given back (`value` None). `expected` None asks for no revision."""
+
+    __slots__ = ("expected", "key", "value")
+
+    def __init__(self, key: bytes, value: bytes | None, *, expected: Revision | None) -> None:
+        self.key = key
+        self.value = value
+        self.expected = expected
 
 
 def _encode(obj: Any) -> bytes:
@@ -150,11 +161,16 @@ class Storages:
         for storage in [only] if only else self.all():
             storage.cache.dropped = storage.cache.newest = revision
 
-    async def commit(self, writes: Sequence[Write]) -> Revision:
+    async def commit(self, writes: Sequence[Write | Reservation]) -> Revision:
         """Write all changes in one transaction; raises TransactionFailed when one is not at its revision."""
         operations: list[Operation] = []
         expectations: list[Expectation] = []
         for write in writes:
+            if isinstance(write, Reservation):
+                operations.append(Delete(write.key) if write.value is None else Put(write.key, write.value))
+                if write.expected is not None:
+                    expectations.append(Expectation(write.key, write.expected))
+                continue
             if write.obj is None:
                 operations.append(Delete(write.key))
             else:
@@ -165,7 +181,8 @@ class Storages:
             return await self.store.commit(operations, expectations)
         finally:
             for write in writes:
-                self._prepared.pop(id(write.value), None)
+                if isinstance(write, Write):
+                    self._prepared.pop(id(write.value), None)
 
     def _find(self, key: bytes) -> Storage | None:
         return self._storages.get(_address(key))

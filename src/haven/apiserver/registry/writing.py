@@ -26,7 +26,7 @@ from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.fieldmanagement import FieldManagement, manager_of
 from haven.apiserver.registry.options import WriteParameters, parse_revision, write_parameters
 from haven.apiserver.registry.output import answer_form, entry_response, object_response
-from haven.apiserver.registry.storage import Storages, Write
+from haven.apiserver.registry.storage import Reservation, Storages, Write
 from haven.apiserver.request import Request, Response
 from haven.apiserver.watchcache import Entry
 from haven.clock import Clock
@@ -41,15 +41,15 @@ OPTIMISTIC_LOCK = "the object has been modified; please apply your changes to th
 class Hooks(Protocol):
     """What one kind does beside its own object, in the same transaction (IP addresses of Services)."""
 
-    def create(self, obj: Any, *, dry_run: bool) -> Sequence[Write]:
+    def create(self, obj: Any, *, dry_run: bool) -> Sequence[Write | Reservation]:
         """Complete a new object before it is validated; return what else is to be written."""
         ...
 
-    def update(self, new: Any, old: Any, *, dry_run: bool) -> Sequence[Write]:
+    def update(self, new: Any, old: Any, *, dry_run: bool) -> Sequence[Write | Reservation]:
         """Complete a changed object before it is validated."""
         ...
 
-    def delete(self, old: Any) -> Sequence[Write]:
+    def delete(self, old: Any) -> Sequence[Write | Reservation]:
         """Return what else is to be written when an object goes."""
         ...
 
@@ -198,6 +198,23 @@ class Writing:
         parameters: WriteParameters,
     ) -> Result:
         """Store a new object that mutating admission has seen."""
+        hooked = endpoint.storage.resource.group_resource in self.hooks
+        pristine = serialization.encode(obj) if hooked else b""
+        while True:
+            try:
+                return await self._insert(request, endpoint, obj, admission, parameters)
+            except _Taken:  # Somebody reserved the same address or port meanwhile.
+                if hooked:
+                    obj = serialization.decode(pristine, type(obj))
+
+    async def _insert(
+        self,
+        request: Request,
+        endpoint: Endpoint,
+        obj: Any,
+        admission: AdmissionRequest,
+        parameters: WriteParameters,
+    ) -> Result:
         metadata = obj.metadata
         systemfields.fill(metadata, self._clock.now_seconds())
         generated = False
@@ -232,9 +249,7 @@ class Writing:
             existing = storage.get(metadata.namespace, metadata.name)
             if error.key == write.key and existing is not None:
                 raise self._already_exists(endpoint, existing, generated=generated) from None
-            raise apierrors.ServerTimeout(
-                f"The {endpoint.resource.plural} could not be created now, please try again",
-            ) from error
+            raise _Taken from error
         entry = storage.get(metadata.namespace, metadata.name)
         if entry is None or entry.uid != metadata.uid:  # Deleted again before we looked.
             return Result(object=obj, created=True)
@@ -339,7 +354,7 @@ class Writing:
         assert old is not None
         self._check_revision(new, live, endpoint, strategy)
         hooks = self.hooks.get(endpoint.storage.resource.group_resource)
-        extra: Sequence[Write] = ()
+        extra: Sequence[Write | Reservation] = ()
         if hooks is not None and not update.subresource:
             extra = hooks.update(new, old, dry_run=update.parameters.dry_run)
         self._prepare(new, old, update)
@@ -464,6 +479,10 @@ class Writing:
         if result.entry is not None:
             return entry_response(request, endpoint, form, result.entry, status)
         return object_response(request, endpoint, form, result.object, status)
+
+
+class _Taken(Exception):
+    """What was reserved together with a new object is gone, or the object itself came and went: try again."""
 
 
 class _InvalidObjectVersion(apierrors.ApiError):
