@@ -12,17 +12,32 @@ __all__ = ["Places"]
 class Places:
     """All paths of one cluster on this machine; nothing else is written outside of what the journal records.
 
-    `data` survives reboots, `run` does not need to. The kubelet's folder has upstream's path because CSI drivers and
-    node agents have it built in.
+    `data` survives reboots, `run` does not need to.
     """
 
     data: Path = Path("/var/lib/haven")
     run: Path = Path("/run/haven")
-    kubelet: Path = Path("/var/lib/kubelet")
     logs: Path = Path("/var/log/haven")
     pod_logs: Path = Path("/var/log/pods")
-    cni_conf: Path = Path("/var/lib/haven/cni/net.d")
+    container_logs: Path = Path("/var/log/containers")
     cni_bin: Path = Path("/usr/lib/cni")
+
+    @property
+    def kubelet(self) -> Path:
+        return self.data / "kubelet"
+
+    @property
+    def containerd(self) -> Path:
+        return self.data / "containerd"
+
+    @property
+    def cni_conf(self) -> Path:
+        return self.data / "cni" / "net.d"
+
+    @property
+    def cni_state(self) -> Path:
+        """Which address each Pod has (host-local)."""
+        return self.data / "cni" / "networks"
 
     @property
     def store(self) -> Path:
@@ -34,7 +49,7 @@ class Places:
 
     @property
     def admin_kubeconfig(self) -> Path:
-        return self.data / "admin.kubeconfig"
+        return self.pki / "admin.conf"
 
     @property
     def settings(self) -> Path:
@@ -42,7 +57,7 @@ class Places:
 
     @property
     def journal(self) -> Path:
-        return self.data / "journal.jsonl"
+        return self.data / "journal.json"
 
     @property
     def supervisor_pid(self) -> Path:
@@ -53,8 +68,8 @@ class Places:
         return self.run / "supervisor.json"
 
     @property
-    def containerd_socket(self) -> Path:
-        return self.run / "containerd" / "containerd.sock"
+    def containerd_state(self) -> Path:
+        return self.run / "containerd"
 
     @property
     def manifests(self) -> Path:

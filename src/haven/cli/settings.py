@@ -87,8 +87,7 @@ def places_of_environment() -> Places:
     return Places(
         data=root,
         run=root / "run",
-        kubelet=root / "kubelet",
         logs=root / "log",
         pod_logs=root / "log" / "pods",
-        cni_conf=root / "cni" / "net.d",
+        container_logs=root / "log" / "containers",
     )

@@ -8,8 +8,8 @@ The table is ours alone. Per packet it costs two map look-ups, however many Serv
 
 A Service port's chain picks an endpoint at random (numgen) and rewrites the destination. Packets that must come back
 through this node are marked and masqueraded; a Pod that reaches itself through its Service (hairpin) is found by a set
-of address pairs. TCP is refused by a reset: the kernel limits the rate of ICMP errors per host, and a client would
-hang now and then.
+of address pairs. Outside the cluster nobody knows Pod addresses, so what leaves is masqueraded too. TCP is refused by a
+reset: the kernel limits the rate of ICMP errors per host, and a client would hang now and then.
 """
 
 from __future__ import annotations
@@ -91,6 +91,9 @@ def _skeleton(layout: Layout, family: Family) -> str:
     outside = f"{ip} saddr != {{ {', '.join(pods)} }} " if pods else ""
     interfaces = ", ".join(f'"{name}"' for name in layout.node_port_interfaces)
     from_where = f"iifname {{ {interfaces} }} " if interfaces else ""
+    leaving = (
+        f"    {ip} saddr {{ {', '.join(pods)} }} {ip} daddr != {{ {', '.join(pods)} }} masquerade\n" if pods else ""
+    )
     unknown = f"    {ip} daddr {{ {', '.join(services)} }} ct state new goto refuse\n" if services else ""
     return f"""add table {ip} {TABLE}
 delete table {ip} {TABLE}
@@ -129,7 +132,7 @@ table {ip} {TABLE} {{
     type nat hook postrouting priority srcnat; policy accept;
     meta mark & {MASQUERADE_MARK:#x} != 0 meta mark set meta mark xor {MASQUERADE_MARK:#x} masquerade fully-random
     {ip} saddr . {ip} daddr @hairpin masquerade fully-random
-  }}
+{leaving}  }}
   chain filter_input {{ type filter hook input priority -110; policy accept; ct state new jump dead; }}
   chain filter_forward {{
     type filter hook forward priority -110; policy accept;

@@ -1,0 +1,176 @@
+"""haven agent: what a node runs: containerd, the kubelet with its server, the service proxy, DNS."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import ssl
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from haven import telemetry
+from haven.api.core import v1 as core
+from haven.cli.failure import Failure
+from haven.cli.settings import ClusterSettings
+
+__all__ = ["command", "serve"]
+
+BRIDGE = "haven0"
+PAUSE_IMAGE = "haven.local/pause:1"
+_log = telemetry.logger("agent")
+
+
+@click.command(help="Run the node's part in the foreground.")
+@click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
+def command(log_level: str) -> None:
+    import uvloop
+
+    from haven.kubelet.containerd import MissingRuntime
+    from haven.kubeproxy.driver import NftablesError
+
+    settings = ClusterSettings.load()
+    telemetry.configure(level=log_level, stream=sys.stderr)
+    try:
+        uvloop.run(serve(settings))
+    except* (MissingRuntime, NftablesError) as group:
+        raise Failure("; ".join(str(error) for error in group.exceptions)) from group
+
+
+async def serve(settings: ClusterSettings) -> None:
+    """Serve until SIGTERM or SIGINT; Pods go on running."""
+    from haven.cli.node import containerd_of
+    from haven.cli.server import run_until
+    from haven.client.connection import from_kubeconfig
+    from haven.client.http import HttpTransport
+    from haven.client.sharedinformers import SharedInformers
+    from haven.client.typed import RestClient
+    from haven.clock import SystemClock
+    from haven.cluster.pki import Pki
+    from haven.cni.driver import prepare_kernel
+    from haven.dns.driver import own_address
+    from haven.dns.runner import Dns
+    from haven.kubelet import imagearchive, ociimage
+    from haven.kubelet.runner import Kubelet
+    from haven.kubelet.server.access import Access
+    from haven.kubelet.server.server import KubeletServer, ServerSettings
+    from haven.kubeproxy.driver import Conntrack, Nftables
+    from haven.kubeproxy.runner import KubeProxy
+
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    clock, chance, keys = SystemClock(), random.Random(), Pki(settings.places.pki)
+    await _wait_file(keys.component("kubelet"), clock)
+    _remember(settings, prepare_kernel())
+
+    containerd = containerd_of(settings)
+    await containerd.start()
+    runtime = containerd.runtime()
+    if await runtime.image_status(PAUSE_IMAGE) is None:
+        await imagearchive.load_images(containerd, [ociimage.pause_image(PAUSE_IMAGE)])
+    await own_address(settings.dns_address)
+
+    client = RestClient(HttpTransport(from_kubeconfig(keys.component("kubelet")), user_agent="haven-kubelet"))
+    informers = SharedInformers(client, clock=clock, chance=chance)
+    kubelet = Kubelet(kubelet_settings(settings), client, runtime, clock, chance)
+    server = KubeletServer(
+        ServerSettings(settings.node_name, port=settings.kubelet_port, root=settings.places.kubelet),
+        _Pods(kubelet),
+        runtime,
+        Access(settings.node_name, client, clock),
+        clock,
+        _serving_context(keys),
+    )
+    proxy = KubeProxy(_proxy_settings(settings), informers, Nftables(), Conntrack(), clock)
+    dns = Dns(_dns_settings(settings), informers, chance)
+    await run_until(stopping, [containerd.run, informers.run, kubelet.run, server.run, proxy.run, dns.run])
+    await runtime.close()
+
+
+class _Pods:
+    """The kubelet's Pods as its server wants them: specification and newest status in one object."""
+
+    def __init__(self, kubelet: Any) -> None:
+        self._kubelet = kubelet
+
+    def pods(self) -> Sequence[core.Pod]:
+        return [_joined(pod, status) for pod, status in self._kubelet.pods()]
+
+    def find_pod(self, namespace: str, name: str) -> core.Pod | None:
+        for pod, status in self._kubelet.pods():
+            if (pod.metadata.namespace, pod.metadata.name) == (namespace, name):
+                return _joined(pod, status)
+        return None
+
+
+def _joined(pod: core.Pod, status: core.PodStatus) -> core.Pod:
+    return core.Pod(metadata=pod.metadata, spec=pod.spec, status=status)
+
+
+def kubelet_settings(settings: ClusterSettings) -> Any:
+    """Return how the kubelet of this machine works."""
+    from haven.kubelet.settings import Settings
+
+    places = settings.places
+    return Settings(
+        node_name=settings.node_name,
+        root_directory=places.kubelet,
+        pod_logs_directory=places.pod_logs,
+        container_logs_directory=places.container_logs,
+        manifest_directory=places.manifests,
+        cni_conf_directory=places.cni_conf,
+        cni_data_directory=str(places.cni_state),
+        cni_bridge=BRIDGE,
+        pod_cidr=settings.pod_cidr,
+        cluster_dns=(settings.dns_address,),
+        cluster_domain=settings.cluster_domain,
+        server_port=settings.kubelet_port,
+    )
+
+
+def _proxy_settings(settings: ClusterSettings) -> Any:
+    from haven.kubeproxy.rules import Layout
+    from haven.kubeproxy.runner import Settings
+
+    # Until machines are joined, NodePorts answer this host and its Pods only, like everything else here.
+    interfaces = (BRIDGE,) if settings.listen.startswith("127.") else ()
+    layout = Layout((settings.pod_cidr,), (settings.service_cidr,), node_port_interfaces=interfaces)
+    return Settings(settings.node_name, layout, answered_here=frozenset({settings.dns_address}))
+
+
+def _dns_settings(settings: ClusterSettings) -> Any:
+    from haven.dns.resolvconf import find_resolvers
+    from haven.dns.runner import Settings
+
+    resolvers, why = find_resolvers({settings.dns_address})
+    if why:
+        _log.warning("outside names will not resolve", because=why)
+    return Settings(settings.dns_address, domain=settings.cluster_domain, resolvers=resolvers)
+
+
+def _serving_context(keys: Any) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*keys.kubelet_serving)
+    context.load_verify_locations(keys.ca_certificate)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+async def _wait_file(path: Any, clock: Any) -> None:
+    """Return once the server has written the agent's credentials."""
+    while not path.exists():
+        await clock.sleep(0.05)
+
+
+def _remember(settings: ClusterSettings, changed: dict[str, str]) -> None:
+    """Keep the kernel's former settings, so that haven reset can bring them back."""
+    path = settings.places.journal
+    known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    fresh = {name: value for name, value in changed.items() if name not in known}
+    if fresh:
+        path.write_text(json.dumps({**known, **fresh}))

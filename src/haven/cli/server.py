@@ -1,0 +1,164 @@
+"""haven server: the control plane in one process and one event loop: store, API server, controllers, scheduler."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import ipaddress
+import random
+import signal
+import ssl
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from haven import telemetry
+from haven.cli.failure import Failure
+from haven.cli.settings import ClusterSettings
+
+__all__ = ["command", "serve"]
+
+SYSTEM_NAMESPACE = "kube-system"
+
+
+@click.command(help="Run the control plane in the foreground.")
+@click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
+def command(log_level: str) -> None:
+    import uvloop
+
+    from haven.store.interface import StoreError
+
+    settings = ClusterSettings.load()
+    complaints = settings.complaints()
+    if complaints:
+        raise Failure("; ".join(complaints))
+    telemetry.configure(level=log_level, stream=sys.stderr)
+    try:
+        uvloop.run(serve(settings))
+    except StoreError as error:
+        raise Failure(str(error)) from error
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise Failure(
+            f"cannot listen on {settings.listen}:{settings.api_port}: {error.strerror}; haven doctor"
+        ) from error
+
+
+async def serve(settings: ClusterSettings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    from haven.apiserver import assembly
+    from haven.apiserver.request import UserInfo
+    from haven.client.events import EventRecorder
+    from haven.client.interface import Client
+    from haven.client.sharedinformers import SharedInformers
+    from haven.clock import SystemClock
+    from haven.cluster import pki
+    from haven.controllers.manager import ControllerManager
+    from haven.controllers.settings import Settings as ControllerSettings
+    from haven.scheduler.runner import Scheduler
+    from haven.scheduler.runner import Settings as SchedulerSettings
+    from haven.store.sqlite import SqliteStore
+
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    keys = pki.ensure(pki_settings(settings), time.time())
+    settings.places.data.mkdir(parents=True, exist_ok=True)
+    store = await SqliteStore.open(settings.places.store)
+    chance, clock = random.Random(), SystemClock()
+    server = await assembly.start(_api_settings(settings), store, _trust(settings, keys))
+
+    def client_for(account: str) -> Client:
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{SYSTEM_NAMESPACE}", "system:authenticated")
+        user = UserInfo(f"system:serviceaccount:{SYSTEM_NAMESPACE}:{account}", groups=groups)
+        return server.local_client(user)
+
+    informers = SharedInformers(server.local_client(), clock=clock, chance=chance)
+    controllers = ControllerManager(
+        ControllerSettings(root_ca_pem=keys.ca_certificate.read_text()),
+        client_for,
+        informers,
+        clock=clock,
+        chance=chance,
+    )
+    scheduler_client = server.local_client(UserInfo("system:kube-scheduler", groups=("system:authenticated",)))
+    recorder = EventRecorder(scheduler_client, "default-scheduler", series=True, clock=clock, chance=chance)
+    scheduler = Scheduler(SchedulerSettings(), scheduler_client, informers, recorder, clock, chance)
+    gc.collect()
+    gc.freeze()  # What was made so far lives as long as the process: the collector need not look at it again.
+    await run_until(stopping, [informers.run, controllers.run, recorder.run, scheduler.run])
+    await server.stop()
+    await store.close()
+
+
+async def run_until(stopping: asyncio.Event, works: list[Callable[[], Any]]) -> None:
+    """Run works side by side until told to stop; if one ends with an error, all end and it is raised."""
+    tasks = [asyncio.ensure_future(work()) for work in works]
+    stop = asyncio.ensure_future(stopping.wait())
+    done, _ = await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
+    for task in (*tasks, stop):
+        task.cancel()
+    await asyncio.gather(*tasks, stop, return_exceptions=True)
+    for task in done:
+        if task is not stop:
+            task.result()
+
+
+def pki_settings(settings: ClusterSettings) -> Any:
+    """Return what the certificates of this machine contain."""
+    from haven.cluster.pki import PkiSettings
+
+    host = "127.0.0.1" if settings.listen in ("0.0.0.0", "::") else settings.listen
+    return PkiSettings(
+        directory=settings.places.pki,
+        server=f"https://{host}:{settings.api_port}",
+        cluster_domain=settings.cluster_domain,
+        service_network=settings.service_cidr,
+        node_name=settings.node_name,
+        hosts=() if settings.listen.startswith("127.") else (settings.listen,),
+    )
+
+
+def _api_settings(settings: ClusterSettings) -> Any:
+    from haven.apiserver.settings import Settings
+
+    return Settings(
+        host=settings.listen,
+        port=settings.api_port,
+        service_networks=(ipaddress.ip_network(settings.service_cidr),),
+        service_node_ports=range(settings.node_port_first, settings.node_port_last + 1),
+    )
+
+
+def _trust(settings: ClusterSettings, keys: Any) -> Any:
+    from cryptography import x509
+
+    from haven.apiserver.assembly import Trust
+    from haven.apiserver.authentication.tokenkeys import SigningKeys
+
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*keys.apiserver)
+    tls.load_verify_locations(keys.ca_certificate)
+    tls.verify_mode = ssl.CERT_OPTIONAL
+    authority = keys.ca_certificate.read_bytes()
+    return Trust(
+        SigningKeys(keys.token_key.read_bytes()),
+        client_authorities=[x509.load_pem_x509_certificate(authority)],
+        client_ca_pem=authority.decode(),
+        tls=tls,
+        nodes=_nodes(settings, keys),
+    )
+
+
+def _nodes(settings: ClusterSettings, keys: Any) -> Any:
+    """Return how the API server reaches kubelets: on this machine over loopback, elsewhere by their addresses."""
+    from haven.apiserver.streaming.handlers import NodeBackends
+
+    tls = ssl.create_default_context(cafile=str(keys.ca_certificate))
+    tls.load_cert_chain(*keys.kubelet_client)
+    overrides = {settings.node_name: "127.0.0.1"}
+    return NodeBackends(tls, overrides=overrides)

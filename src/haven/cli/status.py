@@ -1,0 +1,73 @@
+"""haven status: what runs and whether it is well."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from haven.cli import processes
+from haven.cli.settings import ClusterSettings
+
+__all__ = ["command"]
+
+
+@click.command(help="Show what runs and whether it is well.")
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", help="How to print it.")
+def command(output: str) -> None:
+    settings = ClusterSettings.load()
+    report = collect(settings)
+    if output == "json":
+        click.echo(json.dumps(report, indent=1))
+    else:
+        _show(report)
+    sys.exit(0 if report["well"] else 1)
+
+
+def collect(settings: ClusterSettings) -> dict[str, Any]:
+    """Return the state of every part; `well` only if all are."""
+    from haven.cli.api import Api
+    from haven.cli.failure import Failure
+
+    running = processes.is_running(settings.places)
+    components: dict[str, Any] = {}
+    if running and settings.places.supervisor_state.exists():
+        components = json.loads(settings.places.supervisor_state.read_text())
+    nodes: list[dict[str, str]] = []
+    ready = False
+    pods: dict[str, int] = {}
+    if running:
+        try:
+            api = Api(settings)
+            ready = api.get_json("/readyz")[0] == 200
+            _, found = api.get_json("/api/v1/nodes")
+            for node in (found or {}).get("items", []):
+                conditions = {c["type"]: c["status"] for c in node["status"].get("conditions", [])}
+                nodes.append({"name": node["metadata"]["name"], "ready": conditions.get("Ready", "Unknown")})
+            _, listed = api.get_json("/api/v1/pods")
+            for pod in (listed or {}).get("items", []):
+                phase = pod["status"].get("phase", "Unknown")
+                pods[phase] = pods.get(phase, 0) + 1
+        except Failure as error:
+            components["api"] = {"error": str(error)}
+    well = running and ready and bool(nodes) and all(node["ready"] == "True" for node in nodes)
+    return {"running": running, "api": ready, "components": components, "nodes": nodes, "pods": pods, "well": well}
+
+
+def _show(report: dict[str, Any]) -> None:
+    def mark(ok: bool) -> str:
+        return click.style("✓", fg="green") if ok else click.style("✗", fg="red")
+
+    if not report["running"]:
+        click.echo(f"{mark(False)} not running: haven up starts it")
+        return
+    for name, facts in report["components"].items():
+        pid, starts = facts.get("pid", 0), facts.get("starts", 0)
+        again = f", started {starts} times, last exit {facts.get('last_exit')}" if starts > 1 else ""
+        click.echo(f"{mark(bool(pid))} {name:8} pid {pid}{again}")
+    click.echo(f"{mark(report['api'])} API server {'ready' if report['api'] else 'not ready'}")
+    for node in report["nodes"]:
+        click.echo(f"{mark(node['ready'] == 'True')} node {node['name']}")
+    click.echo("  pods " + (", ".join(f"{count} {phase}" for phase, count in sorted(report["pods"].items())) or "none"))
