@@ -1,0 +1,624 @@
+"""Drives one pod from admission to its end: looks, decides (podstate, podstatus), acts, reports. One task per pod.
+
+The states of a worker: syncing (the pod should run), terminating (its containers must end), finished (nothing runs,
+the API object may still be there). It never goes back. A request to terminate interrupts whatever a sync is doing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from haven.api.core.v1 import Container, Pod, PodStatus
+from haven.api.node.v1 import RuntimeClass
+from haven.api.scheme import resource_of
+from haven.apimachinery import apierrors, times
+from haven.client.interface import Client
+from haven.clock import Clock
+from haven.cri import errors
+from haven.cri import interface as cri
+from haven.kubelet.backoff import Backoff
+from haven.kubelet.cgroups import Cgroups
+from haven.kubelet.containerstart import ContainerStarter, Sandbox, StartError
+from haven.kubelet.containerstatus import StartFailure, StatusContext
+from haven.kubelet.env import ConfigError, referenced_objects
+from haven.kubelet.events import EventRecorder, container_reference, pod_reference
+from haven.kubelet.fieldref import FieldFacts
+from haven.kubelet.images import ImageManager
+from haven.kubelet.nodestate import NodeState
+from haven.kubelet.objects import ObjectCaches
+from haven.kubelet.observation import ObservedPod
+from haven.kubelet.observer import Observer
+from haven.kubelet.podconfig import PodInputs, log_directory, sandbox_config
+from haven.kubelet.podnetwork import HostnameError, pod_dns
+from haven.kubelet.podspec import (
+    all_containers,
+    container_hash,
+    ephemeral_as_container,
+    format_pod,
+    is_host_network,
+    is_static,
+    is_terminal,
+)
+from haven.kubelet.podstate import PodActions, compute_actions, restarts_all_containers
+from haven.kubelet.podstatus import (
+    NodeFacts,
+    Verdict,
+    compute_status,
+    fill_transition_times,
+    order_ips,
+    terminated_status,
+)
+from haven.kubelet.probes import ProbeManager
+from haven.kubelet.resources import pod_cgroup_limits
+from haven.kubelet.settings import Settings
+from haven.kubelet.statuswriter import StatusWriter
+from haven.kubelet.termination import Terminator
+from haven.kubelet.tokens import TokenManager
+from haven.kubelet.volumes.content import referenced_names
+from haven.kubelet.volumes.manager import MountedVolume, VolumeError, VolumeManager
+from haven.telemetry import logger
+
+__all__ = ["PodServices", "PodWorker", "WorkerState"]
+
+_log = logger("pod")
+_RETRY_SECONDS, _RETRY_SECONDS_MAX = 0.5, 20.0
+_REFRESH_SECONDS = 60.0
+
+
+class WorkerState(Enum):
+    """Where a worker is; only forward."""
+
+    SYNCING = "syncing"
+    TERMINATING = "terminating"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class PodServices:
+    """What all pod workers of a node share."""
+
+    settings: Settings
+    client: Client
+    clock: Clock
+    runtime: cri.Runtime
+    recorder: EventRecorder
+    images: ImageManager
+    objects: ObjectCaches
+    tokens: TokenManager
+    volumes: VolumeManager
+    probes: ProbeManager
+    statuses: StatusWriter
+    starter: ContainerStarter
+    terminator: Terminator
+    cgroups: Cgroups
+    crash_backoff: Backoff
+    sandbox_slots: asyncio.Semaphore
+    node: NodeState
+
+
+class SyncError(Exception):
+    """This pass could not do all it wanted; the next one tries again."""
+
+
+class PodWorker:
+    """One pod. `update`, `terminate` and `poke` may be called at any time; `run` does the work."""
+
+    def __init__(self, services: PodServices, pod: Pod, *, api_uid: str | None = None) -> None:
+        self.pod = pod
+        self.state = WorkerState.SYNCING
+        self.verdict: Verdict | None = None
+        self.status: PodStatus = pod.status
+        self.observed = ObservedPod()
+        self.volumes: dict[str, MountedVolume] = {}
+        self.mirror: Pod | None = None
+        self.is_admitted = False
+        self.is_gone_from_api = False
+        self._services = services
+        self._grace: int | None = None
+        self._failures: dict[str, StartFailure] = {}
+        self._wake = asyncio.Event()
+        self._terminate = asyncio.Event()
+        self._finished = asyncio.Event()
+        self._retry_seconds = 0.0
+        self._retry_at: float | None = None
+        self._refreshed_at = 0.0
+        self._handler = ""
+        settings = services.settings
+        self._observer = Observer(
+            services.runtime, services.node.runtime_name, pod.metadata.uid, settings.pod_directory(pod.metadata.uid)
+        )
+
+    @property
+    def uid(self) -> str:
+        return self.pod.metadata.uid
+
+    # What others ask.
+
+    def update(self, pod: Pod) -> None:
+        """Take over a newer version of the pod."""
+        self.pod = pod
+        self._use_objects()
+        if pod.metadata.deletion_timestamp is not None:
+            self.terminate(grace_seconds=pod.metadata.deletion_grace_period_seconds)
+        self.poke()
+
+    def terminate(self, *, grace_seconds: int | None = None, verdict: Verdict | None = None) -> None:
+        """End the pod. Calling again may shorten the grace period, never prolong it."""
+        if verdict is not None and self.verdict is None:
+            self.verdict = verdict
+        if self.state is WorkerState.FINISHED:
+            self.poke()
+            return
+        is_first = self.state is WorkerState.SYNCING
+        shortens = grace_seconds is not None and (self._grace is None or grace_seconds < self._grace)
+        if shortens:
+            self._grace = grace_seconds
+        if is_first or shortens:
+            self.state = WorkerState.TERMINATING
+            self._terminate.set()
+            self._wake.set()
+
+    def poke(self) -> None:
+        """Look again soon."""
+        self._wake.set()
+
+    async def wait_finished(self) -> None:
+        """Return once nothing of the pod runs."""
+        await self._finished.wait()
+
+    # The task.
+
+    async def run(self) -> None:
+        """Drive the pod until it is finished, then report until cancelled."""
+        self._use_objects()
+        while self.state is WorkerState.SYNCING:
+            self._wake.clear()
+            await self._interruptible(self._sync_once())
+            if self.state is WorkerState.SYNCING:
+                await self._pause()
+        while self.state is WorkerState.TERMINATING:
+            self._terminate.clear()
+            await self._interruptible(self._terminate_once())
+        while True:
+            self._wake.clear()
+            self._report_finished()
+            await self._wake.wait()
+
+    async def _interruptible(self, step: Coroutine[Any, Any, None]) -> None:
+        """Run a step, but drop it when termination is (newly) asked for; a repeat of the step must be safe."""
+        task = asyncio.ensure_future(step)
+        signal = asyncio.ensure_future(self._terminate.wait())
+        try:
+            await asyncio.wait({task, signal}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+                return
+            task.result()
+        finally:
+            signal.cancel()
+            if not task.done():
+                task.cancel()
+
+    async def _pause(self) -> None:
+        """Wait for a reason to look again: a change, a back-off that is over, a deadline, or just time."""
+        now = self._services.clock.monotonic_seconds()
+        seconds = self._services.settings.sync_seconds
+        if self._retry_at is not None:
+            seconds = min(seconds, max(self._retry_at - now, 0.0))
+        sleeping = asyncio.ensure_future(self._services.clock.sleep(seconds))
+        waking = asyncio.ensure_future(self._wake.wait())
+        try:
+            await asyncio.wait({sleeping, waking}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            waking.cancel()
+
+    def _look_again_in(self, seconds: float) -> None:
+        at = self._services.clock.monotonic_seconds() + seconds
+        self._retry_at = at if self._retry_at is None else min(self._retry_at, at)
+
+    # Running.
+
+    async def _sync_once(self) -> None:
+        self._retry_at = None
+        try:
+            await self._sync()
+            self._retry_seconds = 0.0
+        except SyncError as error:
+            self._retry_seconds = min(max(self._retry_seconds * 2, _RETRY_SECONDS), _RETRY_SECONDS_MAX)
+            self._look_again_in(self._retry_seconds)
+            _log.info("pod is not in sync yet", pod=format_pod(self.pod), reason=str(error))
+        except errors.RuntimeFailure as error:
+            self._retry_seconds = min(max(self._retry_seconds * 2, _RETRY_SECONDS), _RETRY_SECONDS_MAX)
+            self._look_again_in(self._retry_seconds)
+            _log.warning("runtime fails a pod", pod=format_pod(self.pod), reason=error.rpc_text)
+
+    async def _sync(self) -> None:
+        services, pod = self._services, self.pod
+        self.observed = await self._observer.observe()
+        if is_terminal(pod):
+            self.terminate()
+            return
+        status = self._report()
+        if status.phase in ("Succeeded", "Failed"):
+            self.terminate()
+            return
+        self._check_deadline(status)
+        if self.state is not WorkerState.SYNCING:
+            return
+        if services.node.network_problem and not is_host_network(pod):
+            text = f"network is not ready: {services.node.network_problem}"
+            services.recorder.warning(pod_reference(pod), "NetworkNotReady", text)
+            raise SyncError(text)
+        await self._ensure_cgroup()
+        services.probes.ensure(pod)
+        restart_all = restarts_all_containers(pod, self.observed, self.status)
+        actions = compute_actions(pod, self.observed, services.probes.results, restart_all=restart_all)
+        await self._setup_volumes(actions)
+        if actions.is_nothing:
+            return
+        await self._perform(actions)
+        self.observed = await self._observer.observe()
+        self._report()
+        services.probes.wake(self.uid)
+        # What starts may end at once, and what was killed may have to start: look right away, once.
+        self._look_again_in(self._next_start_seconds())
+
+    def _next_start_seconds(self) -> float:
+        """Return after how long a held-back start may go on."""
+        services = self._services
+        now = services.clock.now_seconds()
+        seconds = services.settings.sync_seconds
+        for container in all_containers(self.pod):
+            if container.name not in self._failures:
+                continue
+            pull = services.images.seconds_until_retry(self.uid, container.image)
+            if pull > 0:
+                seconds = min(seconds, pull)
+            found = self.observed.find(container.name)
+            if found is not None and found.state is cri.ContainerState.EXITED:
+                ended = found.status.finished_at / 1e9
+                crash = services.crash_backoff.remaining(self._crash_key(container), ended, now)
+                seconds = min(seconds, crash) if crash > 0 else min(seconds, _RETRY_SECONDS)
+            elif pull <= 0:
+                self._retry_seconds = min(max(self._retry_seconds * 2, 1.0), _RETRY_SECONDS_MAX)
+                seconds = min(seconds, self._retry_seconds)
+        return seconds
+
+    def _check_deadline(self, status: PodStatus) -> None:
+        seconds = self.pod.spec.active_deadline_seconds
+        if seconds is None or status.start_time is None:
+            return
+        left = times.parse(status.start_time) + seconds - self._services.clock.now_seconds()
+        if left > 0:
+            self._look_again_in(left)
+            return
+        text = "Pod was active on the node longer than the specified deadline"
+        self._services.recorder.normal(pod_reference(self.pod), "DeadlineExceeded", text)
+        self.terminate(verdict=Verdict("Failed", "DeadlineExceeded", text))
+
+    async def _ensure_cgroup(self) -> None:
+        services = self._services
+        path = services.cgroups.pod_path(self.uid, self.status.qos_class)
+        limits = pod_cgroup_limits(self.pod, pids_max=services.settings.pod_pids_max)
+        try:
+            await asyncio.to_thread(services.cgroups.ensure, path, limits)
+        except OSError as error:
+            text = f"failed to ensure that the pod: {self.uid} cgroups exist and are correctly applied: {error}"
+            services.recorder.warning(pod_reference(self.pod), "FailedCreatePodContainer", text)
+            raise SyncError(text) from error
+
+    async def _setup_volumes(self, actions: PodActions) -> None:
+        """Make volumes ready before anything starts; afterwards keep their content current."""
+        services, pod = self._services, self.pod
+        now = services.clock.monotonic_seconds()
+        starts = bool(actions.start or actions.start_init or actions.start_ephemeral or actions.create_sandbox)
+        if not starts and self.volumes:
+            await self._refresh_volumes(now)
+            return
+        facts = FieldFacts(self._ips(), services.node.host_ips, services.node.allocatable)
+        try:
+            self.volumes = await services.volumes.setup(pod, facts)
+        except VolumeError as error:
+            services.recorder.warning(pod_reference(pod), "FailedMount", error.message)
+            raise SyncError(error.message) from error
+        self._refreshed_at = now
+
+    async def _refresh_volumes(self, now: float) -> None:
+        services = self._services
+        facts = FieldFacts(self._ips(), services.node.host_ips, services.node.allocatable)
+        try:
+            await services.volumes.refresh(self.pod, facts)
+        except VolumeError as error:
+            services.recorder.warning(pod_reference(self.pod), "FailedMount", error.message)
+        renewal = services.tokens.next_renewal(self.uid)
+        if renewal is not None:
+            self._look_again_in(max(renewal - services.clock.now_seconds(), 1.0))
+        self._refreshed_at = now
+
+    def _ips(self) -> tuple[str, ...]:
+        host_ips = self._services.node.host_ips
+        if is_host_network(self.pod):
+            return host_ips
+        return tuple(order_ips(self.observed.ips, host_ips))
+
+    async def _perform(self, actions: PodActions) -> None:
+        services, pod = self._services, self.pod
+        if actions.kill_pod:
+            if actions.sandbox_id and actions.create_sandbox:
+                text = "Pod sandbox changed, it will be killed and re-created."
+                services.recorder.normal(pod_reference(pod), "SandboxChanged", text)
+            await services.terminator.kill_all(pod, self.observed)
+            for old in self.observed.sandboxes:
+                await services.runtime.stop_sandbox(old.info.id)
+            if actions.create_sandbox:
+                await self._purge_init_containers()
+        for kill in actions.kill:
+            found = next((item for item in self.observed.containers if item.status.id == kill.container_id), None)
+            if found is not None:
+                await services.terminator.kill(
+                    pod, found, kill.message, kill.reason, pod_ip=self.observed.ips[0] if self.observed.ips else ""
+                )
+        for reset in actions.reset:
+            await services.runtime.stop_container(reset.container_id, 0)
+            await services.runtime.remove_container(reset.container_id)
+        if actions.reset:
+            self._look_again_in(0)
+            return
+        if not (actions.create_sandbox or actions.start or actions.start_init or actions.start_ephemeral):
+            self._look_again_in(0)
+            return
+        inputs = await self._inputs()
+        sandbox = await self._ensure_sandbox(actions, inputs)
+        await self._start_containers(actions, inputs, sandbox)
+
+    async def _purge_init_containers(self) -> None:
+        names = {container.name for container in self.pod.spec.init_containers}
+        for item in self.observed.containers:
+            if item.name in names:
+                await self._services.runtime.remove_container(item.status.id)
+
+    async def _inputs(self) -> PodInputs:
+        services = self._services
+        settings, node = services.settings, services.node
+        self._handler = await self._runtime_handler()
+        return PodInputs(
+            logs_root=settings.pod_logs_directory,
+            cgroup_parent=services.cgroups.pod_path(self.uid, self.status.qos_class),
+            resolver=node.resolver,
+            cluster_domain=settings.cluster_domain,
+            seccomp_directory=settings.seccomp_directory,
+            seccomp_default=settings.seccomp_default,
+            memory_capacity_bytes=node.memory_bytes,
+            features=node.features.handler(self._handler),
+            supports_strict_groups=node.supports_strict_groups,
+        )
+
+    async def _runtime_handler(self) -> str:
+        name = self.pod.spec.runtime_class_name
+        if not name:
+            return ""
+        try:
+            found = await self._services.client.get(resource_of(RuntimeClass), "", name)
+        except apierrors.ApiError as error:
+            text = f"failed to get sandbox runtime: {error.message}"
+            self._sandbox_failed(text)
+            raise SyncError(text) from error
+        return found.handler
+
+    def _sandbox_failed(self, text: str) -> None:
+        self._services.recorder.warning(
+            pod_reference(self.pod), "FailedCreatePodSandBox", f"Failed to create pod sandbox: {text}"
+        )
+
+    async def _ensure_sandbox(self, actions: PodActions, inputs: PodInputs) -> Sandbox:
+        services, pod = self._services, self.pod
+        try:
+            config = sandbox_config(pod, actions.attempt, inputs)
+        except (ConfigError, HostnameError) as error:
+            self._sandbox_failed(str(error))
+            raise SyncError(str(error)) from error
+        if not actions.create_sandbox:
+            return Sandbox(actions.sandbox_id, config, self._ips())
+        for warning in pod_dns(pod, inputs.resolver).warnings:
+            services.recorder.warning(pod_reference(pod), "DNSConfigForming", warning)
+        await asyncio.to_thread(log_directory(inputs.logs_root, pod).mkdir, parents=True, exist_ok=True)
+        async with services.sandbox_slots:
+            try:
+                sandbox_id = await services.runtime.run_sandbox(config, self._handler)
+                status = await services.runtime.sandbox_status(sandbox_id)
+            except errors.RuntimeFailure as error:
+                self._sandbox_failed(error.rpc_text)
+                raise SyncError(error.rpc_text) from error
+        ips = services.node.host_ips if is_host_network(pod) else order_ips(status.ips, services.node.host_ips)
+        self.observed = await self._observer.observe()
+        self._report()
+        return Sandbox(sandbox_id, config, tuple(ips))
+
+    async def _start_containers(self, actions: PodActions, inputs: PodInputs, sandbox: Sandbox) -> None:
+        pod = self.pod
+        for index in actions.start_ephemeral:
+            ephemeral = pod.spec.ephemeral_containers[index]
+            container = ephemeral_as_container(ephemeral)
+            await self._start(container, inputs, sandbox, target=ephemeral.target_container_name)
+        for index in actions.start_init:
+            container = pod.spec.init_containers[index]
+            if not await self._start(container, inputs, sandbox) and container.restart_policy != "Always":
+                return
+        for index in actions.start:
+            await self._start(pod.spec.containers[index], inputs, sandbox)
+
+    async def _start(self, container: Container, inputs: PodInputs, sandbox: Sandbox, *, target: str = "") -> bool:
+        services = self._services
+        held = self._held_back(container)
+        if held is not None:
+            self._failures[container.name] = held
+            return False
+        try:
+            async with services.sandbox_slots:
+                await services.starter.start(
+                    self.pod, container, inputs, sandbox, self.volumes, self.observed, target=target
+                )
+        except StartError as error:
+            self._failures[container.name] = StartFailure(error.reason, error.message)
+            _log.info(
+                "container does not start", pod=format_pod(self.pod), container=container.name, reason=error.reason
+            )
+            return False
+        self._failures.pop(container.name, None)
+        return True
+
+    def _crash_key(self, container: Container) -> str:
+        return f"{self.uid}_{container.name}_{container_hash(container)}"
+
+    def _held_back(self, container: Container) -> StartFailure | None:
+        """Return the back-off that a crashed container is in; count the restart if it is in none."""
+        services = self._services
+        ended = next(
+            (
+                item
+                for item in self.observed.containers
+                if item.name == container.name and item.state is cri.ContainerState.EXITED
+            ),
+            None,
+        )
+        if ended is None:
+            return None
+        key, finished = self._crash_key(container), ended.status.finished_at / 1e9
+        if services.crash_backoff.remaining(key, finished, services.clock.now_seconds()) > 0:
+            name = format_pod(self.pod)
+            services.recorder.warning(
+                container_reference(self.pod, container.name),
+                "BackOff",
+                f"Back-off restarting failed container {container.name} in pod {name}",
+            )
+            delay = go_duration(services.crash_backoff.seconds(key))
+            text = f"back-off {delay} restarting failed container={container.name} pod={name}"
+            return StartFailure("CrashLoopBackOff", text)
+        services.crash_backoff.next(key, finished)
+        return None
+
+    # Reporting.
+
+    def _status_of(self, *, is_terminal_now: bool) -> PodStatus:
+        services = self._services
+        probes = services.probes.results
+        context = StatusContext(
+            failures=self._failures,
+            recursive_read_only=services.node.features.handler(self._handler).recursive_read_only_mounts,
+            restarting_all=restarts_all_containers(self.pod, self.observed, self.status),
+        )
+        status = compute_status(
+            self.pod,
+            self.observed,
+            self.status,
+            context,
+            probes,
+            NodeFacts(services.node.host_ips),
+            is_terminal_now=is_terminal_now,
+            verdict=self.verdict,
+        )
+        fill_transition_times(status, self.status, times.format_time(services.clock.now_seconds()))
+        return status
+
+    def _publish(self, status: PodStatus, *, is_finished: bool = False) -> None:
+        self.status = status
+        target = self.mirror if self.mirror is not None else self.pod
+        if target is self.pod and is_static(self.pod):
+            return  # Its mirror does not exist yet: nowhere to write to.
+        if not self.is_gone_from_api:
+            self._services.statuses.set(target, status, is_finished=is_finished)
+
+    def _report(self) -> PodStatus:
+        status = self._status_of(is_terminal_now=False)
+        self._publish(status)
+        return status
+
+    # Terminating.
+
+    async def _terminate_once(self) -> None:
+        services, pod = self._services, self.pod
+        services.probes.stop_liveness(self.uid)
+        try:
+            self.observed = await self._observer.observe()
+            self._report()
+            await services.terminator.kill_all(pod, self.observed, grace_override=self._grace)
+            self.observed = await self._observer.observe()
+            self._report()
+            for sandbox in self.observed.sandboxes:
+                await services.runtime.stop_sandbox(sandbox.info.id)
+            self.observed = await self._observer.observe()
+        except errors.RuntimeFailure as error:
+            _log.warning("pod does not end yet", pod=format_pod(pod), reason=error.rpc_text)
+            await services.clock.sleep(1.0)
+            return
+        if not self.observed.is_quiet:
+            await services.clock.sleep(0.1)
+            return
+        services.probes.remove(self.uid)
+        status = terminated_status(pod, self._status_of(is_terminal_now=True))
+        refreshed = self._status_with_final_conditions(status)
+        if not await self._clean_up():
+            self._publish(refreshed)
+            await services.clock.sleep(1.0)
+            return
+        self._publish(refreshed)
+        self.state = WorkerState.FINISHED
+        self._finished.set()
+
+    def _status_with_final_conditions(self, status: PodStatus) -> PodStatus:
+        """Conditions speak of the phase; compute them again now that the phase is final."""
+        if status.phase == self.status.phase:
+            return status
+        self.status = status
+        final = terminated_status(self.pod, self._status_of(is_terminal_now=True))
+        final.phase = status.phase
+        return final
+
+    async def _clean_up(self) -> bool:
+        """Free what only a running pod needs: volumes and cgroup; return whether it worked."""
+        services = self._services
+        try:
+            await services.volumes.teardown(self.uid)
+        except OSError as error:
+            _log.warning("volumes cannot be removed yet", pod=format_pod(self.pod), reason=str(error))
+            return False
+        path = services.cgroups.pod_path(self.uid, self.status.qos_class)
+        if not await asyncio.to_thread(services.cgroups.remove, path):
+            return False
+        services.tokens.forget(self.uid)
+        services.objects.config_maps.set_users(self.uid, self.pod.metadata.namespace, set())
+        services.objects.secrets.set_users(self.uid, self.pod.metadata.namespace, set())
+        services.crash_backoff.forget(f"{self.uid}_")
+        services.images.forget(self.uid)
+        return True
+
+    def _report_finished(self) -> None:
+        self._publish(self.status, is_finished=True)
+
+    def _use_objects(self) -> None:
+        """Watch exactly what the pod's present spec names."""
+        if self.state is WorkerState.FINISHED:
+            return
+        config_maps, secrets = referenced_names(self.pod)
+        for container in all_containers(self.pod):
+            more_config_maps, more_secrets = referenced_objects(container)
+            config_maps |= more_config_maps
+            secrets |= more_secrets
+        secrets |= {item.name for item in self.pod.spec.image_pull_secrets if item.name}
+        namespace = self.pod.metadata.namespace
+        self._services.objects.config_maps.set_users(self.uid, namespace, config_maps)
+        self._services.objects.secrets.set_users(self.uid, namespace, secrets)
+
+
+def go_duration(seconds: float) -> str:
+    """Return whole seconds as Go prints them: 40s, 1m20s, 5m0s."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -1,0 +1,513 @@
+"""The node agent: joins informers, pod workers, the node's status and chores, and answers questions about pods.
+
+`Kubelet.run` returns only when cancelled; pods go on running without it, and the next start takes them over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import msgspec
+
+from haven.api.core.v1 import Node, Pod, PodStatus, Service
+from haven.apimachinery import apierrors
+from haven.client.interface import Client
+from haven.client.sharedinformers import SharedInformers
+from haven.clock import Clock
+from haven.cni import conflist
+from haven.cri import errors
+from haven.cri.interface import Runtime, SandboxState
+from haven.cri.pleg import Pleg
+from haven.kubelet.admission import admit
+from haven.kubelet.backoff import Backoff
+from haven.kubelet.cgroups import Cgroups
+from haven.kubelet.containerstart import ContainerStarter
+from haven.kubelet.events import EventRecorder, node_reference, pod_reference
+from haven.kubelet.handlers import HandlerRunner
+from haven.kubelet.housekeeping import Housekeeping
+from haven.kubelet.images import ImageManager
+from haven.kubelet.nodestate import NodeState
+from haven.kubelet.nodestatus import NodeStatusLoop
+from haven.kubelet.objects import ObjectCaches
+from haven.kubelet.observation import ObservedContainer
+from haven.kubelet.podspec import CONFIG_MIRROR, is_mirror, is_static, is_terminal
+from haven.kubelet.podworker import PodServices, PodWorker, WorkerState
+from haven.kubelet.probes import ProbeManager
+from haven.kubelet.settings import Settings
+from haven.kubelet.staticpods import MirrorClient, StaticPods
+from haven.kubelet.statuswriter import StatusWriter
+from haven.kubelet.termination import Terminator
+from haven.kubelet.tokens import TokenManager
+from haven.kubelet.volumes.manager import VolumeManager
+from haven.telemetry import logger
+
+__all__ = ["ContainerNotFound", "Kubelet", "KubeletStatistics"]
+
+_log = logger("kubelet")
+_RUNTIME_RETRY_SECONDS = 1.0
+
+
+class ContainerNotFound(Exception):
+    """The pod or container is not on this node, or has no container at the runtime; the message is upstream's."""
+
+
+@dataclass(frozen=True, slots=True)
+class KubeletStatistics:
+    """A snapshot for metrics and tests."""
+
+    pods: int
+    pods_by_state: Mapping[str, int]
+    container_starts: int
+    image_pulls: int
+    probes: int
+    status_writes: int
+    events: int
+    events_dropped: int
+    evictions: int
+    node_reports: int
+    relists: int
+    relist_failures: int
+
+
+@dataclass(slots=True)
+class _Entry:
+    worker: PodWorker
+    task: asyncio.Task[None]
+
+
+class Kubelet:
+    """One node's agent. Construct, then `run`; `statistics` and the query methods may be called meanwhile."""
+
+    def __init__(
+        self, settings: Settings, client: Client, runtime: Runtime, clock: Clock, chance: Random | None = None
+    ) -> None:
+        self.settings = settings
+        self.state = NodeState()
+        self.runtime = runtime
+        self._client = client
+        self._clock = clock
+        self._chance = chance or Random()
+        self._entries: dict[str, _Entry] = {}
+        self._workers: dict[str, PodWorker] = {}
+        self._static: dict[str, Pod] = {}
+        self._mirrors: dict[str, Pod] = {}
+        self._static_read = settings.manifest_directory is None
+        self._pods_synced = False
+        self._ready = asyncio.Event()
+        self._recorder = EventRecorder(client, clock, self._chance, host=settings.node_name)
+        self._informers = SharedInformers(client, clock=clock, chance=self._chance)
+        self._pods = self._informers.informer(Pod, field_selector=f"spec.nodeName={settings.node_name}")
+        self._nodes = self._informers.informer(Node, field_selector=f"metadata.name={settings.node_name}")
+        self.state.services = self._informers.informer(Service)
+        self._pleg = Pleg(runtime, clock, self._on_runtime_change)
+        self._cgroups = Cgroups(settings.cgroup_root)
+        self._images = ImageManager(runtime, clock, self._recorder, settings.images)
+        self._handlers = HandlerRunner(runtime.exec_sync, clock)
+        self._terminator = Terminator(runtime, clock, self._recorder, self._handlers)
+        self._mirror_client = MirrorClient(client, clock)
+        self._node_loop = NodeStatusLoop(
+            settings,
+            client,
+            clock,
+            runtime,
+            self._recorder,
+            self.state,
+            pleg_age=lambda: clock.monotonic_seconds() - self._pleg.statistics().last_seconds,
+            on_pod_cidr=self._configure_network,
+            on_ready=self._poke_all,
+        )
+        self._tasks: asyncio.TaskGroup | None = None
+        self._services: PodServices | None = None
+        self._housekeeping: Housekeeping | None = None
+
+    # Running.
+
+    async def run(self) -> None:
+        """Run the node until cancelled."""
+        await self._wait_runtime()
+        for directory in (self.settings.root_directory / "pods", self.settings.pod_logs_directory):
+            directory.mkdir(parents=True, exist_ok=True)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                self._services = self._make_services(tasks)
+                self._housekeeping = self._make_housekeeping(self._services)
+                self._recorder.normal(node_reference(self.settings.node_name), "Starting", "Starting kubelet.")
+                tasks.create_task(self._recorder.run())
+                tasks.create_task(self._informers.run())
+                tasks.create_task(self._node_loop.run())
+                tasks.create_task(self._node_loop.run_lease())
+                tasks.create_task(self._pleg.run(container_events=self.state.features.container_events))
+                tasks.create_task(self._serve_pods())
+                tasks.create_task(self._housekeeping.run())
+        finally:
+            await self._handlers.close()
+
+    async def wait_ready(self) -> None:
+        """Return once pods are taken care of."""
+        await self._ready.wait()
+
+    async def _wait_runtime(self) -> None:
+        """A node whose runtime is not there yet waits for it; the reason is logged once per change."""
+        said = ""
+        while True:
+            try:
+                await self._node_loop.prepare()
+                return
+            except errors.RuntimeFailure as error:
+                if error.message != said:
+                    _log.warning("container runtime does not answer yet", reason=error.rpc_text)
+                    said = error.message
+            await self._clock.sleep(_RUNTIME_RETRY_SECONDS)
+
+    def _make_services(self, tasks: asyncio.TaskGroup) -> PodServices:
+        settings = self.settings
+        objects = ObjectCaches(self._client, self._clock, tasks, self._poke)
+        tokens = TokenManager(self._client, self._clock, self._chance)
+        probes = ProbeManager(
+            self._handlers, self._clock, self._chance, self._recorder, tasks, self._pod_and_status, self._poke
+        )
+        starter = ContainerStarter(
+            settings,
+            self.runtime,
+            self._clock,
+            self._recorder,
+            self._images,
+            objects,
+            self._handlers,
+            self._terminator,
+            self.state,
+        )
+        return PodServices(
+            settings=settings,
+            client=self._client,
+            clock=self._clock,
+            runtime=self.runtime,
+            recorder=self._recorder,
+            images=self._images,
+            objects=objects,
+            tokens=tokens,
+            volumes=VolumeManager(settings.root_directory / "pods", self._client, objects, tokens),
+            probes=probes,
+            statuses=StatusWriter(self._client, self._clock, tasks),
+            starter=starter,
+            terminator=self._terminator,
+            cgroups=self._cgroups,
+            crash_backoff=Backoff(
+                initial_seconds=settings.crash_backoff_seconds, max_seconds=settings.crash_backoff_seconds_max
+            ),
+            sandbox_slots=asyncio.Semaphore(settings.sandbox_starts_max),
+            node=self.state,
+        )
+
+    def _make_housekeeping(self, services: PodServices) -> Housekeeping:
+        return Housekeeping(
+            self.settings,
+            self._clock,
+            self.runtime,
+            self._recorder,
+            self._pleg,
+            self._cgroups,
+            services.volumes,
+            self._terminator,
+            self.state,
+            self._workers,
+            is_complete=lambda: self._pods_synced and self._static_read,
+            on_pressure=self._node_loop.poke,
+        )
+
+    async def _serve_pods(self) -> None:
+        """Take pods once services and the node are known: their environment and admission depend on them."""
+        self._nodes.add_handler(lambda _old, new: self._node_loop.take(new))
+        services = self.state.services
+        assert services is not None
+        await services.wait_synced()
+        await self._nodes.wait_synced()
+        await self._pods.wait_synced()
+        while not self._pleg.statistics().relists:
+            await self._pleg.relist()  # What runs already is admitted already.
+        if self.settings.manifest_directory is not None:
+            static = StaticPods(
+                self.settings.manifest_directory, self.settings.node_name, self._clock, self._take_static
+            )
+            static.look()
+            self._static_read = True
+            assert self._tasks is not None
+            self._tasks.create_task(static.run())
+        # Oldest first, so that those which were here before are not refused in favour of newcomers.
+        for pod in sorted(self._pods.list(), key=lambda item: item.metadata.creation_timestamp or ""):
+            self._on_pod(None, pod)
+        self._pods.add_handler(self._on_pod_event)
+        self._pods_synced = True
+        self._ready.set()
+        _log.info("node takes care of its pods", node=self.settings.node_name, pods=len(self._workers))
+
+    # Pods come, change and go.
+
+    def _on_pod_event(self, old: Pod | None, new: Pod | None) -> None:
+        if old is not None and new is not None and old.metadata.uid != new.metadata.uid:
+            self._on_pod(old, None)
+            old = None
+        self._on_pod(old, new)
+
+    def _on_pod(self, old: Pod | None, new: Pod | None) -> None:
+        pod = new or old
+        assert pod is not None
+        if is_mirror(pod):
+            self._on_mirror(pod, is_gone=new is None)
+            return
+        uid = pod.metadata.uid
+        entry = self._entries.get(uid)
+        if new is None:
+            if entry is not None:
+                self._remove(entry.worker, pod)
+            return
+        if entry is not None:
+            entry.worker.update(new)
+        elif not (is_terminal(new) and uid not in self._pleg.pods and new.metadata.deletion_timestamp is None):
+            # A pod that ended before this agent started has nothing left to do, unless it is to be deleted.
+            self._add(new)
+
+    def _add(self, pod: Pod) -> None:
+        assert self._services is not None
+        assert self._tasks is not None
+        worker = PodWorker(self._services, pod)
+        uid = pod.metadata.uid
+        self._workers[uid] = worker
+        if is_static(pod):
+            worker.mirror = self._mirrors.get(_mirror_key(pod))
+        if not worker.is_admitted:
+            self._admit(worker)
+        if pod.metadata.deletion_timestamp is not None or is_terminal(pod):
+            worker.terminate(grace_seconds=pod.metadata.deletion_grace_period_seconds)
+        self._entries[uid] = _Entry(worker, self._tasks.create_task(worker.run()))
+
+    def _admit(self, worker: PodWorker) -> None:
+        """Refuse a pod that the node cannot take; one that already runs here stays."""
+        worker.is_admitted = True
+        pod = worker.pod
+        if pod.metadata.uid in self._pleg.pods or is_terminal(pod) or pod.metadata.deletion_timestamp is not None:
+            return
+        active = [
+            other.pod
+            for other in self._workers.values()
+            if other is not worker and other.state is not WorkerState.FINISHED and other.verdict is None
+        ]
+        state = self.state
+        verdict = admit(
+            pod, active, state.node, state.allocatable, state.pressures, self.settings.allowed_unsafe_sysctls
+        )
+        if verdict is not None:
+            self._recorder.warning(
+                pod_reference(pod), verdict.reason, verdict.message.removeprefix("Pod was rejected: ")
+            )
+            worker.terminate(verdict=verdict)
+
+    def _remove(self, worker: PodWorker, last: Pod) -> None:
+        """The API object is gone: end what is left, then forget the pod."""
+        worker.is_gone_from_api = True
+        assert self._services is not None
+        self._services.statuses.forget(worker.uid)
+        grace = last.metadata.deletion_grace_period_seconds
+        worker.terminate(grace_seconds=None if grace is None else max(grace, 1))
+        assert self._tasks is not None
+        self._tasks.create_task(self._forget_when_finished(worker))
+
+    async def _forget_when_finished(self, worker: PodWorker) -> None:
+        await worker.wait_finished()
+        entry = self._entries.pop(worker.uid, None)
+        if entry is not None:
+            entry.task.cancel()
+        self._workers.pop(worker.uid, None)
+        self._pleg.poke()
+
+    def _take_static(self, pods: Mapping[str, Pod]) -> None:
+        for uid in [uid for uid in self._static if uid not in pods]:
+            pod = self._static.pop(uid)
+            entry = self._entries.get(uid)
+            if entry is not None:
+                self._remove(entry.worker, pod)
+            mirror = self._mirrors.get(_mirror_key(pod))
+            if mirror is not None:
+                self._spawn_mirror(self._mirror_client.delete(mirror), pod)
+        for uid, pod in pods.items():
+            if uid not in self._static:
+                self._static[uid] = pod
+                self._add(pod)
+                self._ensure_mirror(pod)
+
+    def _on_mirror(self, mirror: Pod, *, is_gone: bool) -> None:
+        key = _mirror_key(mirror)
+        if is_gone:
+            self._mirrors.pop(key, None)
+        else:
+            self._mirrors[key] = mirror
+        pod = next((item for item in self._static.values() if _mirror_key(item) == key), None)
+        if pod is None:
+            if not is_gone and self._static_read:
+                self._spawn_mirror(self._mirror_client.delete(mirror), mirror)
+            return
+        worker = self._workers.get(pod.metadata.uid)
+        is_current = mirror.metadata.annotations.get(CONFIG_MIRROR) == pod.metadata.annotations.get(
+            "kubernetes.io/config.hash"
+        )
+        if worker is not None:
+            worker.mirror = mirror if is_current and not is_gone else None
+            worker.poke()
+        if is_gone or not is_current:
+            self._ensure_mirror(pod)
+
+    def _ensure_mirror(self, pod: Pod) -> None:
+        mirror = self._mirrors.get(_mirror_key(pod))
+        self._spawn_mirror(self._mirror_client.ensure(pod, mirror, self.state.node), pod)
+
+    def _spawn_mirror(self, step: object, pod: Pod) -> None:
+        async def perform() -> None:
+            try:
+                await step  # type: ignore[misc]
+            except apierrors.ApiError as error:
+                _log.warning("mirror pod cannot be written", pod=pod.metadata.name, reason=error.message)
+
+        assert self._tasks is not None
+        self._tasks.create_task(perform())
+
+    # Signals between the parts.
+
+    def _poke(self, uid: str) -> None:
+        worker = self._workers.get(uid)
+        if worker is not None:
+            worker.poke()
+
+    def _poke_all(self) -> None:
+        for worker in self._workers.values():
+            worker.poke()
+
+    def _on_runtime_change(self, uid: str) -> None:
+        self._poke(uid)
+
+    def _pod_and_status(self, uid: str) -> tuple[Pod, PodStatus] | None:
+        worker = self._workers.get(uid)
+        return (worker.pod, worker.status) if worker is not None else None
+
+    def _configure_network(self, pod_cidr: str) -> None:
+        """Write the pod network's configuration; containerd notices by itself."""
+        directory = self.settings.cni_conf_directory
+        if directory is None:
+            return
+        network = conflist.PodNetwork(
+            tuple(pod_cidr.split(",")),
+            bridge=self.settings.cni_bridge,
+            data_directory=self.settings.cni_data_directory,
+        )
+        if conflist.write(network, directory):
+            _log.info("pod network is configured", pod_cidr=pod_cidr)
+        self._node_loop.poke()
+
+    # Questions.
+
+    def statistics(self) -> KubeletStatistics:
+        """Return a snapshot."""
+        by_state: dict[str, int] = {}
+        for worker in self._workers.values():
+            by_state[worker.state.value] = by_state.get(worker.state.value, 0) + 1
+        relist = self._pleg.statistics()
+        services = self._services
+        return KubeletStatistics(
+            pods=len(self._workers),
+            pods_by_state=by_state,
+            container_starts=services.starter.starts if services else 0,
+            image_pulls=self._images.pulls,
+            probes=services.probes.probes_run if services else 0,
+            status_writes=services.statuses.writes if services else 0,
+            events=self._recorder.statistics().written,
+            events_dropped=self._recorder.statistics().dropped,
+            evictions=self._housekeeping.evictions if self._housekeeping else 0,
+            node_reports=self._node_loop.reports,
+            relists=relist.relists,
+            relist_failures=relist.failures,
+        )
+
+    def pods(self) -> Sequence[Pod]:
+        """Return all pods of this node with their newest status."""
+        return [_with_status(worker) for worker in self._workers.values()]
+
+    def find_pod(self, namespace: str, name: str) -> Pod | None:
+        """Return one pod with its newest status."""
+        try:
+            return _with_status(self.worker(namespace, name))
+        except ContainerNotFound:
+            return None
+
+    def worker(self, namespace: str, name: str, uid: str = "") -> PodWorker:
+        """Return a pod by name, and by UID if given (also its mirror's); raise ContainerNotFound."""
+        for worker in self._workers.values():
+            metadata = worker.pod.metadata
+            if (metadata.namespace, metadata.name) != (namespace, name):
+                continue
+            mirror_uid = worker.mirror.metadata.uid if worker.mirror else ""
+            if uid in ("", metadata.uid, mirror_uid):
+                return worker
+        raise ContainerNotFound(f'pod "{name}" not found')
+
+    def find_container(
+        self, namespace: str, name: str, container: str, *, uid: str = "", previous: bool = False
+    ) -> ObservedContainer:
+        """Return a container as the runtime last showed it; `previous` is the one before. Raise ContainerNotFound."""
+        worker = self.worker(namespace, name, uid)
+        found = [item for item in worker.observed.containers if item.name == container]
+        index = 1 if previous else 0
+        if len(found) <= index:
+            if previous:
+                raise ContainerNotFound(f'previous terminated container "{container}" in pod "{name}" not found')
+            raise ContainerNotFound(f'container not found ("{container}")')
+        return found[index]
+
+    def log_path(self, namespace: str, name: str, container: str, *, uid: str = "", previous: bool = False) -> Path:
+        """Return the log file of a container; raise ContainerNotFound."""
+        found = self.find_container(namespace, name, container, uid=uid, previous=previous)
+        return Path(os.path.realpath(found.status.log_path))
+
+    def sandbox_id(self, namespace: str, name: str, uid: str = "") -> str:
+        """Return the id of a pod's ready sandbox; raise ContainerNotFound."""
+        worker = self.worker(namespace, name, uid)
+        sandbox = worker.observed.sandbox
+        if sandbox is None or sandbox.info.state is not SandboxState.READY:
+            raise ContainerNotFound(f'pod not found ("{name}_{namespace}")')
+        return sandbox.info.id
+
+    async def exec_url(
+        self, namespace: str, name: str, container: str, command: Sequence[str],
+        *, uid: str = "", tty: bool, stdin: bool, stdout: bool, stderr: bool,
+    ) -> str:  # fmt: skip
+        """Return where the runtime serves a command's streams; raise ContainerNotFound or RuntimeFailure."""
+        found = self.find_container(namespace, name, container, uid=uid)
+        return await self.runtime.exec_url(found.status.id, command, tty=tty, stdin=stdin, stdout=stdout, stderr=stderr)
+
+    async def attach_url(
+        self, namespace: str, name: str, container: str,
+        *, uid: str = "", stdin: bool, stdout: bool, stderr: bool,
+    ) -> str:  # fmt: skip
+        """Return where the runtime serves a container's streams; the terminal is as the container was made."""
+        worker = self.worker(namespace, name, uid)
+        found = self.find_container(namespace, name, container, uid=uid)
+        spec = worker.pod.spec
+        tty = any(item.tty for item in (*spec.init_containers, *spec.containers) if item.name == container)
+        tty = tty or any(item.tty for item in spec.ephemeral_containers if item.name == container)
+        return await self.runtime.attach_url(found.status.id, tty=tty, stdin=stdin, stdout=stdout, stderr=stderr)
+
+    async def port_forward_url(self, namespace: str, name: str, ports: Sequence[int], *, uid: str = "") -> str:
+        """Return where the runtime serves connections into a pod."""
+        return await self.runtime.port_forward_url(self.sandbox_id(namespace, name, uid), ports)
+
+
+def _with_status(worker: PodWorker) -> Pod:
+    return msgspec.structs.replace(worker.pod, status=worker.status)
+
+
+def _mirror_key(pod: Pod) -> str:
+    return f"{pod.metadata.namespace}/{pod.metadata.name}"
