@@ -19,7 +19,6 @@ from haven.apimachinery.names import Revision
 from haven.store.interface import StoreError, StoreFull, StoreLocked
 
 __all__ = [
-    "OPERATIONS_MAX",
     "SCHEMA_VERSION",
     "Header",
     "check",
@@ -35,7 +34,6 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x48415645  # "HAVE": tells `file` and us that this is no stranger's database.
-OPERATIONS_MAX = 1 << 15  # Per transaction; the ordinal has 15 bits.
 BUSY_SECONDS = 5.0
 PAGE_BYTES = 4096
 
@@ -108,7 +106,7 @@ def connect(path: Path, *, read_only: bool, cache_bytes: int = 2 << 20) -> sqlit
         isolation_level=None,
         check_same_thread=False,
         timeout=BUSY_SECONDS,
-        cached_statements=64,
+        cached_statements=160,
     )
     connection.execute(f"PRAGMA cache_size = {-(cache_bytes >> 10)}")
     return connection

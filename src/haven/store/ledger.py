@@ -1,64 +1,43 @@
 """Writing: whole batches of transactions in one SQLite transaction, one fsync. Used by one thread at a time.
 
-A transaction whose expectation fails leaves nothing and does not disturb the others of its batch. If the file has no
-room for a batch, the batch is rolled back and each of its transactions is tried alone, so one huge transaction
-cannot refuse its neighbours.
+Every call into SQLite gives up the interpreter's lock, and on a busy event loop getting it back takes up to a switch
+interval (5 ms). So a batch must cost few calls, however large it is: one to look up the keys that are not remembered,
+one or a few to insert many rows each; and sweeping works on sets of rows, never row by row.
+
+If the file has no room for a batch, the batch is rolled back and each of its transactions is tried alone, so one huge
+transaction cannot refuse its neighbours.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from haven.apimachinery.names import Revision
 from haven.store import layout
 from haven.store.expiry import Expiry
-from haven.store.interface import (
-    Change,
-    Expectation,
-    Operation,
-    Put,
-    Record,
-    StoreError,
-    StoreFull,
-    TransactionFailed,
-)
+from haven.store.interface import Record, StoreFull
 from haven.store.keyrange import prefix_end
+from haven.store.recent import RecentRecords
+from haven.store.transactions import Outcome, Transaction, apply_batch
 
-__all__ = ["Expire", "Ledger", "Outcome", "Transaction"]
+__all__ = ["Ledger"]
 
 FRAMES_PER_BATCH = 4  # A rough count of WAL pages that a commit touches beside its values.
 FRAMES_PER_CHANGE = 2
+ROWS_PER_INSERT = 64
+KEYS_PER_LOOKUP = 64
+RECENT_BYTES = 4 << 20
 
-
-@dataclass(frozen=True, slots=True)
-class Expire:
-    """Delete a key if it is still at this revision; the store's own operation."""
-
-    key: bytes
-    revision: Revision
-
-
-@dataclass(frozen=True, slots=True)
-class Transaction:
-    """What is to be written together."""
-
-    operations: Sequence[Operation | Expire]
-    expectations: Sequence[Expectation] = ()
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a batch did: an answer per transaction, and all changes in revision order."""
-
-    answers: list[Revision | StoreError] = field(default_factory=list)
-    changes: list[Change] = field(default_factory=list)
-    expiries: list[Expiry] = field(default_factory=list)
-    written_bytes: int = 0
-    newest: Revision = Revision(0)
+_INSERT = tuple(f"INSERT INTO rows VALUES {','.join(['(?,?,?,?,?)'] * count)}" for count in range(ROWS_PER_INSERT + 1))
+_LOOKUP = {
+    count: "SELECT key, id, created, value FROM rows WHERE id IN"
+    f" (SELECT max(id) FROM rows WHERE key IN ({','.join('?' * count)}) GROUP BY key)"
+    for count in (1, 4, 16, KEYS_PER_LOOKUP)
+}
 
 
 class Ledger:
@@ -70,7 +49,6 @@ class Ledger:
     def __init__(self, path: Path, *, size_bytes_max: int, cache_bytes: int) -> None:
         self.path = path
         self._connection = layout.connect(path, read_only=False, cache_bytes=cache_bytes)
-        self._begun = False
         try:
             layout.prepare(self._connection, size_bytes_max=size_bytes_max)
             header = layout.read_header(self._connection)
@@ -82,7 +60,9 @@ class Ledger:
         self.brief_compacted = header.brief_compacted
         self._swept = header.swept
         self._brief_swept = header.brief_compacted
-        self._kept_deletions: list[int] = []  # All of one revision.
+        self._kept_deletions: list[int] = []
+        self._recent = RecentRecords(RECENT_BYTES)
+        self._found: dict[bytes, Record | None] = {}
         self.frames = 0  # Since the last checkpoint, estimated.
         self.checkpoints = 0
 
@@ -103,77 +83,78 @@ class Ledger:
             return self._write_together(batch, now_seconds)
         except StoreFull as full:
             if len(batch) == 1:
-                return Outcome(answers=[full], newest=self.newest)
-        total = Outcome(newest=self.newest)
+                return Outcome(self.newest, answers=[full])
+        total = Outcome(self.newest)
         for transaction in batch:
             alone = self.write([transaction], now_seconds)
             total.answers += alone.answers
             total.changes += alone.changes
-            total.expiries += alone.expiries
+            total.expiries |= alone.expiries
             total.written_bytes += alone.written_bytes
             total.newest = alone.newest
         return total
 
     def _write_together(self, batch: Sequence[Transaction], now_seconds: float) -> Outcome:
-        outcome = Outcome(newest=self.newest)
-        with self._transaction():
-            for transaction in batch:
-                answer = self._apply(transaction, outcome, now_seconds)
-                outcome.answers.append(answer)
+        self._look_up(batch)
+        outcome = apply_batch(batch, self._found.__getitem__, self.newest, now_seconds)
+        self._insert(outcome)
+        self._recent.update(outcome.records)
         self.newest = outcome.newest
         self.frames += (
             FRAMES_PER_BATCH + FRAMES_PER_CHANGE * len(outcome.changes) + outcome.written_bytes // layout.PAGE_BYTES
         )
         return outcome
 
-    def _apply(self, transaction: Transaction, outcome: Outcome, now_seconds: float) -> Revision | StoreError:
-        """Add a transaction's rows and changes, or nothing if an expectation fails."""
-        found: dict[bytes, Record | None] = {}
-        for expectation in transaction.expectations:
-            key = expectation.key
-            current = found[key] = self._current(key)
-            if (current.modified if current is not None else 0) != expectation.modified:
-                return TransactionFailed(key, current)
-        revision = Revision(outcome.newest + 1)
-        insert = self._connection.execute
-        ordinal = 0
-        for operation in transaction.operations:
-            key = operation.key
-            previous = found[key] if key in found else self._current(key)
-            if isinstance(operation, Put):
-                created = previous.created if previous is not None else revision
-                expires = None
-                if operation.ttl_seconds > 0:
-                    expires = int(now_seconds + operation.ttl_seconds) + 1  # Never early.
-                    outcome.expiries.append(Expiry(expires, key, revision))
-                value = operation.value
-                insert(
-                    "INSERT INTO rows VALUES (?, ?, ?, ?, ?)",
-                    (revision << 16 | ordinal << 1, key, created, expires, value),
-                )
-                outcome.written_bytes += len(value) + len(key)
-                outcome.changes.append(Change(key, value, previous, revision, created))
-            else:
-                if previous is None or (isinstance(operation, Expire) and previous.modified != operation.revision):
-                    continue
-                insert(
-                    "INSERT INTO rows VALUES (?, ?, ?, NULL, NULL)",
-                    (revision << 16 | ordinal << 1 | 1, key, previous.created),
-                )
-                outcome.written_bytes += len(key)
-                outcome.changes.append(Change(key, None, previous, revision, previous.created))
-            ordinal += 1
-        if ordinal:
-            outcome.newest = revision
-        return outcome.newest
+    def _look_up(self, batch: Sequence[Transaction]) -> None:
+        """Find the newest record of every key that the batch is about. Nobody else writes: it stays the newest."""
+        recent = self._recent
+        found = self._found = {}
+        unknown: dict[bytes, None] = {}
+        for transaction in batch:
+            for part in (transaction.expectations, transaction.operations):
+                for each in part:
+                    key = each.key
+                    if key in recent:
+                        found[key] = recent.get(key)
+                    else:
+                        unknown[key] = None
+        keys = list(unknown)
+        with self._translated():
+            for start in range(0, len(keys), KEYS_PER_LOOKUP):
+                self._look_up_keys(keys[start : start + KEYS_PER_LOOKUP])
 
-    def _current(self, key: bytes) -> Record | None:
-        row = self._connection.execute(
-            "SELECT id, created, value FROM rows WHERE key = ? ORDER BY id DESC LIMIT 1", (key,)
-        ).fetchone()
-        if row is None or row[0] & 1:
-            return None
-        return Record(key, row[2], row[1], Revision(row[0] >> 16))
+    def _look_up_keys(self, keys: list[bytes]) -> None:
+        for key in keys:
+            self._found[key] = None
+        size = next(size for size in _LOOKUP if size >= len(keys))
+        parameters = keys + keys[-1:] * (size - len(keys))  # Few texts, so that SQLite keeps them prepared.
+        for key, identifier, created, value in self._connection.execute(_LOOKUP[size], parameters).fetchall():
+            if not identifier & 1:
+                self._found[key] = Record(key, value, created, Revision(identifier >> 16))
+
+    def _insert(self, outcome: Outcome) -> None:
+        """Add a row per change, durably."""
+        rows: list[tuple[object, ...]] = []
+        revision, ordinal = Revision(0), 0
+        for change in outcome.changes:
+            ordinal = ordinal + 1 if change.revision == revision else 0
+            revision = change.revision
+            expiry = outcome.expiries.get(change.key)
+            expires = expiry.at_seconds if expiry is not None and expiry.revision == revision else None
+            identifier = layout.row_id(revision, ordinal, deleted=change.value is None)
+            rows.append((identifier, change.key, change.created, expires, change.value))
+        if not rows:
+            return
+        if len(rows) <= ROWS_PER_INSERT:
+            with self._translated():
+                self._insert_rows(rows)  # Alone, it is a transaction of its own: one call does it all.
+            return
+        with self._transaction():
+            for start in range(0, len(rows), ROWS_PER_INSERT):
+                self._insert_rows(rows[start : start + ROWS_PER_INSERT])
+
+    def _insert_rows(self, rows: Sequence[tuple[object, ...]]) -> None:
+        self._connection.execute(_INSERT[len(rows)], [value for row in rows for value in row])
 
     # History
 
@@ -204,14 +185,20 @@ class Ledger:
     def sweep(self, rows_max: int) -> None:
         """Remove about so many of the oldest rows that compaction made useless."""
         with self._transaction():
-            if self._kept_deletions and self._kept_deletions[0] <= layout.last_id(self.newest - 1):
-                rows = [(identifier,) for identifier in self._kept_deletions]
-                self._connection.executemany("DELETE FROM rows WHERE id = ?", rows)
-                self._kept_deletions = []
+            self._remove_kept()
             swept = self._sweep_range(self._swept, self.compacted, b"", rows_max)
             # After a restart the newest revision is swept again, for the deletions that were kept.
             self._set("swept", min(swept, self.newest - 1))
         self._swept = swept
+
+    def _remove_kept(self) -> None:
+        """Remove deletions that a sweep had to leave because they were the newest rows."""
+        newest_id = layout.row_id(self.newest, 0, deleted=False)
+        late = [identifier for identifier in self._kept_deletions if identifier < newest_id]
+        if late:
+            text = json.dumps(late)
+            self._connection.execute("DELETE FROM rows WHERE id IN (SELECT value FROM json_each(?))", (text,))
+            self._kept_deletions = [identifier for identifier in self._kept_deletions if identifier >= newest_id]
 
     @property
     def unswept_brief(self) -> bool:
@@ -229,32 +216,40 @@ class Ledger:
         """Remove what rows in (after, upto] made useless; return up to which revision that is done."""
         if after >= upto:
             return after
-        condition, bounds = "", [layout.last_id(after), layout.last_id(upto)]
-        parameters: list[object] = list(bounds)
+        done = self._sweep_end(after, upto, rows_max)
+        first, last = layout.last_id(after), layout.last_id(done)
+        condition, parameters = "id > ? AND id <= ?", [first, last]
+        bounds: list[bytes] = []
         if prefix:
             end = prefix_end(prefix)
-            condition = " AND key >= ?" + (" AND key < ?" if end is not None else "")
-            parameters += [prefix, end] if end is not None else [prefix]
+            condition += " AND +key >= ?" + (" AND +key < ?" if end is not None else "")
+            bounds = [prefix] if end is None else [prefix, end]
         execute = self._connection.execute
-        rows = execute(
-            f"SELECT id, key FROM rows WHERE id > ? AND id <= ?{condition} ORDER BY id LIMIT ?",
-            (*parameters, rows_max),
-        ).fetchall()
-        # Rows of one transaction that the limit cut apart are seen again in the next round, which does no harm.
-        done = upto if len(rows) < rows_max else max(Revision(layout.revision_of(rows[-1][0]) - 1), after)
-        if done == after and len(rows) == rows_max:
-            return self._sweep_range(after, upto, prefix, rows_max * 8)  # One transaction fills the whole piece.
-        newest = {key: identifier for identifier, key in rows}
-        self._connection.executemany("DELETE FROM rows WHERE key = ? AND id < ?", newest.items())
-        # Deletions of the newest revision stay until there is a newer one: their id is all that tells it.
-        newest_first_id = layout.row_id(self.newest, 0, deleted=False)
-        dead = [identifier for identifier in newest.values() if identifier & 1]
-        self._connection.executemany(
-            "DELETE FROM rows WHERE id = ?", [(identifier,) for identifier in dead if identifier < newest_first_id]
+        # NOT INDEXED: rows are to be found by id. The index by key is for the older rows of each key.
+        execute(
+            "DELETE FROM rows WHERE id IN (SELECT o.id FROM"
+            f" (SELECT key, max(id) AS newest FROM rows NOT INDEXED WHERE {condition} GROUP BY key) n"
+            " CROSS JOIN rows o ON o.key = n.key AND o.id < n.newest)",
+            (*parameters, *bounds),
         )
-        self._kept_deletions += [identifier for identifier in dead if identifier >= newest_first_id]
-        self.frames += 2 * len(rows)
-        return Revision(done)
+        # Deletions of the newest revision stay until there is a newer one: their id is all that tells it.
+        kept_from = layout.row_id(self.newest, 0, deleted=False)
+        execute(f"DELETE FROM rows WHERE {condition} AND id & 1 AND id < ?", (*parameters, *bounds, kept_from))
+        if done == self.newest:
+            kept = execute(f"SELECT id FROM rows WHERE {condition} AND id & 1", (*parameters, *bounds)).fetchall()
+            self._kept_deletions += [row[0] for row in kept]
+        self.frames += 2 * rows_max
+        return done
+
+    def _sweep_end(self, after: Revision, upto: Revision, rows_max: int) -> Revision:
+        """Return up to which revision to sweep so that about `rows_max` rows are looked at; at least one revision."""
+        row = self._connection.execute(
+            "SELECT id FROM rows WHERE id > ? AND id <= ? ORDER BY id LIMIT 1 OFFSET ?",
+            (layout.last_id(after), layout.last_id(upto), rows_max),
+        ).fetchone()
+        if row is None:
+            return upto
+        return Revision(max(layout.revision_of(row[0]) - 1, after + 1))
 
     # The file
 

@@ -8,34 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from haven.apimachinery.names import Revision
 from haven.clock import Clock, SystemClock
-from haven.store.expiry import Expiries, Expiry
+from haven.store.expiry import Expiries
 from haven.store.fanout import Fanout
 from haven.store.interface import (
     Change,
     Compacted,
-    Delete,
     Expectation,
     Listener,
     Operation,
-    Put,
     Range,
     Record,
     RevisionInFuture,
     StoreError,
-    TransactionFailed,
 )
 from haven.store.keyrange import first_key, prefix_end
+from haven.store.transactions import OPERATIONS_MAX, Expire, Transaction, apply_batch, check_operations
 
 __all__ = ["MemoryStore"]
 
 HISTORY_CHANGES_MAX = 20_000
-OPERATIONS_MAX = 1 << 15
 
 
 class MemoryStore:
@@ -79,17 +76,12 @@ class MemoryStore:
 
     async def commit(self, operations: Sequence[Operation], expectations: Sequence[Expectation] = ()) -> Revision:
         self._check_open()
-        count = len(operations)
-        if count > 1 and (count > OPERATIONS_MAX or len({operation.key for operation in operations}) < count):
-            raise ValueError(f"a transaction has at most {OPERATIONS_MAX} operations, each on another key")
-        for expectation in expectations:
-            current = self._records.get(expectation.key)
-            if (current.modified if current is not None else 0) != expectation.modified:
-                raise TransactionFailed(expectation.key, current)
-        self._apply(operations)
-        revision = self._revision
+        check_operations(operations)
+        answer = self._apply(Transaction(operations, expectations))
         await asyncio.sleep(0)  # As with a disk, others get their turn before the caller goes on.
-        return revision
+        if isinstance(answer, StoreError):
+            raise answer
+        return answer
 
     def add_listener(self, listener: Listener) -> Callable[[], None]:
         self._listeners.append(listener)
@@ -124,35 +116,29 @@ class MemoryStore:
         if self._closed:
             raise StoreError("the store is closed: open it again")
 
-    def _apply(self, operations: Sequence[Operation]) -> None:
-        revision = Revision(self._revision + 1)
-        changes: list[Change] = []
-        for operation in operations:
-            key = operation.key
-            previous = self._records.get(key)
-            self._expiries.cancel(key)
-            if isinstance(operation, Put):
-                created = previous.created if previous is not None else revision
-                if previous is None:
-                    insort(self._keys, key)
-                self._records[key] = Record(key, operation.value, created, revision)
-                changes.append(Change(key, operation.value, previous, revision, created))
-                if operation.ttl_seconds > 0:
-                    at_seconds = int(self._clock.now_seconds() + operation.ttl_seconds) + 1
-                    self._expiries.put(Expiry(at_seconds, key, revision))
-                    self._start_expiry()
-            elif previous is not None:
-                del self._records[key]
-                del self._keys[bisect_right(self._keys, key) - 1]
-                changes.append(Change(key, None, previous, revision, previous.created))
-        if not changes:
-            return
-        self._revision = revision
-        self._history += changes
-        self._forget_history()
-        for listener in tuple(self._listeners):
-            listener(changes)
-        self._fanout.publish(changes)
+    def _apply(self, transaction: Transaction) -> Revision | StoreError:
+        outcome = apply_batch([transaction], self._records.get, self._revision, self._clock.now_seconds())
+        for change in outcome.changes:
+            self._expiries.cancel(change.key)
+            record = outcome.records[change.key]
+            if record is None:
+                del self._records[change.key]
+                del self._keys[bisect_left(self._keys, change.key)]
+            else:
+                if change.previous is None:
+                    insort(self._keys, change.key)
+                self._records[change.key] = record
+        if outcome.changes:
+            self._revision = outcome.newest
+            self._history += outcome.changes
+            self._forget_history()
+            for listener in tuple(self._listeners):
+                listener(outcome.changes)
+            self._fanout.publish(outcome.changes)
+        for expiry in outcome.expiries.values():
+            self._expiries.put(expiry)
+            self._start_expiry()
+        return outcome.answers[0]
 
     def _forget_history(self) -> None:
         while len(self._history) > self._history_changes_max:
@@ -194,7 +180,6 @@ class MemoryStore:
         while (next_seconds := self._expiries.next_seconds()) is not None:
             now = self._clock.now_seconds()
             if due := self._expiries.take_due(now, OPERATIONS_MAX):
-                # Due entries were not overwritten: a later write would have cancelled them.
-                self._apply([Delete(expiry.key) for expiry in due])
+                self._apply(Transaction([Expire(expiry.key, expiry.revision) for expiry in due]))
             else:
                 await self._clock.sleep(min(next_seconds - now, 1.0))  # A key with less time may come meanwhile.

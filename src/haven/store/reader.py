@@ -11,6 +11,7 @@ from haven.apimachinery.names import Revision
 from haven.store import layout
 from haven.store.interface import Change, Compacted, Range, Record, RevisionInFuture
 from haven.store.keyrange import first_key, overlaps, prefix_end
+from haven.store.transactions import OPERATIONS_MAX
 
 __all__ = ["Reader"]
 
@@ -84,7 +85,7 @@ class Reader:
             complete = upto if after <= upto else after
             if len(rows) == limit:
                 complete = layout.revision_of(rows[-1][0])
-                rows += self._history_rows(rows[-1][0], prefix, end, layout.last_id(complete), layout.OPERATIONS_MAX)
+                rows += self._history_rows(rows[-1][0], prefix, end, layout.last_id(complete), OPERATIONS_MAX)
             changes = [
                 Change(key, value, self._previous(key, number), Revision(number >> 16), Revision(created))
                 for number, key, created, value in rows

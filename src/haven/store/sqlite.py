@@ -16,6 +16,7 @@ import asyncio
 import functools
 import queue
 import sqlite3
+import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -41,10 +42,11 @@ from haven.store.interface import (
     StoreFull,
     StoreLocked,
 )
-from haven.store.ledger import Expire, Ledger, Outcome, Transaction
+from haven.store.ledger import Ledger
 from haven.store.lockfile import LockFile
 from haven.store.reader import Reader
 from haven.store.retention import Retention, RetentionLimits
+from haven.store.transactions import Expire, Outcome, Transaction, check_operations
 
 __all__ = ["SqliteSettings", "SqliteStatistics", "SqliteStore"]
 
@@ -57,11 +59,12 @@ COMPACT_STEP_CHANGES = 500  # History moves in steps, because each costs a sync.
 SWEEP_ROWS = 1000  # About 10 ms of the writer.
 SWEEP_FACTOR = 2  # Rows looked at per row written: more than one, or a backlog would never go away.
 CHECKPOINT_FRAMES = 2000  # 8 MB of log.
-VACUUM_PAGES = 256
+VACUUM_PAGES = 64  # Each is a call into SQLite of its own.
 SPARE_PAGES = 8192  # 32 MB stay in the file for the next writes.
 EXPIRIES_PER_TRANSACTION = 500
 EXPIRY_SLEEP_SECONDS_MAX = 60.0  # The wall clock may be set while we sleep.
 FULL_RETRY_SECONDS = 5.0
+SWITCH_SECONDS = 0.0005
 
 _log = telemetry.logger("store")
 
@@ -155,6 +158,9 @@ class SqliteStore:
     ) -> SqliteStore:
         """Open the file, creating it if need be. Raises StoreError, whose message names the fix."""
         path, settings = Path(path), settings or SqliteSettings()
+        # A busy event loop must hand the interpreter's lock to the writer soon: at Python's 5 ms, and with a loop that
+        # lets go of it for microseconds only, commits were seen to take seconds.
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS))
         lock, ledger, expiries = await asyncio.to_thread(_open_files, path, settings)
         return cls(path, settings, clock or SystemClock(), lock, ledger, expiries)
 
@@ -205,9 +211,7 @@ class SqliteStore:
 
     async def commit(self, operations: Sequence[Operation], expectations: Sequence[Expectation] = ()) -> Revision:
         self._check_usable()
-        count = len(operations)
-        if count > 1 and (count > layout.OPERATIONS_MAX or len({operation.key for operation in operations}) < count):
-            raise ValueError(f"a transaction has at most {layout.OPERATIONS_MAX} operations, each on another key")
+        check_operations(operations)
         return await self._enqueue(
             Transaction(operations, expectations),
             patient=bool(self._settings.brief_prefixes)
@@ -306,13 +310,13 @@ class SqliteStore:
         pending = self._pending
         batch = [pending.popleft() for _ in range(min(len(pending), BATCH_TRANSACTIONS_MAX))]
         if self._failure is not None:
-            outcome = Outcome(answers=[self._failure] * len(batch), newest=self._ledger.newest)
+            outcome = Outcome(self._ledger.newest, answers=[self._failure] * len(batch))
         else:
             try:
                 outcome = self._ledger.write([each.transaction for each in batch], self._clock.now_seconds())
             except StoreError as error:
                 self._fail(error)
-                outcome = Outcome(answers=[error] * len(batch), newest=self._ledger.newest)
+                outcome = Outcome(self._ledger.newest, answers=[error] * len(batch))
         self._call_loop(self._deliver, batch, outcome, self._ledger.compacted)
         try:
             self._forget_history(outcome)
@@ -427,13 +431,10 @@ class SqliteStore:
         if len(self._expiries):
             for change in outcome.changes:
                 self._expiries.cancel(change.key)
-        if outcome.expiries:
-            last = {change.key: change.revision for change in outcome.changes}
-            for expiry in outcome.expiries:
-                if last.get(expiry.key) == expiry.revision:  # Not overwritten within the batch.
-                    self._expiries.put(expiry)
-                    if expiry.at_seconds < self._expiry_wake_seconds:
-                        self._expiry_earlier.set()
+        for expiry in outcome.expiries.values():
+            self._expiries.put(expiry)
+            if expiry.at_seconds < self._expiry_wake_seconds:
+                self._expiry_earlier.set()
 
     async def _expire_keys(self) -> None:
         while True:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -341,3 +343,71 @@ async def test_a_store_in_use_is_not_replaced_and_a_backup_not_overwritten(
         backup(path, tmp_path / "backup.db")
     with pytest.raises(StoreError, match="does not exist"):
         restore(tmp_path / "none", tmp_path / "other.db")
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_reading_agrees_with_a_model_whatever_compaction_and_reopening_do(path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    settings = SqliteSettings(
+        retention=RetentionLimits(revisions=40),
+        brief_retention=RetentionLimits(revisions=10),
+        brief_prefixes=(LEASES,),
+    )
+    store = await SqliteStore.open(path, settings)
+    states: list[dict[bytes, bytes]] = [{}]
+    for _ in range(40):
+        for _ in range(chance.randrange(30)):
+            keys = chance.sample(
+                [LEASES + b"a", LEASES + b"b", b"/p/1", b"/p/2", b"/p/3", b"/q"], chance.randrange(1, 4)
+            )
+            operations = [
+                Put(key, chance.randbytes(chance.choice((1, 5000)))) if chance.random() < 0.6 else Delete(key)
+                for key in keys
+            ]
+            state = dict(states[-1])
+            for operation in operations:
+                if isinstance(operation, Put):
+                    state[operation.key] = operation.value
+                else:
+                    state.pop(operation.key, None)
+            revision = await store.commit(operations)
+            if revision == len(states):
+                states.append(state)
+            assert len(states) == revision + 1
+        if chance.random() < 0.3:
+            await store.compact(Revision(chance.randrange(store.compacted, store.revision + 1)))
+        if chance.random() < 0.2:
+            await store.close()
+            store = await SqliteStore.open(path, settings)
+        assert store.revision == len(states) - 1
+        for key in (LEASES + b"a", b"/p/1", b"/q"):
+            record = await store.get(key)
+            assert (record.value if record is not None else None) == states[-1].get(key)
+        for held in range(store.compacted, store.revision + 1):
+            expected = sorted((key, value) for key, value in states[held].items() if key.startswith(b"/p/"))
+            found = await store.range(b"/p/", revision=Revision(held))
+            assert [(record.key, record.value) for record in found.records] == expected
+    await store.close()
+
+
+async def test_a_busy_event_loop_does_not_starve_commits(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    done = False
+
+    async def hog() -> None:
+        while not done:
+            end = time.perf_counter() + 0.002
+            while time.perf_counter() < end:
+                pass
+            await asyncio.sleep(0)
+
+    hogging = asyncio.ensure_future(hog())
+    start = time.perf_counter()
+    for number in range(5):
+        await asyncio.gather(*(store.commit([Put(b"/%d/%d" % (number, each), b"")]) for each in range(30)))
+    seconds = time.perf_counter() - start
+    done = True
+    await hogging
+
+    assert seconds < 2.0, "a batch takes about 15 ms here; it took seconds before"
+    await store.close()
