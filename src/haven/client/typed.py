@@ -49,8 +49,13 @@ _EVENT_TYPES = {each.value: each for each in EventType}
 class RestClient:
     """Typed access to an API server through a transport."""
 
-    def __init__(self, transport: Transport, *, clock: Clock | None = None) -> None:
+    def __init__(self, transport: Transport, *, managed_fields: bool = True, clock: Clock | None = None) -> None:
+        """Without `managed_fields`, lists and watches leave them out: they are most of an object's memory.
+
+        Writing such an object back is harmless, because servers take absent managed fields for unchanged ones.
+        """
         self._transport = transport
+        self._managed_fields = managed_fields
         self._clock = clock or SystemClock()
 
     async def get(self, resource: Resource[T], namespace: str, name: str) -> T:
@@ -79,7 +84,11 @@ class RestClient:
         answer = await self._send("GET", _path(resource, namespace, query=query), accept=_accept(resource, "List"))
         kind: Any = resource.type
         listed: _Items[T] = _decode(answer.body, _Items[kind])
-        return ListResult(listed.items or (), listed.metadata.resource_version, listed.metadata.continue_)
+        items = listed.items or []
+        if not self._managed_fields:
+            for obj in items:
+                _metadata(obj).managed_fields = []
+        return ListResult(items, listed.metadata.resource_version, listed.metadata.continue_)
 
     async def watch(
         self,
@@ -108,7 +117,10 @@ class RestClient:
                 frame = _decode(line, _Frame)
                 if frame.type == "ERROR":
                     raise _watch_error(bytes(frame.object))
-                yield WatchEvent(_EVENT_TYPES[frame.type], _decode(bytes(frame.object), kind))
+                obj = _decode(bytes(frame.object), kind)
+                if not self._managed_fields:
+                    _metadata(obj).managed_fields = []
+                yield WatchEvent(_EVENT_TYPES[frame.type], obj)
 
     async def create(
         self, resource: Resource[T], obj: T, *, namespace: str = "", subresource: str = "", name: str = ""

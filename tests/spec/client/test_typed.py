@@ -246,3 +246,17 @@ async def test_metadata_alone_is_asked_for_by_media_type(transport: Any) -> None
     assert "as=PartialObjectMetadataList" in transport.sent[0].headers["Accept"]
     assert metadata_only(PODS) != PODS
     assert metadata_only(PODS) == metadata_only(PODS)
+
+
+async def test_managed_fields_can_be_left_out_to_save_memory(transport: Any) -> None:
+    tree = pod_tree("a")
+    tree["metadata"]["managedFields"] = [{"manager": "kubectl", "fieldsV1": {"f:metadata": {}}}]
+    transport.answer(200, {"metadata": {"resourceVersion": "9"}, "items": [tree]})
+    transport.lines = [json.dumps({"type": "ADDED", "object": tree}).encode()]
+    client = RestClient(transport, managed_fields=False)
+
+    page = await client.list(PODS)
+    events = [event async for event in client.watch(PODS, resource_version="9")]
+
+    assert page.items[0].metadata.managed_fields == []
+    assert events[0].object.metadata.managed_fields == []
