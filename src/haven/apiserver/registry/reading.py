@@ -11,11 +11,11 @@ from itertools import islice
 
 from haven.apimachinery import apierrors, meta
 from haven.apimachinery.fielderrors import Path, invalid
-from haven.apimachinery.goformat import quote
 from haven.apimachinery.names import Revision
-from haven.apimachinery.selectors import FieldRequirement, FieldSelector
+from haven.apimachinery.selectors import FieldRequirement, FieldSelector, SelectorError
 from haven.apiserver.registry import continuation
 from haven.apiserver.registry.endpoint import Endpoint
+from haven.apiserver.registry.fieldlabels import convert_field_labels
 from haven.apiserver.registry.options import ListParameters, list_parameters, parse_revision
 from haven.apiserver.registry.output import answer_form, entry_response, list_response
 from haven.apiserver.request import Request, Response
@@ -81,11 +81,10 @@ def selection_of(endpoint: Endpoint, parameters: ListParameters, namespace: str,
     """
     fields = parameters.fields
     if fields is not None:
-        for item in fields.requirements:
-            if item.field not in ("metadata.name", "metadata.namespace") and (
-                item.field not in endpoint.strategy.selectable_fields
-            ):
-                raise apierrors.BadRequest(_unknown_field(endpoint, item.field))
+        try:
+            fields = convert_field_labels(endpoint.resource, fields, endpoint.strategy.selectable_fields)
+        except SelectorError as error:
+            raise apierrors.BadRequest(str(error)) from None
     if name:
         selected = fields.exact("metadata.name") if fields is not None else None
         if fields is None:
@@ -97,13 +96,6 @@ def selection_of(endpoint: Endpoint, parameters: ListParameters, namespace: str,
     elif not namespace and fields is not None:
         namespace = fields.exact("metadata.namespace") or ""
     return Selection(namespace, parameters.labels, fields)
-
-
-def _unknown_field(endpoint: Endpoint, field: str) -> str:
-    resource = endpoint.resource
-    if not endpoint.strategy.selectable_fields:
-        return f'{quote(field)} is not a known field selector: only "metadata.name", "metadata.namespace"'
-    return f"field label not supported: {field}" if resource.group or resource.kind != "" else field
 
 
 class Reading:
