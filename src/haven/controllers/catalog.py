@@ -12,6 +12,7 @@ from haven.controllers.endpointslice import EndpointSliceController
 from haven.controllers.endpointslicemirroring import EndpointSliceMirroringController
 from haven.controllers.garbagecollector import GarbageCollector
 from haven.controllers.namespace import NamespaceController
+from haven.controllers.nodelifecycle import NodeLifecycleController
 from haven.controllers.podgc import PodGarbageCollector
 from haven.controllers.replicaset import ReplicaSetController
 from haven.controllers.replicationcontroller import ReplicationControllerController
@@ -72,6 +73,7 @@ def catalog(settings: Settings) -> list[Entry]:
                 lambda wiring: RootCAPublisher(wiring, root_ca_pem=settings.root_ca_pem),
             )
         )
+    entries.append(Entry("node-lifecycle", "node-controller", "node-controller", NodeLifecycleController))
     entries.append(
         Entry("garbage-collector", "generic-garbage-collector", "garbage-collector-controller", GarbageCollector)
     )
