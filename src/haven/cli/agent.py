@@ -76,7 +76,10 @@ async def serve(settings: ClusterSettings) -> None:
     await own_address(settings.dns_address)
 
     client = RestClient(HttpTransport(from_kubeconfig(keys.component("kubelet")), user_agent="haven-kubelet"))
-    informers = SharedInformers(client, clock=clock, chance=chance)
+    network_client = RestClient(
+        HttpTransport(from_kubeconfig(keys.component("kube-proxy")), user_agent="haven-network")
+    )
+    informers = SharedInformers(network_client, clock=clock, chance=chance)
     kubelet = Kubelet(kubelet_settings(settings), client, runtime, clock, chance)
     server = KubeletServer(
         ServerSettings(settings.node_name, port=settings.kubelet_port, root=settings.places.kubelet),

@@ -52,6 +52,7 @@ async def serve(settings: ClusterSettings) -> None:
     """Serve until SIGTERM or SIGINT."""
     from haven.apiserver import assembly
     from haven.apiserver.request import UserInfo
+    from haven.cli.addons import ensure_addons
     from haven.client.events import EventRecorder
     from haven.client.interface import Client
     from haven.client.sharedinformers import SharedInformers
@@ -88,6 +89,7 @@ async def serve(settings: ClusterSettings) -> None:
     scheduler_client = server.local_client(UserInfo("system:kube-scheduler", groups=("system:authenticated",)))
     recorder = EventRecorder(scheduler_client, "default-scheduler", series=True, clock=clock, chance=chance)
     scheduler = Scheduler(SchedulerSettings(), scheduler_client, informers, recorder, clock, chance)
+    await ensure_addons(server.local_client(), settings)
     gc.collect()
     gc.freeze()  # What was made so far lives as long as the process: the collector need not look at it again.
     await run_until(stopping, [informers.run, controllers.run, recorder.run, scheduler.run])

@@ -58,9 +58,9 @@ def command(example: bool, **chosen: Any) -> None:
         raise
     link_command()
     if example:
-        from haven.cli import example as examples
+        from haven.cli.example import run as run_example
 
-        examples.run(settings)
+        run_example(settings)
     show_next(settings)
 
 
