@@ -19,6 +19,8 @@ from haven.controllers.replicationcontroller import ReplicationControllerControl
 from haven.controllers.rootca import RootCAPublisher
 from haven.controllers.serviceaccount import ServiceAccountController
 from haven.controllers.settings import Settings
+from haven.controllers.tainteviction import TaintEvictionController
+from haven.controllers.ttlafterfinished import TTLAfterFinishedController
 
 __all__ = ["Entry", "catalog"]
 
@@ -74,6 +76,15 @@ def catalog(settings: Settings) -> list[Entry]:
             )
         )
     entries.append(Entry("node-lifecycle", "node-controller", "node-controller", NodeLifecycleController))
+    entries.append(Entry("taint-eviction", "node-controller", "taint-eviction-controller", TaintEvictionController))
+    entries.append(
+        Entry(
+            "ttl-after-finished",
+            "ttl-after-finished-controller",
+            "ttl-after-finished-controller",
+            TTLAfterFinishedController,
+        )
+    )
     entries.append(
         Entry("garbage-collector", "generic-garbage-collector", "garbage-collector-controller", GarbageCollector)
     )
