@@ -1,10 +1,5 @@
 """The store in an SQLite file: one writer thread with group commit, readers beside it, watches in process.
 
-The way of a commit: the event loop appends it to `_pending` and, once per loop iteration, wakes the writer; the writer
-takes everything that waits, writes it in one SQLite transaction (one fsync), and hands the outcome back with a single
-`call_soon_threadsafe`; on the loop listeners get the changes, then watchers, then the callers their answers. While the
-writer syncs, the next batch gathers by itself, so batches grow with load and a lone write waits for nobody.
-
 Brief keys (node leases) are overwritten all day and hardly ever read back. They are as durable and as ordered as any,
 but two things are cheaper: a commit of brief keys alone waits up to BRIEF_WAIT_SECONDS for company, so a thousand
 nodes cost tens of syncs per second and not hundreds; and their history ends earlier (`brief_retention`).
@@ -14,11 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import queue
 import sqlite3
 import sys
-import threading
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,45 +31,23 @@ from haven.store.interface import (
     Range,
     Record,
     StoreError,
-    StoreFull,
-    StoreLocked,
 )
 from haven.store.ledger import Ledger
 from haven.store.lockfile import LockFile
 from haven.store.reader import Reader
-from haven.store.retention import Retention, RetentionLimits
 from haven.store.transactions import Expire, Outcome, Transaction, check_operations
+from haven.store.writer import SqliteSettings, Writer
 
 __all__ = ["SqliteSettings", "SqliteStatistics", "SqliteStore"]
 
 T = TypeVar("T")
 
-BATCH_TRANSACTIONS_MAX = 512  # More gains nothing and makes the first of them wait.
-PENDING_TRANSACTIONS_MAX = 100_000
-BRIEF_WAIT_SECONDS = 0.02
-COMPACT_STEP_CHANGES = 500  # History moves in steps, because each costs a sync.
-SWEEP_ROWS = 1000  # About 10 ms of the writer.
-SWEEP_FACTOR = 2  # Rows looked at per row written: more than one, or a backlog would never go away.
-CHECKPOINT_FRAMES = 2000  # 8 MB of log.
-VACUUM_PAGES = 64  # Each is a call into SQLite of its own.
-SPARE_PAGES = 8192  # 32 MB stay in the file for the next writes.
 EXPIRIES_PER_TRANSACTION = 500
 EXPIRY_SLEEP_SECONDS_MAX = 60.0  # The wall clock may be set while we sleep.
 FULL_RETRY_SECONDS = 5.0
 SWITCH_SECONDS = 0.0005
 
 _log = telemetry.logger("store")
-
-
-@dataclass(frozen=True, slots=True)
-class SqliteSettings:
-    """How a file is kept."""
-
-    size_bytes_max: int = 8 << 30  # As etcd's recommended limit; beyond it writes are refused with StoreFull.
-    cache_bytes: int = 8 << 20  # The writer's page cache.
-    retention: RetentionLimits = RetentionLimits()
-    brief_retention: RetentionLimits = RetentionLimits(seconds=60.0, revisions=20_000, bytes=16 << 20)
-    brief_prefixes: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +67,6 @@ class SqliteStatistics:
     checkpoints: int
 
 
-@dataclass(slots=True)
-class _Pending:
-    transaction: Transaction
-    future: asyncio.Future[Revision]
-
-
 class SqliteStore:
     """A Store in one file. Made by `open`; used from the event loop that opened it."""
 
@@ -113,26 +77,12 @@ class SqliteStore:
         self._settings = settings
         self._clock = clock
         self._lock = lock
-        self._ledger = ledger  # The writer thread's alone from here on.
+        self._ledger = ledger
         self._loop = asyncio.get_running_loop()
         self._revision = ledger.newest
         self._compacted = ledger.compacted
-        self._failure: StoreError | None = None
         self._closing = False
-
-        self._pending: deque[_Pending] = deque()
-        self._jobs: deque[tuple[Callable[[], object], asyncio.Future[object]]] = deque()
-        self._signals: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._flush_soon = False
-        self._flush_later: asyncio.TimerHandle | None = None
-
-        now = clock.now_seconds()
-        self._retention = Retention(
-            settings.retention, compacted=ledger.compacted, newest=ledger.newest, now_seconds=now
-        )
-        self._brief_retention = Retention(
-            settings.brief_retention, compacted=ledger.brief_compacted, newest=ledger.newest, now_seconds=now
-        )
+        self._transactions = self._batches = self._batch_max = 0
 
         self._point_reader = Reader(path, settings.brief_prefixes)  # On the loop: 10 µs, never blocked by the writer.
         self._range_reader = Reader(path, settings.brief_prefixes)
@@ -140,16 +90,10 @@ class SqliteStore:
         self._listeners: list[Listener] = []
         self._fanout = Fanout(self._read_history, lambda: self._revision)
 
-        self._changes_since_compaction = 0  # These two are the writer's.
-        self._made_room_seconds = float("-inf")
-
         self._expiries = expiries
         self._expiry_earlier = asyncio.Event()
         self._expiry_wake_seconds = 0.0
-        self._transactions = self._batches = self._batch_max = 0
-
-        self._writer = threading.Thread(target=self._run_writer, name="store-writer", daemon=True)
-        self._writer.start()
+        self._writer = Writer(path, settings, clock, ledger, self._take_outcome)
         self._expiry_task = asyncio.create_task(self._expire_keys(), name="store-expiry")
 
     @classmethod
@@ -201,10 +145,10 @@ class SqliteStore:
             transactions=self._transactions,
             batches=self._batches,
             batch_transactions_max=self._batch_max,
-            pending=len(self._pending),
+            pending=self._writer.pending,
             watchers=len(self._fanout),
             expiring_keys=len(self._expiries),
-            checkpoints=self._ledger.checkpoints,
+            checkpoints=self._writer.checkpoints,
         )
 
     # Writing
@@ -212,7 +156,7 @@ class SqliteStore:
     async def commit(self, operations: Sequence[Operation], expectations: Sequence[Expectation] = ()) -> Revision:
         self._check_usable()
         check_operations(operations)
-        return await self._enqueue(
+        return await self._writer.write(
             Transaction(operations, expectations),
             patient=bool(self._settings.brief_prefixes)
             and all(operation.key.startswith(self._settings.brief_prefixes) for operation in operations),
@@ -222,7 +166,7 @@ class SqliteStore:
         self._check_usable()
         if revision > self._revision:
             raise ValueError(f"revision {revision} is not written yet, the newest is {self._revision}")
-        await self._in_writer(functools.partial(self._compact_fully, revision))
+        await self._writer.compact(revision)
 
     async def backup(self, target: Path | str) -> Revision:
         """Write a copy of the present state to a new file while the store goes on; return the copy's revision."""
@@ -235,186 +179,32 @@ class SqliteStore:
         self._closing = True
         self._expiry_task.cancel()
         self._fanout.close()
-        self._flush()
-        await asyncio.to_thread(self._writer.join)
+        await self._writer.stop()
         self._range_thread.shutdown()
         self._point_reader.close()
         self._range_reader.close()
-        await asyncio.to_thread(self._ledger.close)
+        await asyncio.to_thread(self._ledger.close)  # Last: only a connection that may write empties the log.
         self._lock.release()
 
     def _check_usable(self) -> None:
-        if self._failure is not None:
-            raise self._failure
+        if self._writer.failure is not None:
+            raise self._writer.failure
         if self._closing:
             raise StoreError("the store is closed: open it again")
 
-    def _enqueue(self, transaction: Transaction, *, patient: bool) -> asyncio.Future[Revision]:
-        if len(self._pending) >= PENDING_TRANSACTIONS_MAX:
-            raise StoreError(f"{PENDING_TRANSACTIONS_MAX} transactions wait already: write less, or use a faster disk")
-        future: asyncio.Future[Revision] = self._loop.create_future()
-        self._pending.append(_Pending(transaction, future))
-        if patient:
-            if self._flush_later is None and not self._flush_soon:
-                self._flush_later = self._loop.call_later(BRIEF_WAIT_SECONDS, self._flush)
-        elif not self._flush_soon:
-            self._flush_soon = True
-            self._loop.call_soon(self._flush)
-        return future
-
-    def _flush(self) -> None:
-        """Wake the writer; it takes all that waits."""
-        self._flush_soon = False
-        if self._flush_later is not None:
-            self._flush_later.cancel()
-            self._flush_later = None
-        self._signals.put(None)
-
-    def _deliver(self, batch: Sequence[_Pending], outcome: Outcome, compacted: Revision) -> None:
-        """On the loop: everyone learns of a batch, those who must never be behind first."""
-        self._revision = outcome.newest
+    def _take_outcome(self, outcome: Outcome, transactions: int, compacted: Revision) -> None:
+        """Everyone learns of a batch, those who must never be behind first."""
+        self._revision = max(self._revision, outcome.newest)
         self._compacted = compacted
-        self._transactions += len(batch)
-        self._batches += 1
-        self._batch_max = max(self._batch_max, len(batch))
-        try:
-            if outcome.changes:
-                for listener in tuple(self._listeners):
-                    listener(outcome.changes)
-                self._fanout.publish(outcome.changes)
+        if transactions:
+            self._transactions += transactions
+            self._batches += 1
+            self._batch_max = max(self._batch_max, transactions)
+        if outcome.changes:
+            for listener in tuple(self._listeners):
+                listener(outcome.changes)
+            self._fanout.publish(outcome.changes)
             self._schedule_expiries(outcome)
-        finally:
-            for pending, answer in zip(batch, outcome.answers, strict=True):
-                if pending.future.done():
-                    continue  # The caller was cancelled; the write stands.
-                if isinstance(answer, int):
-                    pending.future.set_result(answer)
-                else:
-                    pending.future.set_exception(answer)
-
-    # The writer thread
-
-    def _run_writer(self) -> None:
-        while True:
-            self._signals.get()
-            while self._pending or self._jobs:
-                if self._pending:
-                    self._write_batch()
-                if self._jobs:
-                    self._run_job()
-            if self._closing:
-                return
-            self._rest()
-
-    def _write_batch(self) -> None:
-        pending = self._pending
-        batch = [pending.popleft() for _ in range(min(len(pending), BATCH_TRANSACTIONS_MAX))]
-        if self._failure is not None:
-            outcome = Outcome(self._ledger.newest, answers=[self._failure] * len(batch))
-        else:
-            try:
-                outcome = self._ledger.write([each.transaction for each in batch], self._clock.now_seconds())
-            except StoreError as error:
-                self._fail(error)
-                outcome = Outcome(self._ledger.newest, answers=[error] * len(batch))
-        self._call_loop(self._deliver, batch, outcome, self._ledger.compacted)
-        try:
-            self._forget_history(outcome)
-        except StoreError as error:
-            self._fail(error)
-
-    def _forget_history(self, outcome: Outcome) -> None:
-        """Keep the file bounded: as much is removed as is written, in pieces between batches."""
-        if self._failure is not None:
-            return
-        ledger, now = self._ledger, self._clock.now_seconds()
-        if any(isinstance(answer, StoreFull) for answer in outcome.answers):
-            self._make_room(now)
-            return
-        self._retention.record(ledger.newest, outcome.written_bytes, now)
-        self._brief_retention.record(ledger.newest, outcome.written_bytes, now)
-        self._changes_since_compaction += len(outcome.changes)
-        if self._changes_since_compaction >= COMPACT_STEP_CHANGES:
-            rows = SWEEP_FACTOR * self._changes_since_compaction
-            self._changes_since_compaction = 0
-            ledger.compact(self._retention.target(now))
-            if self._settings.brief_prefixes:
-                ledger.compact_brief(self._brief_retention.target(now))
-                if ledger.unswept_brief:
-                    ledger.sweep_brief(self._settings.brief_prefixes, rows)
-            while rows > 0 and ledger.unswept:
-                ledger.sweep(min(rows, SWEEP_ROWS))
-                rows -= SWEEP_ROWS
-            ledger.vacuum(VACUUM_PAGES, spare_pages=SPARE_PAGES)
-        if ledger.frames >= CHECKPOINT_FRAMES:
-            ledger.checkpoint()
-
-    def _make_room(self, now: float) -> None:
-        """Give up all history: it is worth less than the next write. Not at every refusal, if it does not help."""
-        if now - self._made_room_seconds < FULL_RETRY_SECONDS:
-            return
-        self._made_room_seconds = now
-        _log.error("the store is full, dropping its history", path=str(self._path), revision=self._ledger.newest)
-        try:
-            self._ledger.checkpoint()  # The log can then be written over from its beginning.
-            self._compact_fully(self._ledger.newest)
-        except StoreFull as full:
-            _log.error("the store stays full", path=str(self._path), because=str(full))
-
-    def _rest(self) -> None:
-        """Do what was put off, until there is work again."""
-        ledger = self._ledger
-        try:
-            more = True
-            while more and self._failure is None and not self._pending and not self._jobs:
-                if ledger.unswept:
-                    ledger.sweep(SWEEP_ROWS)
-                else:
-                    more = ledger.vacuum(VACUUM_PAGES, spare_pages=SPARE_PAGES)
-                if ledger.frames >= CHECKPOINT_FRAMES:
-                    ledger.checkpoint()
-        except StoreError as error:
-            self._fail(error)
-
-    def _compact_fully(self, revision: Revision) -> None:
-        self._ledger.compact(revision)
-        while self._ledger.unswept:
-            self._ledger.sweep(SWEEP_ROWS)
-        self._ledger.checkpoint()
-
-    def _fail(self, error: StoreError) -> None:
-        """After an error of the disk nothing that follows can be called durable: refuse it all."""
-        if isinstance(error, StoreLocked | StoreFull):
-            _log.warning("the store could not write", path=str(self._path), because=str(error))
-            return
-        _log.error("the store failed", path=str(self._path), because=str(error))
-        self._failure = error
-
-    def _run_job(self) -> None:
-        job, future = self._jobs.popleft()
-        try:
-            result = job()
-        except Exception as error:
-            self._call_loop(_settle, future, None, error)
-        else:
-            self._call_loop(self._settle_job, future, result, self._ledger.compacted)
-
-    def _settle_job(self, future: asyncio.Future[object], result: object, compacted: Revision) -> None:
-        self._compacted = compacted
-        _settle(future, result, None)
-
-    def _call_loop(self, function: Callable[..., None], *arguments: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:
-            # The loop ended without closing the store: nobody waits for this answer any more.
-            _log.warning("the event loop ended before the store was closed", path=str(self._path))
-
-    async def _in_writer(self, job: Callable[[], object]) -> object:
-        future: asyncio.Future[object] = self._loop.create_future()
-        self._jobs.append((job, future))
-        self._signals.put(None)
-        return await future
 
     async def _in_range_thread(self, function: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._range_thread, function)
@@ -451,7 +241,7 @@ class SqliteStore:
     async def _expire(self, due: Sequence[Expiry]) -> None:
         transaction = Transaction([Expire(expiry.key, expiry.revision) for expiry in due])
         try:
-            await self._enqueue(transaction, patient=False)
+            await self._writer.write(transaction, patient=False)
         except StoreError as error:
             _log.warning("expired keys could not be deleted, trying again", keys=len(due), because=str(error))
             for expiry in due:
@@ -492,15 +282,6 @@ def _open_files(path: Path, settings: SqliteSettings) -> tuple[LockFile, Ledger,
     except BaseException:
         lock.release()
         raise
-
-
-def _settle(future: asyncio.Future[object], result: object, error: Exception | None) -> None:
-    if future.done():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(result)
 
 
 def _size_bytes(path: Path) -> int:

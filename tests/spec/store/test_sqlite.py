@@ -18,6 +18,7 @@ from haven.clock import FakeClock
 from haven.store import layout
 from haven.store.backup import backup, restore
 from haven.store.interface import Compacted, Delete, Expectation, Put, StoreError, StoreFull, StoreLocked
+from haven.store.ledger import Ledger
 from haven.store.retention import RetentionLimits
 from haven.store.sqlite import SqliteSettings, SqliteStore
 
@@ -71,6 +72,15 @@ async def test_keys_expire_though_the_store_was_closed_meanwhile(path: Path) -> 
 
     assert [record.key for record in (await store.range(b"/")).records] == [b"/later", b"/rescued"]
     await store.close()
+
+
+async def test_closing_leaves_one_file_that_holds_everything(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    await store.commit([Put(b"/a", b"")])
+    await store.get(b"/a")
+    await store.close()
+
+    assert sorted(each.name for each in path.parent.iterdir()) == ["store.db", "store.db.lock"]
 
 
 async def test_commits_that_wait_while_closing_are_written(path: Path) -> None:
@@ -245,7 +255,7 @@ async def test_after_an_error_of_the_disk_nothing_is_acknowledged_any_more(
         raise StoreError("the disk failed")
 
     with monkeypatch.context() as broken:
-        broken.setattr(store._ledger, "write", fail)
+        broken.setattr(Ledger, "write", fail)
         with pytest.raises(StoreError, match="the disk failed"):
             await store.commit([Put(b"/a", b"")])
 
