@@ -119,7 +119,9 @@ def _parts(value: Any, name: str, group: str) -> list[str]:
             parts.append(f'"SecurityContext":{_pod_security_context(value)}')
         elif lower in by_lower:
             found = getattr(value, by_lower[lower])
-            if isinstance(found, Quantity):
+            if found == [] and getattr(_empty(type(value)), by_lower[lower]) is None:
+                parts.append(f'"{go_name}":[]')  # Given as empty: lists that are always written keep the difference.
+            elif isinstance(found, Quantity):
                 parts.append(f'"{go_name}":{go_json(found)}')
             else:
                 parts.append(f'"{go_name}":{_render(found, kind, group)}')
@@ -128,6 +130,11 @@ def _parts(value: Any, name: str, group: str) -> list[str]:
                 f'"{go_name}":{_zero(kind, group, kind.rpartition(".")[0]) if kind[0] not in "*[m" else "null"}'
             )
     return parts
+
+
+@cache
+def _empty(kind: type[Any]) -> Any:
+    return kind()
 
 
 def _pod_security_context(spec: core_v1.PodSpec) -> str:

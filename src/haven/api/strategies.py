@@ -17,6 +17,7 @@ __all__ = ["create_errors", "strategy_for", "update_errors"]
 _TABLES = {
     ("", "v1"): "haven.api.core.strategies",
     ("apps", "v1"): "haven.api.apps.strategies",
+    ("batch", "v1"): "haven.api.batch.strategies",
 }
 """Where the table `STRATEGIES` (plural name -> Strategy) of a group's version is."""
 

@@ -57,7 +57,7 @@ class Strategy(Generic[T]):
     `prepare_for_update(new, old)` restores what this endpoint may not change (status on the main one, spec on
     /status) and raises `metadata.generation` when the spec changed. `validate*` check ObjectMeta too, where, in the
     order and as often as upstream does: the registry must not; it calls `create_errors` and `update_errors`, which add
-    what upstream's registry adds. `name_errors` returns what is wrong with a name (texts), as metadata.name's rule.
+    what upstream's registry adds; `canonicalize` changes a sound object into its stored form. `name_errors` returns what is wrong with a name (texts), as metadata.name's rule.
     """
 
     default: Callable[[T], None] = nothing
@@ -65,6 +65,7 @@ class Strategy(Generic[T]):
     validate: Callable[[T], ErrorList] = no_errors
     prepare_for_update: Callable[[T, T], None] = nothing
     validate_update: Callable[[T, T], ErrorList] = no_errors_update
+    canonicalize: Callable[[T], None] = nothing
     warnings: Callable[[T, T | None], list[str]] = no_warnings
     name_errors: Callable[[str], list[str]] | None = None
     allow_create_on_update: bool = False
@@ -76,14 +77,26 @@ class Strategy(Generic[T]):
 
 
 def create_errors(strategy: Strategy[Any], new: Any, *, namespaced: bool) -> ErrorList:
-    """Return every complaint about an object that is created: the kind's own; if there are none, general ones."""
-    return strategy.validate(new) or validate_object_meta(new.metadata, namespaced=namespaced)
+    """Return every complaint about an object that is created: the kind's own; if there are none, general ones.
+
+    An object without complaints is made canonical, as it is to be stored.
+    """
+    errors = strategy.validate(new) or validate_object_meta(new.metadata, namespaced=namespaced)
+    if not errors:
+        strategy.canonicalize(new)
+    return errors
 
 
 def update_errors(strategy: Strategy[Any], new: Any, old: Any, *, namespaced: bool) -> ErrorList:
-    """Return every complaint about an object that is changed: general ones, then the kind's own (some twice)."""
-    return (
+    """Return every complaint about an object that is changed: general ones, then the kind's own (some twice).
+
+    An object without complaints is made canonical, as it is to be stored.
+    """
+    errors = (
         validate_object_meta(new.metadata, namespaced=namespaced)
         + validate_object_meta_update(new.metadata, old.metadata)
         + strategy.validate_update(new, old)
     )
+    if not errors:
+        strategy.canonicalize(new)
+    return errors

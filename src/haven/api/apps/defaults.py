@@ -71,9 +71,9 @@ def default_stateful_set(stateful_set: v1.StatefulSet) -> None:
         strategy.type = "RollingUpdate"
         if strategy.rolling_update is None:
             strategy.rolling_update = v1.RollingUpdateStatefulSetStrategy()
-    if strategy.type == "RollingUpdate" and strategy.rolling_update is not None:
-        if strategy.rolling_update.partition is None:
-            strategy.rolling_update.partition = 0
+    rolling = strategy.rolling_update
+    if strategy.type == "RollingUpdate" and rolling is not None and rolling.partition is None:
+        rolling.partition = 0
     policy = spec.persistent_volume_claim_retention_policy
     if policy is None:
         policy = v1.StatefulSetPersistentVolumeClaimRetentionPolicy()

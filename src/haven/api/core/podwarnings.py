@@ -104,11 +104,9 @@ def node_selector_term_warnings(term: v1.NodeSelectorTerm, path: Path, *, check_
 
 def claim_spec_warnings(spec: v1.PersistentVolumeClaimSpec, path: Path) -> list[str]:
     """Warn of fractions of a byte."""
-    storage = spec.resources.requests.get("storage")
-    if storage is None or storage.milli_value % 1000 == 0:
-        return []
-    place = path.child("resources").child("requests").key("storage")
-    return [f"{place}: fractional byte value {quote(str(storage))} is invalid, must be an integer"]
+    resources = spec.resources
+    requests = _fraction(resources.requests, "storage", path.child("resources").child("requests"))
+    return requests + _fraction(resources.limits, "storage", path.child("resources").child("limits"))
 
 
 def _warnings(metadata: meta.ObjectMeta, spec: v1.PodSpec, template: Path | None) -> list[str]:

@@ -10,8 +10,22 @@ from typing import Any
 from haven.api.core import defaults, v1
 from haven.api.core.podstrategy import POD
 from haven.api.core.replication import POD_TEMPLATE, REPLICATION_CONTROLLER
-from haven.api.core.validation import config, event, namespace
+from haven.api.core.service import SERVICE
+from haven.api.core.validation import (
+    claims,
+    claimupdate,
+    config,
+    endpoints,
+    event,
+    namespace,
+    node,
+    persistentvolume,
+    quota,
+)
+from haven.api.core.volumewarnings import claim_warnings, volume_warnings
 from haven.api.strategy import Strategy
+from haven.apimachinery.fielderrors import Path
+from haven.apimachinery.validation.addresses import cidr_warnings, ip_warnings
 from haven.apimachinery.validation.names import dns1123_label_errors, dns1123_subdomain_errors
 
 __all__ = ["STRATEGIES"]
@@ -81,6 +95,120 @@ EVENT_FIELDS = {
     "type": lambda event: event.type,
 }
 
+
+def _reset_status(new: Any) -> None:
+    new.status = type(new.status)()
+
+
+def _keep_status(new: Any, old: Any) -> None:
+    new.status = old.status
+
+
+def _keep_spec(new: Any, old: Any) -> None:
+    new.spec = old.spec
+
+
+def _create_node(new: v1.Node) -> None:
+    new.spec.config_source = None
+    new.status.config = None
+
+
+def _update_node(new: v1.Node, old: v1.Node) -> None:
+    new.status = old.status
+    if old.spec.config_source is None:
+        new.spec.config_source = None
+
+
+def _update_node_status(new: v1.Node, old: v1.Node) -> None:
+    new.spec = old.spec
+    if old.status.config is None:
+        new.status.config = None
+
+
+def _node_warnings(new: v1.Node, _old: v1.Node | None) -> list[str]:
+    warnings = []
+    if new.spec.config_source is not None:
+        warnings.append("spec.configSource: the feature is removed")
+    if new.spec.external_id:
+        warnings.append("spec.externalID: this field is deprecated, and is unused by Kubernetes")
+    for index, item in enumerate(new.spec.pod_cidrs):
+        warnings += cidr_warnings(Path("spec", "podCIDRs").index(index), item)
+    return warnings
+
+
+def _quota_warnings(new: v1.ResourceQuota, old: v1.ResourceQuota | None) -> list[str]:
+    if old is not None:
+        return []
+    warnings = []
+    hard = new.spec.hard
+    for resource in ("cpu", "memory", "storage", "ephemeral-storage"):
+        name = f"requests.{resource}"
+        if name not in hard and resource in ("cpu", "memory"):
+            name = resource
+        request, limit = hard.get(name), hard.get(f"limits.{resource}")
+        if request is not None and limit is not None and request > limit:
+            said = f"should be less than limits.{resource} ({limit})"
+            warnings.append(f"ResourceQuota {name} ({request}) {said}")
+    return warnings
+
+
+def _create_volume(new: v1.PersistentVolume) -> None:
+    created = new.metadata.creation_timestamp
+    new.status = v1.PersistentVolumeStatus(phase="Pending", last_phase_transition_time=created)
+
+
+def _update_volume_status(new: v1.PersistentVolume, old: v1.PersistentVolume) -> None:
+    new.spec = old.spec
+    if old.status.phase == new.status.phase and new.status.last_phase_transition_time is None:
+        new.status.last_phase_transition_time = old.status.last_phase_transition_time
+
+
+def _create_claim(new: v1.PersistentVolumeClaim) -> None:
+    new.status = v1.PersistentVolumeClaimStatus(phase="Pending")
+    _normalize_sources(new.spec, None)
+
+
+def _update_claim(new: v1.PersistentVolumeClaim, old: v1.PersistentVolumeClaim) -> None:
+    new.status = old.status
+    _normalize_sources(new.spec, old.spec)
+
+
+def _normalize_sources(spec: v1.PersistentVolumeClaimSpec, old: v1.PersistentVolumeClaimSpec | None) -> None:
+    """Let `dataSource` and `dataSourceRef` say the same; drop what older clients could not have meant."""
+    if spec.data_source_ref is not None:
+        crosses = old is not None and old.data_source_ref is not None and old.data_source_ref.namespace is not None
+        if spec.data_source_ref.namespace is not None and not crosses:
+            spec.data_source_ref.namespace = None
+    in_use = old is not None and old.data_source is not None
+    if spec.data_source is not None and not in_use and not _is_known_source(spec.data_source):
+        spec.data_source = None
+    source, reference = spec.data_source, spec.data_source_ref
+    if source is not None and reference is None:
+        spec.data_source_ref = v1.TypedObjectReference(api_group=source.api_group, kind=source.kind, name=source.name)
+    elif reference is not None and source is None and not reference.namespace:
+        spec.data_source = v1.TypedLocalObjectReference(
+            api_group=reference.api_group, kind=reference.kind, name=reference.name
+        )
+
+
+def _is_known_source(source: v1.TypedLocalObjectReference) -> bool:
+    if source.kind == "PersistentVolumeClaim":
+        return not source.api_group
+    return source.kind == "VolumeSnapshot" and source.api_group == "snapshot.storage.k8s.io"
+
+
+def _endpoints_warnings(new: v1.Endpoints, _old: v1.Endpoints | None) -> list[str]:
+    if new.metadata.labels.get("endpoints.kubernetes.io/managed-by") == "endpoint-controller":
+        return []
+    warnings: list[str] = []
+    for index, subset in enumerate(new.subsets):
+        for name, addresses in (("addresses", subset.addresses), ("notReadyAddresses", subset.not_ready_addresses)):
+            for number, address in enumerate(addresses):
+                place = Path("subsets").index(index).child(name).index(number).child("ip")
+                warnings += ip_warnings(place, address.ip)
+    return warnings
+
+
 STRATEGIES: dict[str, Strategy[Any]] = {
     "configmaps": Strategy(
         validate=config.validate_config_map,
@@ -131,6 +259,88 @@ STRATEGIES: dict[str, Strategy[Any]] = {
         selectable_fields=EVENT_FIELDS,
     ),
     "pods": POD,
+    "services": SERVICE,
+    "endpoints": Strategy(
+        default=defaults.default_endpoints,
+        validate=endpoints.validate_endpoints,
+        validate_update=endpoints.validate_endpoints_update,
+        warnings=_endpoints_warnings,
+        name_errors=_subdomain,
+        allow_create_on_update=True,
+    ),
+    "nodes": Strategy(
+        default=defaults.default_node,
+        prepare_for_create=_create_node,
+        validate=node.validate_node,
+        prepare_for_update=_update_node,
+        validate_update=node.validate_node_update,
+        warnings=_node_warnings,
+        name_errors=_subdomain,
+        selectable_fields={"spec.unschedulable": lambda item: "true" if item.spec.unschedulable else "false"},
+        subresources={
+            "status": Strategy(
+                default=defaults.default_node,
+                prepare_for_update=_update_node_status,
+                validate_update=node.validate_node_status_update,
+            )
+        },
+    ),
+    "limitranges": Strategy(
+        default=defaults.default_limit_range,
+        validate=quota.validate_limit_range,
+        validate_update=quota.validate_limit_range_update,
+        name_errors=_subdomain,
+    ),
+    "resourcequotas": Strategy(
+        default=defaults.default_quota,
+        prepare_for_create=_reset_status,
+        validate=quota.validate_resource_quota,
+        prepare_for_update=_keep_status,
+        validate_update=quota.validate_resource_quota_update,
+        warnings=_quota_warnings,
+        name_errors=_subdomain,
+        subresources={
+            "status": Strategy(
+                default=defaults.default_quota,
+                prepare_for_update=_keep_spec,
+                validate_update=quota.validate_resource_quota_status_update,
+            )
+        },
+    ),
+    "persistentvolumes": Strategy(
+        default=defaults.default_volume,
+        prepare_for_create=_create_volume,
+        validate=persistentvolume.validate_volume,
+        prepare_for_update=_keep_status,
+        validate_update=persistentvolume.validate_volume_update,
+        warnings=volume_warnings,
+        name_errors=_subdomain,
+        selectable_fields={"name": lambda item: item.metadata.name},
+        subresources={
+            "status": Strategy(
+                default=defaults.default_volume,
+                prepare_for_update=_update_volume_status,
+                validate_update=persistentvolume.validate_volume_status_update,
+            )
+        },
+    ),
+    "persistentvolumeclaims": Strategy(
+        default=defaults.default_claim,
+        prepare_for_create=_create_claim,
+        validate=claims.validate_claim,
+        prepare_for_update=_update_claim,
+        validate_update=claimupdate.validate_claim_update,
+        warnings=claim_warnings,
+        name_errors=_subdomain,
+        selectable_fields={"name": lambda item: item.metadata.name},
+        subresources={
+            "status": Strategy(
+                default=defaults.default_claim,
+                prepare_for_update=_keep_spec,
+                validate_update=claimupdate.validate_claim_status_update,
+            )
+        },
+    ),
     "podtemplates": POD_TEMPLATE,
     "replicationcontrollers": REPLICATION_CONTROLLER,
 }

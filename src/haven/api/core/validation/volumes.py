@@ -30,6 +30,9 @@ from haven.apimachinery.goformat import quote
 from haven.apimachinery.validation.names import byte_length, dns1123_subdomain_errors
 
 __all__ = [
+    "SHARED_SOURCES",
+    "require",
+    "validate_azure_disk",
     "validate_csi_driver_name",
     "validate_flex_options",
     "validate_host_path",
@@ -130,10 +133,10 @@ def validate_host_path(source: v1.HostPathVolumeSource, path: Path) -> ErrorList
 
 
 def _git_repo(source: v1.GitRepoVolumeSource, path: Path) -> ErrorList:
-    return _require(source, path, "repository") + validate_local_path(source.directory, path.child("directory"))
+    return require(source, path, "repository") + validate_local_path(source.directory, path.child("directory"))
 
 
-def _require(source: Any, path: Path, *fields: str) -> ErrorList:
+def require(source: Any, path: Path, *fields: str) -> ErrorList:
     """Complain about empty fields, named as in JSON; those here differ from the attributes by underscores alone."""
     errors: ErrorList = []
     for name in fields:
@@ -151,11 +154,11 @@ _ATTRIBUTES = {
 
 
 def _gce(source: v1.GCEPersistentDiskVolumeSource, path: Path) -> ErrorList:
-    return _require(source, path, "pdName") + _partition(source.partition, path)
+    return require(source, path, "pdName") + _partition(source.partition, path)
 
 
 def _aws(source: v1.AWSElasticBlockStoreVolumeSource, path: Path) -> ErrorList:
-    return _require(source, path, "volumeID") + _partition(source.partition, path)
+    return require(source, path, "volumeID") + _partition(source.partition, path)
 
 
 def _partition(partition: int, path: Path) -> ErrorList:
@@ -165,21 +168,21 @@ def _partition(partition: int, path: Path) -> ErrorList:
 
 
 def _secret(source: v1.SecretVolumeSource, path: Path) -> ErrorList:
-    errors = _require(source, path, "secretName") + validate_file_mode(source.default_mode, path.child("defaultMode"))
+    errors = require(source, path, "secretName") + validate_file_mode(source.default_mode, path.child("defaultMode"))
     for index, item in enumerate(source.items):
         errors += validate_key_to_path(item, path.child("items").index(index))
     return errors
 
 
 def _config_map(source: v1.ConfigMapVolumeSource, path: Path) -> ErrorList:
-    errors = _require(source, path, "name") + validate_file_mode(source.default_mode, path.child("defaultMode"))
+    errors = require(source, path, "name") + validate_file_mode(source.default_mode, path.child("defaultMode"))
     for index, item in enumerate(source.items):
         errors += validate_key_to_path(item, path.child("items").index(index))
     return errors
 
 
 def _nfs(source: v1.NFSVolumeSource, path: Path) -> ErrorList:
-    errors = _require(source, path, "server", "path")
+    errors = require(source, path, "server", "path")
     if not source.path.startswith("/"):
         errors.append(invalid(path.child("path"), source.path, "must be an absolute path"))
     return errors
@@ -212,7 +215,7 @@ def _iscsi(source: v1.ISCSIVolumeSource, path: Path) -> ErrorList:
 
 
 def _glusterfs(source: v1.GlusterfsVolumeSource, path: Path) -> ErrorList:
-    return _require(source, path, "endpoints", "path")
+    return require(source, path, "endpoints", "path")
 
 
 def _flocker(source: v1.FlockerVolumeSource, path: Path) -> ErrorList:
@@ -227,22 +230,22 @@ def _flocker(source: v1.FlockerVolumeSource, path: Path) -> ErrorList:
 
 
 def _claim(source: v1.PersistentVolumeClaimVolumeSource, path: Path) -> ErrorList:
-    return _require(source, path, "claimName")
+    return require(source, path, "claimName")
 
 
 def _rbd(source: v1.RBDVolumeSource, path: Path) -> ErrorList:
-    return _require(source, path, "monitors", "image")
+    return require(source, path, "monitors", "image")
 
 
 def _cinder(source: v1.CinderVolumeSource, path: Path) -> ErrorList:
-    errors = _require(source, path, "volumeID")
+    errors = require(source, path, "volumeID")
     if source.secret_ref is not None and not source.secret_ref.name:
         errors.append(required(path.child("secretRef", "name"), ""))
     return errors
 
 
 def _ceph_fs(source: v1.CephFSVolumeSource, path: Path) -> ErrorList:
-    return _require(source, path, "monitors")
+    return require(source, path, "monitors")
 
 
 def _quobyte(source: v1.QuobyteVolumeSource, path: Path) -> ErrorList:
@@ -257,7 +260,7 @@ def _quobyte(source: v1.QuobyteVolumeSource, path: Path) -> ErrorList:
             host, colon, _port = pair.rpartition(":")
             if not colon or (":" in host and not (host.startswith("[") and host.endswith("]"))):
                 errors.append(invalid(path.child("registry"), source.registry, words))
-    return errors + _require(source, path, "volume")
+    return errors + require(source, path, "volume")
 
 
 def _downward_api(source: v1.DownwardAPIVolumeSource, path: Path) -> ErrorList:
@@ -295,16 +298,16 @@ def validate_flex_options(options: Mapping[str, str], path: Path) -> ErrorList:
 
 
 def _flex(source: v1.FlexVolumeSource, path: Path) -> ErrorList:
-    return _require(source, path, "driver") + validate_flex_options(source.options, path)
+    return require(source, path, "driver") + validate_flex_options(source.options, path)
 
 
 def _azure_file(source: v1.AzureFileVolumeSource, path: Path) -> ErrorList:
-    return _require(source, path, "secretName", "shareName")
+    return require(source, path, "secretName", "shareName")
 
 
 def validate_azure_disk(source: v1.AzureDiskVolumeSource, path: Path) -> ErrorList:
     """Check a disk of Azure."""
-    errors = _require(source, path, "diskName", "diskURI")
+    errors = require(source, path, "diskName", "diskURI")
     if source.caching_mode is not None and source.caching_mode not in ("None", "ReadOnly", "ReadWrite"):
         errors.append(not_supported(path.child("cachingMode"), source.caching_mode, ["None", "ReadOnly", "ReadWrite"]))
     if source.kind is not None and source.kind not in ("Dedicated", "Managed", "Shared"):
@@ -319,19 +322,19 @@ def validate_azure_disk(source: v1.AzureDiskVolumeSource, path: Path) -> ErrorLi
 
 
 def _vsphere(source: v1.VsphereVirtualDiskVolumeSource, path: Path) -> ErrorList:
-    return _require(source, path, "volumePath")
+    return require(source, path, "volumePath")
 
 
 def _photon(source: v1.PhotonPersistentDiskVolumeSource, path: Path) -> ErrorList:
-    return _require(source, path, "pdID")
+    return require(source, path, "pdID")
 
 
 def _portworx(source: v1.PortworxVolumeSource, path: Path) -> ErrorList:
-    return _require(source, path, "volumeID")
+    return require(source, path, "volumeID")
 
 
 def _storage_os(source: v1.StorageOSVolumeSource, path: Path) -> ErrorList:
-    errors = _require(source, path, "volumeName")
+    errors = require(source, path, "volumeName")
     if source.volume_name:
         errors += validate_dns1123_label(source.volume_name, path.child("volumeName"))
     if source.volume_namespace:
@@ -342,7 +345,7 @@ def _storage_os(source: v1.StorageOSVolumeSource, path: Path) -> ErrorList:
 
 
 def _scale_io(source: v1.ScaleIOVolumeSource, path: Path) -> ErrorList:
-    return _require(source, path, "gateway", "system", "volumeName")
+    return require(source, path, "gateway", "system", "volumeName")
 
 
 def validate_csi_driver_name(driver: str, path: Path) -> ErrorList:
@@ -419,3 +422,6 @@ _SOURCES: tuple[tuple[str, str, str, _Check | None], ...] = (
     ("ephemeral", "ephemeral", "ephemeral", None),
     ("image", "image", "image", None),
 )
+
+SHARED_SOURCES: dict[str, _Check] = {attribute: check for attribute, _, _, check in _SOURCES if check is not None}
+"""The checks of sources that PersistentVolumes have too, by attribute."""
