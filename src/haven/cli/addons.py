@@ -14,7 +14,7 @@ from haven.client.interface import Client
 __all__ = ["ensure_addons"]
 
 DNS_NAME = "kube-dns"  # The name by which every client of a cluster looks for its DNS.
-READER = "system:haven-node-network"
+READER = "haven-node-network"
 
 
 async def ensure_addons(client: Client, settings: ClusterSettings) -> None:
