@@ -6,20 +6,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from haven.controllers.actions import Controller, Wiring
+from haven.controllers.clusterroleaggregation import ClusterRoleAggregationController
+from haven.controllers.cronjob import CronJobController
+from haven.controllers.daemonset import DaemonSetController
 from haven.controllers.deployment import DeploymentController
+from haven.controllers.disruption import DisruptionController
 from haven.controllers.endpoints import EndpointsController
 from haven.controllers.endpointslice import EndpointSliceController
 from haven.controllers.endpointslicemirroring import EndpointSliceMirroringController
 from haven.controllers.garbagecollector import GarbageCollector
+from haven.controllers.job import JobController
 from haven.controllers.namespace import NamespaceController
+from haven.controllers.nodeipam import NodeIPAMController
 from haven.controllers.nodelifecycle import NodeLifecycleController
 from haven.controllers.podgc import PodGarbageCollector
+from haven.controllers.protection import ClaimProtectionController, VolumeProtectionController
 from haven.controllers.replicaset import ReplicaSetController
 from haven.controllers.replicationcontroller import ReplicationControllerController
+from haven.controllers.resourcequota import ResourceQuotaController
 from haven.controllers.rootca import RootCAPublisher
 from haven.controllers.serviceaccount import ServiceAccountController
 from haven.controllers.settings import Settings
+from haven.controllers.statefulset import StatefulSetController
 from haven.controllers.tainteviction import TaintEvictionController
+from haven.controllers.ttl import TTLController
 from haven.controllers.ttlafterfinished import TTLAfterFinishedController
 
 __all__ = ["Entry", "catalog"]
@@ -50,6 +60,44 @@ def catalog(settings: Settings) -> list[Entry]:
             "replication-controller",
             "replication-controller",
             ReplicationControllerController,
+        ),
+        Entry("daemonset", "daemon-set-controller", "daemonset-controller", DaemonSetController),
+        Entry("statefulset", "statefulset-controller", "statefulset-controller", StatefulSetController),
+        Entry("job", "job-controller", "job-controller", JobController),
+        Entry("cronjob", "cronjob-controller", "cronjob-controller", CronJobController),
+        Entry(
+            "ttl-after-finished",
+            "ttl-after-finished-controller",
+            "ttl-after-finished-controller",
+            TTLAfterFinishedController,
+        ),
+        Entry("disruption", "disruption-controller", "controllermanager", DisruptionController),
+        Entry("resourcequota", "resourcequota-controller", "resourcequota-controller", ResourceQuotaController),
+        Entry(
+            "node-lifecycle",
+            "node-controller",
+            "node-controller",
+            lambda wiring: NodeLifecycleController(wiring, monitor_grace_seconds=settings.node_monitor_grace_seconds),
+        ),
+        Entry("taint-eviction", "node-controller", "taint-eviction-controller", TaintEvictionController),
+        Entry("ttl", "ttl-controller", "ttl-controller", TTLController),
+        Entry(
+            "clusterrole-aggregation",
+            "clusterrole-aggregation-controller",
+            "clusterrole-aggregation-controller",
+            ClusterRoleAggregationController,
+        ),
+        Entry(
+            "persistentvolumeclaim-protection",
+            "pvc-protection-controller",
+            "pvc-protection-controller",
+            ClaimProtectionController,
+        ),
+        Entry(
+            "persistentvolume-protection",
+            "pv-protection-controller",
+            "pv-protection-controller",
+            VolumeProtectionController,
         ),
         Entry("endpoints", "endpoint-controller", "endpoint-controller", EndpointsController),
         Entry("endpointslice", "endpointslice-controller", "endpoint-slice-controller", EndpointSliceController),
@@ -85,6 +133,15 @@ def catalog(settings: Settings) -> list[Entry]:
             TTLAfterFinishedController,
         )
     )
+    if settings.cluster_networks:
+        entries.append(
+            Entry(
+                "node-ipam",
+                "node-controller",
+                "cidrAllocator",
+                lambda wiring: NodeIPAMController(wiring, cluster_networks=settings.cluster_networks),
+            )
+        )
     entries.append(
         Entry("garbage-collector", "generic-garbage-collector", "garbage-collector-controller", GarbageCollector)
     )

@@ -95,7 +95,7 @@ class Zones:
         old = {zone: self.state(zone) for zone in are_ready}
         full = ZoneState.FULL_DISRUPTION
         all_are_down = all(state is full for state in new.values())
-        all_were_down = all(state is full for state in old.values())
+        all_were_down = all(state is full for state in {**self._states, **old}.values())
         self._states = new
         if all_are_down and all_were_down:
             return Verdict.NOTHING
