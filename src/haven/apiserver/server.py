@@ -181,7 +181,7 @@ class HttpServer:
         connection: Connection = request.connection
         if connection.response is not None:
             return connection.response
-        raise ConnectionResetError("the connection was taken over and is finished")
+        raise asyncio.CancelledError  # How aiohttp is told that the connection is over and nothing is to be written.
 
 
 def _repeated(headers: CIMultiDictProxy[str]) -> dict[str, list[str]]:

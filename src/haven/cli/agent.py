@@ -8,13 +8,12 @@ import random
 import signal
 import ssl
 import sys
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from haven import telemetry
-from haven.api.core import v1 as core
 from haven.cli.failure import Failure
 from haven.cli.settings import ClusterSettings
 
@@ -45,8 +44,6 @@ async def serve(settings: ClusterSettings) -> None:
     """Serve until SIGTERM or SIGINT; Pods go on running."""
     from haven.cli.node import containerd_of
     from haven.cli.server import run_until
-    from haven.client.connection import from_kubeconfig
-    from haven.client.http import HttpTransport
     from haven.client.sharedinformers import SharedInformers
     from haven.client.typed import RestClient
     from haven.clock import SystemClock
@@ -75,15 +72,13 @@ async def serve(settings: ClusterSettings) -> None:
         await imagearchive.load_images(containerd, [ociimage.pause_image(PAUSE_IMAGE)])
     await own_address(settings.dns_address)
 
-    client = RestClient(HttpTransport(from_kubeconfig(keys.component("kubelet")), user_agent="haven-kubelet"))
-    network_client = RestClient(
-        HttpTransport(from_kubeconfig(keys.component("kube-proxy")), user_agent="haven-network")
-    )
+    transports = [_transport(keys.component(name), f"haven-{name}") for name in ("kubelet", "kube-proxy")]
+    client, network_client = (RestClient(transport, managed_fields=False) for transport in transports)
     informers = SharedInformers(network_client, clock=clock, chance=chance)
     kubelet = Kubelet(kubelet_settings(settings), client, runtime, clock, chance)
     server = KubeletServer(
         ServerSettings(settings.node_name, port=settings.kubelet_port, root=settings.places.kubelet),
-        _Pods(kubelet),
+        kubelet,
         runtime,
         Access(settings.node_name, client, clock),
         clock,
@@ -93,26 +88,15 @@ async def serve(settings: ClusterSettings) -> None:
     dns = Dns(_dns_settings(settings), informers, chance)
     await run_until(stopping, [containerd.run, informers.run, kubelet.run, server.run, proxy.run, dns.run])
     await runtime.close()
+    for transport in transports:
+        await transport.close()
 
 
-class _Pods:
-    """The kubelet's Pods as its server wants them: specification and newest status in one object."""
+def _transport(kubeconfig: Path, user_agent: str) -> Any:
+    from haven.client.connection import from_kubeconfig
+    from haven.client.http import HttpTransport
 
-    def __init__(self, kubelet: Any) -> None:
-        self._kubelet = kubelet
-
-    def pods(self) -> Sequence[core.Pod]:
-        return [_joined(pod, status) for pod, status in self._kubelet.pods()]
-
-    def find_pod(self, namespace: str, name: str) -> core.Pod | None:
-        for pod, status in self._kubelet.pods():
-            if (pod.metadata.namespace, pod.metadata.name) == (namespace, name):
-                return _joined(pod, status)
-        return None
-
-
-def _joined(pod: core.Pod, status: core.PodStatus) -> core.Pod:
-    return core.Pod(metadata=pod.metadata, spec=pod.spec, status=status)
+    return HttpTransport(from_kubeconfig(kubeconfig), user_agent=user_agent)
 
 
 def kubelet_settings(settings: ClusterSettings) -> Any:

@@ -22,6 +22,7 @@ from haven.cli.settings import ClusterSettings
 __all__ = ["command", "serve"]
 
 SYSTEM_NAMESPACE = "kube-system"
+NODE_LEASES = b"/registry/coordination.k8s.io/leases/kube-node-lease/"  # Written all the time, read by few.
 
 
 @click.command(help="Run the control plane in the foreground.")
@@ -62,14 +63,14 @@ async def serve(settings: ClusterSettings) -> None:
     from haven.controllers.settings import Settings as ControllerSettings
     from haven.scheduler.runner import Scheduler
     from haven.scheduler.runner import Settings as SchedulerSettings
-    from haven.store.sqlite import SqliteStore
+    from haven.store.sqlite import SqliteSettings, SqliteStore
 
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     keys = pki.ensure(pki_settings(settings), time.time())
     settings.places.data.mkdir(parents=True, exist_ok=True)
-    store = await SqliteStore.open(settings.places.store)
+    store = await SqliteStore.open(settings.places.store, SqliteSettings(brief_prefixes=(NODE_LEASES,)))
     chance, clock = random.Random(), SystemClock()
     server = await assembly.start(_api_settings(settings), store, _trust(settings, keys))
 

@@ -232,7 +232,7 @@ class KubeletServer:
             raise ConnectionResetError("the client is gone")
         client.write(answer.head)
         await splice(client, answer.transport, answer.early)
-        raise ConnectionResetError("the connection was taken over and is finished")
+        raise asyncio.CancelledError  # How aiohttp is told that the connection is over and nothing is to be written.
 
     # Statistics
 
