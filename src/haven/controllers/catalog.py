@@ -77,7 +77,7 @@ def catalog(settings: Settings) -> list[Entry]:
             "node-lifecycle",
             "node-controller",
             "node-controller",
-            lambda wiring: NodeLifecycleController(wiring, monitor_grace_seconds=settings.node_monitor_grace_seconds),
+            lambda wiring: NodeLifecycleController(wiring, grace_seconds=settings.node_monitor_grace_seconds),
         ),
         Entry("taint-eviction", "node-controller", "taint-eviction-controller", TaintEvictionController),
         Entry("ttl", "ttl-controller", "ttl-controller", TTLController),
@@ -123,16 +123,6 @@ def catalog(settings: Settings) -> list[Entry]:
                 lambda wiring: RootCAPublisher(wiring, root_ca_pem=settings.root_ca_pem),
             )
         )
-    entries.append(Entry("node-lifecycle", "node-controller", "node-controller", NodeLifecycleController))
-    entries.append(Entry("taint-eviction", "node-controller", "taint-eviction-controller", TaintEvictionController))
-    entries.append(
-        Entry(
-            "ttl-after-finished",
-            "ttl-after-finished-controller",
-            "ttl-after-finished-controller",
-            TTLAfterFinishedController,
-        )
-    )
     if settings.cluster_networks:
         entries.append(
             Entry(

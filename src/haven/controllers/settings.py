@@ -19,7 +19,7 @@ class Settings:
     finished_pods_max: int = 12_500
     """Finished Pods beyond this number are removed."""
 
-    node_monitor_grace_seconds: float = 40.0
+    node_monitor_grace_seconds: float = 50.0
     """A node that is silent for so long is taken for lost."""
     cluster_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     """Networks that Pods' addresses come from, one for each family; () gives nodes no part of any."""
