@@ -31,7 +31,7 @@ from haven.apiserver.authorization.escalation import EscalationGuard
 from haven.apiserver.authorization.node import NodeAuthorizer
 from haven.apiserver.authorization.nodegraph import NodeGraph
 from haven.apiserver.authorization.rbac import RBAC
-from haven.apiserver.authorization.union import AlwaysAllowGroups, AlwaysAllowPaths, AuthorizerUnion
+from haven.apiserver.authorization.union import AlwaysAllowGroups, AuthorizerUnion
 from haven.apiserver.bootstrap.objects import BootstrapSettings, bootstrap_objects, node_rules
 from haven.apiserver.bootstrap.reconcile import plan
 from haven.apiserver.chain import Chain
@@ -184,7 +184,6 @@ async def start(
     authorizer = AuthorizerUnion(
         [
             AlwaysAllowGroups(),
-            AlwaysAllowPaths(["/healthz", "/livez", "/readyz"]),
             NodeAuthorizer(graph, node_rules()),
             rbac,
         ]

@@ -13,7 +13,7 @@ from haven.apiserver.authentication.interface import MASTERS
 from haven.apiserver.authorization.interface import Attributes, Authorizer, Decision, Rules, Verdict, refusal
 from haven.apiserver.request import UserInfo
 
-__all__ = ["AlwaysAllowGroups", "AlwaysAllowPaths", "AuthorizerUnion", "require"]
+__all__ = ["AlwaysAllowGroups", "AuthorizerUnion", "require"]
 
 _ALLOWED = Decision(Verdict.ALLOW)
 _NOTHING = Decision(Verdict.NO_OPINION)
@@ -34,26 +34,6 @@ class AlwaysAllowGroups:
 
     def rules_for(self, user: UserInfo, namespace: str) -> Rules:
         return Rules() if self._groups.isdisjoint(user.groups) else Rules(EVERYTHING)
-
-
-class AlwaysAllowPaths:
-    """Everybody may ask for these paths, roles or not; one that ends with * is a prefix.
-
-    For components that serve health to a load balancer; the API server itself leaves this to its default roles.
-    """
-
-    def __init__(self, paths: Collection[str]) -> None:
-        self._paths = frozenset(path for path in paths if not path.endswith("*"))
-        self._prefixes = tuple(path[:-1] for path in paths if path.endswith("*"))
-
-    def authorize(self, attributes: Attributes) -> Decision:
-        if attributes.is_resource:
-            return _NOTHING
-        path = attributes.path
-        return _ALLOWED if path in self._paths or path.startswith(self._prefixes) else _NOTHING
-
-    def rules_for(self, user: UserInfo, namespace: str) -> Rules:
-        return Rules()
 
 
 class AuthorizerUnion:

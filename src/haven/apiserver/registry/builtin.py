@@ -24,7 +24,7 @@ from haven.apiserver.registry.virtual import component_statuses, posted
 from haven.apiserver.request import Request
 from haven.apiserver.reviews.accessreviews import AccessReviews
 from haven.apiserver.reviews.identityreviews import SelfSubjectReviews, TokenReviews
-from haven.apiserver.reviews.tokenrequests import TokenRequests
+from haven.apiserver.reviews.tokenrequests import TokenRequests, default_token_request
 from haven.apiserver.watchcache import decoder
 from haven.clock import Clock
 
@@ -108,5 +108,5 @@ def add_handlers(
     ):
         resources.virtual[(group, plural)] = posted(answer, admission, handlers.writing.fields)
     resources.subresources[("", "serviceaccounts", "token")] = posted(
-        token, admission, handlers.writing.fields, _TOKEN_REQUEST
+        token, admission, handlers.writing.fields, _TOKEN_REQUEST, default_token_request
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from haven.api.core import v1 as core
 from haven.api.scheme import GroupVersionKind
+from haven.api.strategy import nothing
 from haven.apimachinery import serialization
 from haven.apimachinery.schema import schema_for
 from haven.apiserver.admission.chain import AdmissionChain
@@ -27,7 +28,11 @@ Answer = Callable[[Request, Any], Awaitable[Any]]
 
 
 def posted(
-    answer: Answer, admission: AdmissionChain, fields: FieldManagement, gvk: GroupVersionKind | None = None
+    answer: Answer,
+    admission: AdmissionChain,
+    fields: FieldManagement,
+    gvk: GroupVersionKind | None = None,
+    default: Callable[[Any], None] = nothing,
 ) -> Mapping[str, Handler]:
     """Return the handler of a resource to which an object is posted, and comes back answered."""
 
@@ -36,6 +41,7 @@ def posted(
         parameters = write_parameters(request.query, "CreateOptions")
         kind = gvk or endpoint.gvk
         obj = body_of(request, kind, parameters)
+        default(obj)
         namespace = request.info.namespace if endpoint.resource.namespaced else ""
         if not request.info.subresource:
             systemfields.ensure_namespace(obj.metadata, namespace)

@@ -82,8 +82,7 @@ class TokenRequests:
     async def create(
         self, request: Request, namespace: str, name: str, asked: authentication.TokenRequest
     ) -> authentication.TokenRequest:
-        """Return `asked` with its token; the warnings of `request` tell what was changed."""
-        default_token_request(asked)
+        """Return `asked`, which has its defaults, with its token; the warnings of `request` tell what was changed."""
         metadata = asked.metadata
         if metadata.name and metadata.name != name:
             raise _invalid(name, "name", metadata.name, "must match the service account name if specified")

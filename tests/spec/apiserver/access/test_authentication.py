@@ -26,7 +26,7 @@ from haven.apiserver.authentication.x509 import ClientCertificates
 from haven.apiserver.authorization.interface import Attributes, Decision, Rules, Verdict
 from haven.apiserver.request import Request, RequestInfo, UserInfo
 from haven.apiserver.reviews.identityreviews import TokenReviews
-from haven.apiserver.reviews.tokenrequests import TokenRequests
+from haven.apiserver.reviews.tokenrequests import TokenRequests, default_token_request
 from haven.clock import FakeClock
 
 ISSUER = "https://kubernetes.default.svc"
@@ -57,6 +57,7 @@ def account(objects: Any) -> core.ServiceAccount:
 
 async def a_token(objects: Any, keys: SigningKeys, clock: FakeClock, **spec: Any) -> authentication.TokenRequest:
     asked = authentication.TokenRequest(spec=authentication.TokenRequestSpec(**spec))
+    default_token_request(asked)
     return await TokenRequests(keys, objects, clock).create(a_request(), "ns", "bot", asked)
 
 
