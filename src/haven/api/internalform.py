@@ -132,9 +132,13 @@ def _parts(value: Any, name: str, group: str) -> list[str]:
     return parts
 
 
-@cache
+_EMPTY: dict[type[Any], Any] = {}
+
+
 def _empty(kind: type[Any]) -> Any:
-    return kind()
+    if kind not in _EMPTY:
+        _EMPTY[kind] = kind()
+    return _EMPTY[kind]
 
 
 def _pod_security_context(spec: core_v1.PodSpec) -> str:

@@ -18,6 +18,16 @@ _TABLES = {
     ("", "v1"): "haven.api.core.strategies",
     ("apps", "v1"): "haven.api.apps.strategies",
     ("batch", "v1"): "haven.api.batch.strategies",
+    ("coordination.k8s.io", "v1"): "haven.api.coordination.strategies",
+    ("coordination.k8s.io", "v1alpha2"): "haven.api.coordination.strategies",
+    ("coordination.k8s.io", "v1beta1"): "haven.api.coordination.strategies",
+    ("discovery.k8s.io", "v1"): "haven.api.discovery.strategies",
+    ("events.k8s.io", "v1"): "haven.api.events.strategies",
+    ("networking.k8s.io", "v1"): "haven.api.networking.strategies",
+    ("networking.k8s.io", "v1beta1"): "haven.api.networking.strategies",
+    ("policy", "v1"): "haven.api.policy.strategies",
+    ("rbac.authorization.k8s.io", "v1"): "haven.api.rbac.strategies",
+    ("scheduling.k8s.io", "v1"): "haven.api.scheduling.strategies",
 }
 """Where the table `STRATEGIES` (plural name -> Strategy) of a group's version is."""
 

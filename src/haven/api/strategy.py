@@ -57,7 +57,8 @@ class Strategy(Generic[T]):
     `prepare_for_update(new, old)` restores what this endpoint may not change (status on the main one, spec on
     /status) and raises `metadata.generation` when the spec changed. `validate*` check ObjectMeta too, where, in the
     order and as often as upstream does: the registry must not; it calls `create_errors` and `update_errors`, which add
-    what upstream's registry adds; `canonicalize` changes a sound object into its stored form. `name_errors` returns what is wrong with a name (texts), as metadata.name's rule.
+    what upstream's registry adds. `canonicalize` changes a sound object into its stored form. `name_errors` returns
+    what is wrong with a name (texts), as metadata.name's rule.
     """
 
     default: Callable[[T], None] = nothing

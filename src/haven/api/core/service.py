@@ -47,6 +47,8 @@ def _drop_fields_of_old_type(new: v1.Service, old: v1.Service) -> None:
             spec.ip_families = []
         if spec.ip_family_policy == before.ip_family_policy:
             spec.ip_family_policy = None
+        if spec.internal_traffic_policy == before.internal_traffic_policy:
+            spec.internal_traffic_policy = None
     with_node_ports = ("NodePort", "LoadBalancer")
     if before.type in with_node_ports and spec.type not in with_node_ports and _node_ports(old) >= _node_ports(new):
         for port in spec.ports:

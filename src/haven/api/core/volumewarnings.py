@@ -37,7 +37,8 @@ def volume_warnings(volume: v1.PersistentVolume, _old: v1.PersistentVolume | Non
         f"{annotations.key(key)}: {said}" for key, said in _OLD_ANNOTATIONS if key in volume.metadata.annotations
     ]
     if spec.persistent_volume_reclaim_policy == "Recycle":
-        said = "The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning."
+        advice = "Instead, the recommended approach is to use dynamic provisioning."
+        said = f"The Recycle reclaim policy is deprecated. {advice}"
         warnings.append(f"spec.persistentVolumeReclaimPolicy: {said}")
     if spec.node_affinity is not None and spec.node_affinity.required is not None:
         path = Path("spec", "nodeAffinity", "required", "nodeSelectorTerms")
