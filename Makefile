@@ -1,20 +1,40 @@
 # Two commands: `make up` starts a cluster and an example; `make test` runs every test.
 PYTHON ?= python3
 VENV := .venv
+HAVEN := $(VENV)/bin/haven
 
-.PHONY: venv check test up down
-venv: $(VENV)/.installed
-$(VENV)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --editable '.[node]' --group dev
-	touch $@
+.PHONY: up down test check venv host bench clean
+
+up: host venv
+	@$(HAVEN) up --example
+
+down:
+	@$(HAVEN) down
+
+test: host check
+	$(VENV)/bin/pytest
 
 check: venv
-	$(VENV)/bin/ruff check src tests tools
-	$(VENV)/bin/ruff format --check src tests tools
+	$(VENV)/bin/ruff check src tests tools bench
+	$(VENV)/bin/ruff format --check src tests tools bench
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python tools/generate_types.py --check
 
-test: check
-	$(VENV)/bin/pytest
+bench: venv
+	$(VENV)/bin/python -m bench
+
+# What containers need on this machine, installed if missing (Debian, Ubuntu).
+host:
+	@sh tools/install-host.sh
+
+venv: $(VENV)/.installed
+$(VENV)/.installed: pyproject.toml requirements.lock
+	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
+	@echo "installing Python packages into $(VENV)"
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
