@@ -9,15 +9,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from haven.api.apps import v1 as apps
+from haven.api.autoscaling import v1 as autoscaling
 from haven.api.core import v1 as core
 from haven.api.policy import v1 as policy
 from haven.api.scheme import resource_of
 from haven.apimachinery import apierrors, meta, selectors, serialization, times
+from haven.apimachinery.goformat import quote
 from haven.apimachinery.names import NamespacedName
 from haven.client.interface import Patch, PatchType
 from haven.client.owner import controller_of
 from haven.controllers import pods
 from haven.controllers.actions import Change, Emit, Reader, Request, Requeue, Steps, Update, Wiring, key_from
+from haven.controllers.discovery import Discovered, discover
 from haven.controllers.intorpercent import scaled
 
 __all__ = ["DisruptionController", "status_of"]
@@ -35,7 +38,8 @@ def status_of(
     now_seconds: float,
 ) -> policy.PodDisruptionBudgetStatus:
     """Return the counts and the DisruptionAllowed condition."""
-    healthy = sum(pods.is_ready(pod) for pod in selected if pods.is_active(pod) and pod.metadata.name not in disrupted)
+    present = [pod for pod in selected if pod.metadata.deletion_timestamp is None]
+    healthy = sum(pods.is_ready(pod) for pod in present if pod.metadata.name not in disrupted)
     allowed = max(healthy - desired, 0) if expected > 0 else 0
     status = policy.PodDisruptionBudgetStatus(
         observed_generation=budget.metadata.generation,
@@ -92,6 +96,7 @@ class DisruptionController:
             "StatefulSet": wiring.reader(apps.StatefulSet),
             "ReplicationController": wiring.reader(core.ReplicationController),
         }
+        self._found: Discovered | None = None
         self._budgets.add_handler(self._budget_changed)
         self._pods.add_handler(self._pod_changed)
         for reader in self._owners.values():
@@ -133,13 +138,29 @@ class DisruptionController:
             yield Emit(budget, "Normal", "NoPods", "No matching pods found")
         now = self._wiring.now_seconds()
         try:
-            expected, desired = yield from self._expected(budget, selected)
-        except ValueError as error:
+            yield from self._update(budget, selected, now)
+        except apierrors.Conflict:
+            raise  # The budget changed: an eviction was granted, or somebody edited it.
+        except (_CannotCount, apierrors.ApiError) as error:
+            yield from self._fail(budget, str(error), now)
+
+    def _update(self, budget: policy.PodDisruptionBudget, selected: Sequence[core.Pod], now: float) -> Steps[None]:
+        try:
+            expected, desired, unmanaged = yield from self._expected(budget, selected)
+        except (_CannotCount, ValueError, apierrors.ApiError) as error:
             message = f"Failed to calculate the number of expected pods: {error}"
             yield Emit(budget, "Warning", "CalculateExpectedPodCountFailed", message)
-            yield from self._fail(budget, str(error), now)
-            return
-        disrupted, wait = self._disrupted(budget, selected, now)
+            raise _CannotCount(str(error)) from error
+        if unmanaged:
+            selector = _go_selector(budget.spec.selector)
+            message = (
+                f"Pods selected by this PodDisruptionBudget (selector: {selector}) were found "
+                "to be unmanaged. As a result, the status of the PDB cannot be calculated correctly, which may result "
+                'in undefined behavior. To account for these pods please set ".spec.minAvailable" field of the PDB to '
+                "an integer value."
+            )
+            yield Emit(budget, "Warning", "UnmanagedPods", message)
+        disrupted, wait = yield from self._disrupted(budget, selected, now)
         status = status_of(budget, selected, expected, desired, disrupted, now)
         if status != budget.status:
             changed = serialization.copy(budget)
@@ -152,37 +173,61 @@ class DisruptionController:
         """Nothing may be evicted while we cannot count."""
         changed = serialization.copy(budget)
         changed.status.disruptions_allowed = 0
-        changed.status.observed_generation = budget.metadata.generation
         _set_condition(changed.status, budget, "False", "SyncFailed", message, now)
         if changed.status != budget.status:
             yield Update(changed, "status")
 
-    def _expected(self, budget: policy.PodDisruptionBudget, selected: Sequence[core.Pod]) -> Steps[tuple[int, int]]:
-        """Return how many Pods there should be, and how many must be healthy; raise ValueError if nobody knows."""
+    def _expected(
+        self, budget: policy.PodDisruptionBudget, selected: Sequence[core.Pod]
+    ) -> Steps[tuple[int, int, bool]]:
+        """Return how many Pods there should be, how many must be healthy, and whether some have no controller."""
         spec = budget.spec
         if spec.max_unavailable is not None:
-            expected = yield from self._scale(selected)
-            return expected, max(expected - scaled(spec.max_unavailable, expected, round_up=True), 0)
+            expected, unmanaged = yield from self._scale(selected)
+            return expected, max(expected - scaled(spec.max_unavailable, expected, round_up=True), 0), unmanaged
         if isinstance(spec.min_available, str):
-            expected = yield from self._scale(selected)
-            return expected, scaled(spec.min_available, expected, round_up=True)
-        return len(selected), spec.min_available or 0
+            expected, unmanaged = yield from self._scale(selected)
+            return expected, scaled(spec.min_available, expected, round_up=True), unmanaged
+        if spec.min_available is None:
+            return 0, 0, False
+        return len(selected), spec.min_available, False
 
-    def _scale(self, selected: Sequence[core.Pod]) -> Steps[int]:
-        """Return the sum of what the controllers of these Pods ask for."""
+    def _scale(self, selected: Sequence[core.Pod]) -> Steps[tuple[int, bool]]:
+        """Return the sum of what the controllers of these Pods ask for, and whether some Pods have none."""
         sizes: dict[str, int] = {}
+        has_unmanaged = False
         for pod in selected:
             reference = controller_of(pod)
             if reference is None:
-                raise ValueError(f'found no controller ref for pod "{pod.metadata.name}"')
+                has_unmanaged = True
+                continue
             if reference.uid in sizes:
                 continue
             found = self._size_of(pod.metadata.namespace, reference)
+            if found is None and reference.kind not in self._owners:
+                found = yield from self._scale_subresource(pod.metadata.namespace, reference)
             if found is None:
-                found = yield from _scale_subresource(pod.metadata.namespace, reference)
+                raise _CannotCount(f"found no controllers for pod {quote(pod.metadata.name)}")
             sizes[found[0]] = found[1]
             sizes.setdefault(reference.uid, 0)  # Counted with its Deployment.
-        return sum(sizes.values())
+        return sum(sizes.values()), has_unmanaged
+
+    def _scale_subresource(self, namespace: str, reference: meta.OwnerReference) -> Steps[tuple[str, int] | None]:
+        """Ask any other kind of controller for its scale; custom resources may have one."""
+        place = (reference.api_version, reference.kind)
+        if self._found is None or place not in self._found.by_kind:
+            self._found = yield from discover()
+        resource = self._found.by_kind.get(place)
+        if resource is None:
+            raise _CannotCount(f"no matches for kind {quote(place[1])} in version {quote(place[0])}")
+        if not any(each.name == "scale" for each in resource.subresources):
+            raise _CannotCount(f"{resource.group_resource} does not implement the scale subresource")
+        try:
+            body = yield Request("GET", resource.path(namespace, reference.name, "scale"))
+        except apierrors.NotFound:
+            return None
+        scale = serialization.decode(body, autoscaling.Scale)
+        return (scale.metadata.uid, scale.spec.replicas) if scale.metadata.uid == reference.uid else None
 
     def _size_of(self, namespace: str, reference: meta.OwnerReference) -> tuple[str, int] | None:
         reader = self._owners.get(reference.kind)
@@ -199,7 +244,7 @@ class DisruptionController:
 
     def _disrupted(
         self, budget: policy.PodDisruptionBudget, selected: Sequence[core.Pod], now: float
-    ) -> tuple[dict[str, str], float | None]:
+    ) -> Steps[tuple[dict[str, str], float | None]]:
         """Return the granted evictions that have not shown yet, and when the first of them lapses."""
         result: dict[str, str] = {}
         waits: list[float] = []
@@ -208,7 +253,11 @@ class DisruptionController:
             if granted is None or pod.metadata.deletion_timestamp is not None:
                 continue
             left = pods.seconds_of(granted) + DELETION_SECONDS_MAX - now
-            if left > 0:
+            if left <= 0:
+                place = f"{budget.metadata.namespace}/{budget.metadata.name}"
+                message = f"Pod was expected by PDB {place} to be deleted but it wasn't"
+                yield Emit(pod, "Warning", "NotDeleted", message)
+            else:
                 result[pod.metadata.name] = granted
                 waits.append(left)
         return result, min(waits) if waits else None
@@ -233,16 +282,23 @@ class DisruptionController:
             return
 
 
-def _scale_subresource(namespace: str, reference: meta.OwnerReference) -> Steps[tuple[str, int]]:
-    """Ask any other kind of controller for its scale; custom resources may have one."""
-    group, _, version = reference.api_version.rpartition("/")
-    base = f"/apis/{group}/{version}" if group else f"/api/{version}"
-    plural = reference.kind.lower() + "s"
-    try:
-        body = yield Request("GET", f"{base}/namespaces/{namespace}/{plural}/{reference.name}/scale")
-    except apierrors.NotFound:
-        raise ValueError(f"{plural}.{group} does not implement the scale subresource") from None
-    return reference.uid, int(serialization.decode_tree(body).get("spec", {}).get("replicas", 0))
+class _CannotCount(Exception):
+    """Nobody knows how many Pods there should be; says why, for the budget's condition."""
+
+
+def _go_selector(selector: meta.LabelSelector | None) -> str:
+    """Return a selector as upstream's events show it."""
+    if selector is None:
+        return "nil"
+    labels = "".join(f"{key}: {value}," for key, value in sorted(selector.match_labels.items()))
+    expressions = "".join(
+        f"LabelSelectorRequirement{{Key:{each.key},Operator:{each.operator},Values:[{' '.join(each.values)}],}},"
+        for each in selector.match_expressions
+    )
+    return (
+        f"&LabelSelector{{MatchLabels:map[string]string{{{labels}}},"
+        f"MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
+    )
 
 
 def _selector(budget: policy.PodDisruptionBudget) -> selectors.LabelSelector:
@@ -261,6 +317,6 @@ def _stale_in(pod: core.Pod, now_seconds: float) -> float | None:
     target = pods.condition(pod, "DisruptionTarget")
     if target is None or target.status != "True" or pod.metadata.deletion_timestamp is not None:
         return None
-    if pods.is_finished(pod):
-        return None
+    if pods.is_finished(pod) or target.reason == "TerminationByKubelet":
+        return None  # The kubelet may take its time.
     return pods.seconds_of(target.last_transition_time) + STALE_TARGET_SECONDS - now_seconds
