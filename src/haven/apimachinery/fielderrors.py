@@ -57,50 +57,47 @@ class ErrorType(Enum):
     TYPE_INVALID = ("FieldValueTypeInvalid", "Invalid value")
 
 
-class Path:
+class Path(tuple[Any, ...]):
     """The place of a field: Path("spec").child("containers").index(0) is spec.containers[0].
 
-    Cheap to extend: the text is only made when an error is reported.
+    Cheap to extend, because validation makes hundreds of them for a good object: a path is (its parent, what was
+    added), and the text is only made when an error is reported.
     """
 
-    __slots__ = ("_is_nil", "_parent", "_text")
+    __slots__ = ()
 
-    def __init__(self, *names: str) -> None:
-        self._parent: Path | None = None
-        self._text = ".".join(names)
-        self._is_nil = not names
-
-    @classmethod
-    def _of(cls, parent: Path, text: str) -> Path:
-        path = cls.__new__(cls)
-        path._parent = parent
-        path._text = text
-        path._is_nil = False
-        return path
+    def __new__(cls, *names: str) -> Path:
+        return _new(cls, (None, names))
 
     def child(self, *names: str) -> Path:
         """Return the path of a field of this one."""
-        return Path._of(self, "." + ".".join(names))
+        return _new(Path, (self, names))
 
-    def index(self, index: int) -> Path:
+    def index(self, index: int) -> Path:  # type: ignore[override]
         """Return the path of a list's item."""
-        return Path._of(self, f"[{index}]")
+        return _new(Path, (self, index))
 
     def key(self, key: str) -> Path:
         """Return the path of a map's value."""
-        return Path._of(self, f"[{key}]")
+        return _new(Path, (self, key))
 
     def __str__(self) -> str:
         parts: list[str] = []
         path: Path | None = self
         while path is not None:
-            parts.append(path._text)
-            path = path._parent
+            path, added = path[0], path[1]
+            if isinstance(added, tuple):
+                parts.append("." + ".".join(added) if added else "")
+            else:
+                parts.append(f"[{added}]")
         text = "".join(reversed(parts)).removeprefix(".")
-        return "<nil>" if not text and self._is_nil else text
+        return text or ("<nil>" if self == (None, ()) else "")
 
     def __repr__(self) -> str:
         return f"Path({str(self)!r})"
+
+
+_new = tuple.__new__
 
 
 class _Omit:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
 from typing import TypeAlias
 
 __all__ = ["MicroTime", "Time", "format_micro_time", "format_time", "normalize", "parse"]
@@ -21,7 +22,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def format_time(seconds: float) -> Time:
     """Write seconds since 1970 as `Time`, cutting off the fraction."""
-    return (_EPOCH + timedelta(seconds=int(seconds // 1))).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _format_second(int(seconds // 1))
+
+
+@lru_cache(maxsize=64)
+def _format_second(second: int) -> Time:
+    return (_EPOCH + timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def format_micro_time(seconds: float) -> MicroTime:

@@ -11,6 +11,7 @@ from haven.apiserver.chain import PathHandler
 from haven.apiserver.discovery import Discovery, built_in
 from haven.apiserver.health import Check, health_paths
 from haven.apiserver.metrics import Metrics
+from haven.apiserver.openapi.server import OpenAPI
 from haven.apiserver.registry.storage import Storages
 from haven.apiserver.request import Request, Response
 
@@ -75,10 +76,12 @@ def document_paths(
         OPENID_CONFIGURATION_PATH: openid_configuration,
         JWKS_PATH: jwks,
     }
+    openapi = OpenAPI(resources)
+    paths |= {"/openapi/v2": openapi.handle_v2, "/openapi/v3": openapi.handle_v3, "/openapi/v3/": openapi.handle_v3}
     discovery = Discovery(
         built_in(resources),
         server_address=server_address,
-        paths=sorted([*paths, "/openapi/v2", "/openapi/v3"]),
+        paths=sorted(paths),
     )
     for path in ("/", "/api", "/apis", "/version"):
         paths[path] = discovery.handle

@@ -180,6 +180,7 @@ class LocalClient:
         parameters: ListParameters = list_parameters(query)
         selection = selection_of(endpoint, parameters, namespace, "")
         revision = checked_revision(resource_version)
+        endpoint.storage.keep_objects = True
         async for batch in self._resources.handlers.watching.signals(endpoint, parameters, selection, revision):
             for signal in batch:
                 if isinstance(signal, Watched):

@@ -70,6 +70,7 @@ class Observers:
         for observer in observers:
             for resource in observer.resources:
                 self._by_resource.setdefault(resource.group_resource, []).append(observer)
+                storages.of(resource.group_resource).keep_objects = True
         storages.after_change.append(self._changed)
 
     def load(self) -> None:

@@ -7,8 +7,8 @@ a handler that answers with a `hijack` finds the raw request in `Request.connect
 from __future__ import annotations
 
 import asyncio
+import random
 import ssl
-import uuid
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -132,7 +132,7 @@ class HttpServer:
     @staticmethod
     def _common(headers: dict[str, str], lower: Mapping[str, str]) -> dict[str, str]:
         return {
-            "Audit-Id": lower.get("audit-id") or str(uuid.uuid4()),
+            "Audit-Id": lower.get("audit-id") or _audit_id(),
             "Cache-Control": "no-cache, private",
             **headers,
         }
@@ -182,6 +182,12 @@ class HttpServer:
         if connection.response is not None:
             return connection.response
         raise asyncio.CancelledError  # How aiohttp is told that the connection is over and nothing is to be written.
+
+
+def _audit_id() -> str:
+    """Return an identifier in a UUID's form; it only has to differ from others, so it need not be secret."""
+    text = f"{random.getrandbits(128):032x}"
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:]}"
 
 
 def _repeated(headers: CIMultiDictProxy[str]) -> dict[str, list[str]]:

@@ -135,6 +135,10 @@ class Entry:
             found = self._object = self.kind.decode(self.data)
         return found
 
+    def keep(self, obj: Any) -> None:
+        """Take over the object that this entry was made of; nobody may change it any more."""
+        self._object = obj
+
     @property
     def held_object(self) -> Any:
         """The typed object if somebody already decoded it, else one that is not kept."""

@@ -39,6 +39,8 @@ class Storage:
         self.resource = resource
         self.kind = kind
         self.cache = cache
+        self.keep_objects = False
+        """Whether somebody in this process reads typed objects: then those that are written need no decoding."""
         self.prefix = ROOT + f"{resource.group or 'core'}/{resource.plural}/".encode()
 
     def key(self, namespace: str, name: str) -> bytes:
@@ -224,6 +226,9 @@ class Storages:
             revision=change.revision,
             created=change.created,
         )
+        if storage.keep_objects:
+            metadata.resource_version = str(change.revision)
+            entry.keep(write.obj)
         if storage.kind.fields:
             entry.read_fields(write.obj)
         return entry

@@ -5,8 +5,8 @@ Pure functions over typed objects. Source: k8s.io/apiserver's registry/rest (Bef
 
 from __future__ import annotations
 
+import os
 import random
-import uuid
 from typing import Any
 
 from haven.apimachinery import apierrors, meta, times
@@ -18,6 +18,7 @@ __all__ = [
     "ensure_namespace",
     "fill",
     "generate_name",
+    "new_uid",
     "prepare_update",
     "wipe",
 ]
@@ -32,6 +33,12 @@ def generate_name(base: str, chance: random.Random) -> str:
     return base[:_GENERATED_BASE_MAX] + "".join(chance.choice(_NAME_ALPHABET) for _ in range(_SUFFIX_LENGTH))
 
 
+def new_uid() -> UID:
+    """Return a random identity: a UUID of version 4, written without the detour over uuid.UUID."""
+    text = os.urandom(16).hex()
+    return UID(f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[int(text[16], 16) & 3]}{text[17:20]}-{text[20:]}")
+
+
 def wipe(metadata: meta.ObjectMeta) -> None:
     """Clear what clients may not set on a new object."""
     metadata.creation_timestamp = None
@@ -44,7 +51,7 @@ def wipe(metadata: meta.ObjectMeta) -> None:
 def fill(metadata: meta.ObjectMeta, now_seconds: float) -> None:
     """Give a new object its time and identity."""
     metadata.creation_timestamp = times.format_time(now_seconds)
-    metadata.uid = UID(str(uuid.uuid4()))
+    metadata.uid = new_uid()
 
 
 def ensure_namespace(metadata: meta.ObjectMeta, namespace: str) -> None:
