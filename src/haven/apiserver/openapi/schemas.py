@@ -1,0 +1,239 @@
+"""The types that operations speak of: built-in definitions with their prose, and those of custom resources.
+
+Definitions are facts in the notation of OpenAPI v2. Version 3 differs in where a reference may stand, and tells Go's
+zero values as defaults. A custom resource's schema is OpenAPI v3 and loses what version 2 cannot say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from haven.api.scheme import GroupVersionKind, Resource
+from haven.apimachinery import facts
+from haven.apiserver.openapi.operations import META, definition_of
+
+__all__ = ["CustomKind", "Definitions", "custom_definitions", "references", "to_v3"]
+
+Schema = dict[str, Any]
+_V2, _V3 = "#/definitions/", "#/components/schemas/"
+_INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
+_QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+_GVK = "x-kubernetes-group-version-kind"
+_SPECIAL_PROSE = {
+    _INT_OR_STRING: "A whole number, or text: the name of a port, or a share such as 25%.",
+    _QUANTITY: "A decimal number with an optional suffix: n, u, m, k, M, G, T, P, E (powers of 1000), Ki, Mi, Gi, Ti, "
+    "Pi, Ei (powers of 1024), or an exponent such as e3.",
+}
+_ZEROS: dict[str, Any] = {
+    "string": "", "bool": False, "int32": 0, "int64": 0, "uint8": 0, "uint16": 0, "uint32": 0, "uint64": 0,
+}  # fmt: skip
+
+# Defaults that types declare although Go would leave the field out; facts, by the end of the definition and field.
+_RBD = {"keyring": "/etc/ceph/keyring", "pool": "rbd", "user": "admin"}
+_SCALE_IO = {"fsType": "xfs", "storageMode": "ThinProvisioned"}
+_DECLARED: dict[str, dict[str, Any]] = {
+    "autoscaling.v1.ScaleSpec": {"replicas": 0},
+    "core.v1.AzureDiskVolumeSource": {
+        "cachingMode": "ReadWrite", "fsType": "ext4", "kind": "Shared", "readOnly": False,
+    },
+    **{
+        f"core.v1.{kind}": {"name": ""}
+        for kind in (
+            "ConfigMapEnvSource", "ConfigMapKeySelector", "ConfigMapProjection", "ConfigMapVolumeSource",
+            "LocalObjectReference", "SecretEnvSource", "SecretKeySelector", "SecretProjection",
+        )
+    },
+    "core.v1.FileKeySelector": {"optional": False},
+    "core.v1.GRPCAction": {"service": ""},
+    "core.v1.ISCSIPersistentVolumeSource": {"iscsiInterface": "default"},
+    "core.v1.ISCSIVolumeSource": {"iscsiInterface": "default"},
+    "core.v1.RBDPersistentVolumeSource": _RBD,
+    "core.v1.RBDVolumeSource": _RBD,
+    "core.v1.ReplicationControllerSpec": {"minReadySeconds": 0},
+    "core.v1.ScaleIOPersistentVolumeSource": _SCALE_IO,
+    "core.v1.ScaleIOVolumeSource": _SCALE_IO,
+    "resource.v1.DeviceToleration": {"operator": "Equal"},
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CustomKind:
+    """A served version of a custom resource; `schema` is its OpenAPI v3 schema, None if it declares none."""
+
+    resource: Resource[Any]
+    schema: Schema | None
+
+
+class Definitions:
+    """The built-in definitions, read once for a build and dropped with it."""
+
+    def __init__(self) -> None:
+        self._plain = facts.definitions.__wrapped__()
+        self._prose = facts.descriptions()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._plain))
+
+    def v2(self, name: str) -> Schema:
+        """Return a definition with its descriptions."""
+        schema: Schema = dict(self._plain[name])
+        own, fields = self._prose.get(name, (_SPECIAL_PROSE.get(name, ""), {}))
+        if own:
+            schema["description"] = own
+        if "properties" in schema:
+            schema["properties"] = {
+                field: {**value, "description": fields[field]} if field in fields else value
+                for field, value in schema["properties"].items()
+            }
+        return schema
+
+    def v3(self, name: str, group: str, version: str) -> Schema:
+        """Return a definition in the notation of version 3; of many kinds, those of the core group and of this one."""
+        schema = self.v2(name)
+        if len(schema.get(_GVK, ())) > 1:
+            schema[_GVK] = [
+                one for one in schema[_GVK] if (one["group"], one["version"]) in (("", "v1"), (group, version))
+            ]
+        if name == _INT_OR_STRING:
+            return {**_without(schema, "type"), "oneOf": [{"type": "integer"}, {"type": "string"}]}
+        if name == _QUANTITY:
+            return {**_without(schema, "type"), "oneOf": [{"type": "string"}, {"type": "number"}]}
+        result = to_v3(schema)
+        entry = facts.types().get(name)
+        if entry is not None and "properties" in result:
+            by_name = {field.name: field for field in entry.fields}
+            for field, value in result["properties"].items():
+                known = by_name.get(field)
+                if known is not None:
+                    _add_default(value, known)
+            for field, default in _DECLARED.get(name.removeprefix("io.k8s.api."), {}).items():
+                result["properties"][field]["default"] = default
+        return result
+
+    def closure(self, wanted: Iterable[str]) -> list[str]:
+        """Return definitions and all that they refer to, sorted."""
+        found: set[str] = set()
+        waiting = [name for name in wanted if name in self._plain]
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting += references(self._plain[name])
+        return sorted(found)
+
+
+def _without(schema: Schema, name: str) -> Schema:
+    return {key: value for key, value in schema.items() if key != name}
+
+
+def references(schema: Any) -> list[str]:
+    """Return the definitions that a schema in either notation refers to."""
+    if isinstance(schema, list):
+        return [name for item in schema for name in references(item)]
+    if not isinstance(schema, dict):
+        return []
+    result = [name for value in schema.values() for name in references(value)]
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        result.append(reference.rpartition("/")[2])
+    return result
+
+
+def to_v3(schema: Schema) -> Schema:
+    """Return a v2 schema in the notation of version 3: whatever stands beside a reference goes around it."""
+    result: Schema = {}
+    for key, value in schema.items():
+        if key == "$ref":
+            continue
+        if key in ("items", "additionalProperties") and isinstance(value, dict):
+            result[key] = to_v3(value)
+        elif key == "properties":
+            result[key] = {name: to_v3(item) for name, item in value.items()}
+        else:
+            result[key] = value
+    if "$ref" in schema:
+        target = {"$ref": _V3 + schema["$ref"].removeprefix(_V2)}
+        return {**result, "allOf": [target]} if result else target
+    return result
+
+
+def _add_default(value: Schema, field: facts.FieldFacts) -> None:
+    if field.default is not None:
+        value["default"] = field.default
+    elif field.pointer:
+        return
+    elif field.kind.startswith("#"):
+        if "$ref" in value:
+            value["allOf"] = [{"$ref": value.pop("$ref")}]
+        value["default"] = {}
+    elif field.always and field.kind in _ZEROS:
+        value["default"] = _ZEROS[field.kind]
+
+
+# ---- custom resources
+
+_V2_UNKNOWN = ("allOf", "anyOf", "default", "nullable", "not", "oneOf")
+_EMBEDDED_TEXT = {
+    "apiVersion": "APIVersion defines the versioned schema of this representation of an object. Servers should convert "
+    "recognized schemas to the latest internal value, and may reject unrecognized values. More info: "
+    "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
+    "kind": "Kind is a string value representing the REST resource this object represents. Servers may infer this from "
+    "the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: "
+    "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
+}
+
+
+def custom_definitions(custom: CustomKind, *, version: int) -> dict[str, Schema]:
+    """Return the definitions of a custom kind and of its list, in the notation of version 2 or 3."""
+    prefix = _V2 if version == 2 else _V3
+    gvk = custom.resource.gvk
+    schema = dict(custom.schema or {"type": "object", "x-kubernetes-preserve-unknown-fields": True})
+    if version == 2:
+        schema = _to_v2(schema)
+    metadata: Schema = {"$ref": f"{prefix}{META}ObjectMeta"}
+    if version == 3:
+        metadata = {"allOf": [metadata]}
+    if schema.get("type") == "object" or "properties" in schema:
+        schema["properties"] = {**schema.get("properties", {}), **_names(), "metadata": metadata}
+    schema[_GVK] = [dict(gvk._asdict())]
+    name = definition_of(gvk)
+    list_kind = GroupVersionKind(gvk.group, gvk.version, gvk.kind + "List")
+    listed: Schema = {
+        "description": f"{list_kind.kind} is a list of {gvk.kind}",
+        "type": "object",
+        "required": ["items"],
+        "properties": {
+            **_names(),
+            "items": {
+                "type": "array",
+                "description": f"List of {custom.resource.plural}.",
+                "items": {"$ref": prefix + name},
+            },
+            "metadata": {"$ref": f"{prefix}{META}ListMeta"},
+        },
+        _GVK: [dict(list_kind._asdict())],
+    }
+    return {name: schema, definition_of(list_kind): listed}
+
+
+def _names() -> dict[str, Schema]:
+    return {name: {"description": text, "type": "string"} for name, text in _EMBEDDED_TEXT.items()}
+
+
+def _to_v2(schema: Schema) -> Schema:
+    """Return what version 2 can say of a structural schema."""
+    result = {key: value for key, value in schema.items() if key not in _V2_UNKNOWN}
+    if schema.get("x-kubernetes-int-or-string") or schema.get("nullable"):
+        for name in ("type", "format", "items", "properties"):
+            result.pop(name, None)
+    if schema.get("x-kubernetes-preserve-unknown-fields"):
+        for name in ("properties", "items") if schema.get("type") != "object" else ():
+            result.pop(name, None)
+    for name in ("items", "additionalProperties"):
+        if isinstance(result.get(name), dict):
+            result[name] = _to_v2(result[name])
+    if isinstance(result.get("properties"), dict):
+        result["properties"] = {name: _to_v2(value) for name, value in result["properties"].items()}
+    return result

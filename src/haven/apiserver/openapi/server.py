@@ -1,0 +1,193 @@
+"""Serves the OpenAPI documents. Each is built at the first request for it, in a thread, and kept compressed."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import orjson
+
+from haven.api.scheme import Resource
+from haven.apimachinery import apierrors, meta
+from haven.apimachinery.codecs.negotiate import JSON
+from haven.apiserver.openapi import gnostic, swagger, v3
+from haven.apiserver.openapi.schemas import CustomKind, Definitions
+from haven.apiserver.request import Request, Response
+
+__all__ = ["OpenAPI"]
+
+_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+_V2_TYPES = {
+    JSON: JSON,
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf": _V2_PROTOBUF,
+    _V2_PROTOBUF: _V2_PROTOBUF,
+    "application/*": JSON,
+    "*/*": JSON,
+}
+_IMMUTABLE = "public, immutable"
+_FAR_FUTURE = "Fri, 01 Jan 2100 00:00:00 GMT"
+_COMPRESSION_LEVEL = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A document as it is kept, and its hash."""
+
+    compressed: bytes
+    hash: str
+
+    @classmethod
+    def of(cls, data: bytes) -> _Stored:
+        return cls(gzip.compress(data, _COMPRESSION_LEVEL, mtime=0), hashlib.sha512(data).hexdigest().upper())
+
+
+class OpenAPI:
+    """Answers for /openapi/v2, /openapi/v3 and everything below it."""
+
+    def __init__(self, resources: Sequence[Resource[Any]]) -> None:
+        self._resources = tuple(resources)
+        self._custom: tuple[CustomKind, ...] = ()
+        self._v2: dict[str, _Stored] = {}
+        self._v3: dict[str, _Stored] = {}
+        self._v3_custom: dict[str, list[CustomKind]] = {}
+        self._build = asyncio.Lock()
+
+    def replace(self, custom: Sequence[CustomKind]) -> None:
+        """Describe these custom kinds besides the built-in ones; what did not change stays."""
+        changed = {_document_name(one) for one in {*map(_Same, custom), *map(_Same, self._custom)}}
+        self._custom = tuple(custom)
+        self._v2.clear()
+        for name in changed:
+            self._v3.pop(name, None)
+
+    async def handle_v2(self, request: Request) -> Response:
+        """Answer with the version 2 document in JSON or protobuf."""
+        media_type = _choose(request.headers.get("accept", ""))
+        if media_type is None:
+            return Response(406, {"Content-Type": "text/plain; charset=utf-8"})
+        stored = self._v2.get(media_type)
+        if stored is None:
+            async with self._build:
+                stored = self._v2.get(media_type)
+                if stored is None:
+                    build = self._build_v2_json if media_type == JSON else self._build_v2_protobuf
+                    stored = self._v2[media_type] = await _in_thread(build, self._custom)
+        return _answer(request, stored, media_type, {})
+
+    async def handle_v3(self, request: Request) -> Response:
+        """Answer with the list of version 3 documents, or with one of them; raise NotFound."""
+        name = request.path.removeprefix("/openapi/v3").strip("/")
+        if not name:
+            await self._build_v3()
+            paths = {
+                document: {"serverRelativeURL": f"/openapi/v3/{document}?hash={stored.hash}"}
+                for document, stored in sorted(self._v3.items())
+            }
+            return Response(200, {"Content-Type": JSON}, orjson.dumps({"paths": paths}))
+        stored = self._v3.get(name)
+        if stored is None:
+            await self._build_v3()
+            stored = self._v3.get(name)
+        if stored is None:
+            raise apierrors.NotFound("the server could not find the requested resource", meta.StatusDetails())
+        if not _accepts_json(request.headers.get("accept", "")):
+            return Response(406, {"Content-Type": "text/plain; charset=utf-8"})
+        headers = {"Vary": "Accept"}
+        wanted = request.get("hash")
+        if wanted and wanted != stored.hash:
+            return Response(301, {"Location": f"/openapi/v3/{name}?hash={stored.hash}"})
+        if wanted:
+            headers |= {"Cache-Control": _IMMUTABLE, "Expires": _FAR_FUTURE}
+        return _answer(request, stored, JSON, headers)
+
+    async def _build_v3(self) -> None:
+        """Build the documents that are missing."""
+        async with self._build:
+            documents = v3.paths_by_document(self._resources, self._custom)
+            missing = {name: entry for name, entry in documents.items() if name not in self._v3}
+            for name in [name for name in self._v3 if name not in documents]:
+                del self._v3[name]
+            if missing:
+                self._v3 |= await asyncio.to_thread(_build_documents, missing)
+
+    def _build_v2_json(self, custom: Sequence[CustomKind]) -> bytes:
+        members = [orjson.dumps(swagger.head())[1:-1]]
+        paths = swagger.all_paths(self._resources, custom)
+        members.append(b'"paths":' + _object((path.path, orjson.dumps(swagger.path_item(path))) for path in paths))
+        definitions = ((name, orjson.dumps(schema)) for name, schema in swagger.definitions(paths, custom))
+        members.append(b'"definitions":' + _object(definitions))
+        members.append(b'"parameters":' + orjson.dumps(swagger.parameters()))
+        return b"{" + b",".join(members) + b"}"
+
+    def _build_v2_protobuf(self, custom: Sequence[CustomKind]) -> bytes:
+        paths = swagger.all_paths(self._resources, custom)
+        return gnostic.document(
+            swagger.head(),
+            ((path.path, swagger.path_item(path)) for path in paths),
+            swagger.definitions(paths, custom),
+            swagger.parameters(),
+        )
+
+
+class _Same:
+    """A custom kind that equals another by what it describes."""
+
+    def __init__(self, custom: CustomKind) -> None:
+        self.custom = custom
+        self._key = (custom.resource, msgspec.json.encode(custom.schema, order="sorted"))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+
+def _document_name(one: _Same) -> str:
+    resource = one.custom.resource
+    return f"apis/{resource.group}/{resource.version}"
+
+
+def _object(members: Any) -> bytes:
+    return b"{" + b",".join(orjson.dumps(name) + b":" + value for name, value in members) + b"}"
+
+
+async def _in_thread(build: Callable[[Sequence[CustomKind]], bytes], custom: Sequence[CustomKind]) -> _Stored:
+    return await asyncio.to_thread(lambda: _Stored.of(build(custom)))
+
+
+def _build_documents(documents: dict[str, Any]) -> dict[str, _Stored]:
+    definitions = Definitions()
+    return {
+        name: _Stored.of(orjson.dumps(v3.document(name, paths, custom, definitions)))
+        for name, (paths, custom) in documents.items()
+    }
+
+
+def _choose(accept: str) -> str | None:
+    for part in accept.split(",") if accept else ["*/*"]:
+        found = _V2_TYPES.get(part.partition(";")[0].strip())
+        if found is not None:
+            return found
+    return None
+
+
+def _accepts_json(accept: str) -> bool:
+    return not accept or any(
+        part.partition(";")[0].strip() in (JSON, "application/*", "*/*") for part in accept.split(",")
+    )
+
+
+def _answer(request: Request, stored: _Stored, media_type: str, headers: dict[str, str]) -> Response:
+    etag = f'"{stored.hash}"'
+    headers = {"Content-Type": media_type, "ETag": etag, **headers}
+    if request.headers.get("if-none-match") == etag:
+        return Response(304, headers)
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(200, {**headers, "Content-Encoding": "gzip"}, stored.compressed)
+    return Response(200, headers, gzip.decompress(stored.compressed))

@@ -1,0 +1,151 @@
+"""The OpenAPI v3 documents: one for each group and version, and the small ones beside them.
+
+https://spec.openapis.org/oas/v3.0.0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from haven.api.scheme import Resource
+from haven.apiserver.openapi.operations import (
+    PARAMETERS,
+    Operation,
+    Path,
+    group_paths,
+    resource_paths,
+    root_paths,
+    version_path,
+)
+from haven.apiserver.openapi.schemas import CustomKind, Definitions, custom_definitions, references
+
+__all__ = ["document", "paths_by_document"]
+
+Tree = dict[str, Any]
+_CODES = {200: "OK", 201: "Created", 202: "Accepted"}
+
+
+def paths_by_document(
+    resources: Iterable[Resource[Any]], custom: Sequence[CustomKind]
+) -> dict[str, tuple[list[Path], list[CustomKind]]]:
+    """Return, by the document's name such as api/v1 or apis/apps/v1, its paths and its custom kinds."""
+    result: dict[str, tuple[list[Path], list[CustomKind]]] = {}
+    for path in root_paths():
+        result[path.path.strip("/")] = ([path], [])
+    for resource in resources:
+        entry = _entry(result, resource)
+        entry[0].extend(resource_paths(resource))
+    for one in custom:
+        entry = _entry(result, one.resource)
+        entry[0].extend(resource_paths(one.resource, custom=True))
+        entry[1].append(one)
+    groups = dict.fromkeys(name.split("/")[1] for name in result if name.startswith("apis/"))
+    for path in group_paths(groups):
+        result[path.path.strip("/")] = ([path], [])
+    return dict(sorted(result.items()))
+
+
+def _entry(
+    result: dict[str, tuple[list[Path], list[CustomKind]]], resource: Resource[Any]
+) -> tuple[list[Path], list[CustomKind]]:
+    name = f"apis/{resource.group}/{resource.version}" if resource.group else f"api/{resource.version}"
+    if name not in result:
+        result[name] = ([version_path(resource.group, resource.version)], [])
+    return result[name]
+
+
+def document(name: str, paths: Sequence[Path], custom: Sequence[CustomKind], definitions: Definitions) -> Tree:
+    """Return one document; its name tells the group and version."""
+    group, version = [*name.split("/"), "", ""][1:3] if name.startswith("apis/") else ("", "v1")
+    items = {path.path: _path_item(path) for path in sorted(paths, key=lambda path: path.path)}
+    own: dict[str, Tree] = {}
+    for one in custom:
+        own.update(custom_definitions(one, version=3))
+    wanted = [*references(items), *references(own)]
+    schemas = {one: definitions.v3(one, group, version) for one in definitions.closure(wanted)}
+    bearer = {"description": "Bearer Token authentication", "in": "header", "name": "authorization", "type": "apiKey"}
+    components: Tree = {"securitySchemes": {"BearerToken": bearer}}
+    if schemas or own:
+        components["schemas"] = dict(sorted({**schemas, **own}.items()))
+    return {
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": "v1.36.2"},
+        "paths": items,
+        "components": components,
+    }
+
+
+def _path_item(path: Path) -> Tree:
+    shared = set.intersection(*(set(operation.parameters) for operation in path.operations))
+    result: Tree = {
+        operation.method: _operation(operation, sorted(set(operation.parameters) - shared))
+        for operation in path.operations
+    }
+    common: list[Tree] = []
+    if path.subject:
+        common.append(_path_parameter("name", f"name of the {path.subject}"))
+    if path.namespaced:
+        common.append(_parameter("namespace"))
+    if path.rest:
+        common.append(_path_parameter("path", "path to the resource"))
+    common += [_parameter(name) for name in sorted(shared)]
+    if common:
+        result["parameters"] = common
+    return result
+
+
+def _path_parameter(name: str, description: str) -> Tree:
+    return {
+        "description": description,
+        "in": "path",
+        "name": name,
+        "required": True,
+        "schema": {"type": "string", "uniqueItems": True},
+    }
+
+
+def _parameter(name: str) -> Tree:
+    parameter = PARAMETERS[name]
+    if parameter.place == "path":
+        return _path_parameter(name, parameter.description)
+    return {
+        "description": parameter.description,
+        "in": parameter.place,
+        "name": name,
+        "schema": {"type": parameter.type, "uniqueItems": True},
+    }
+
+
+def _operation(operation: Operation, names: Sequence[str]) -> Tree:
+    result: Tree = {
+        "description": operation.description,
+        "operationId": operation.id,
+        "responses": {
+            **{
+                str(code): {
+                    "description": _CODES[code],
+                    "content": {media_type: {"schema": _schema(operation.answer)} for media_type in operation.produces},
+                }
+                for code in operation.codes
+            },
+            "401": {"description": "Unauthorized"},
+        },
+        "tags": [operation.tag],
+    }
+    if names:
+        result["parameters"] = [_parameter(name) for name in names]
+    if operation.body:
+        body: Tree = {"content": {media_type: {"schema": _schema(operation.body)} for media_type in operation.consumes}}
+        if operation.body_required:
+            body["required"] = True
+        result["requestBody"] = body
+    if operation.action:
+        result["x-kubernetes-action"] = operation.action
+    if operation.gvk is not None:
+        result["x-kubernetes-group-version-kind"] = dict(operation.gvk._asdict())
+    return result
+
+
+def _schema(name: str) -> Tree:
+    return {"$ref": f"#/components/schemas/{name}"} if name else {"type": "string"}

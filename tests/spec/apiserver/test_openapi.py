@@ -1,0 +1,161 @@
+"""The OpenAPI documents describe every operation, whole and in the forms that clients ask for."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+
+from haven.api import scheme
+from haven.api.scheme import Resource
+from haven.apimachinery import apierrors
+from haven.apimachinery.codecs.wire import read_fields
+from haven.apiserver.discovery import is_stable
+from haven.apiserver.openapi.operations import resource_paths
+from haven.apiserver.openapi.schemas import CustomKind, references
+from haven.apiserver.openapi.server import OpenAPI
+from haven.apiserver.request import Request
+
+PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+STABLE = [resource for resource in scheme.table().values() if is_stable(resource.version)]
+
+
+def thing() -> CustomKind:
+    resource: Resource[Any] = Resource(
+        group="example.com", version="v1", plural="things", singular="thing", kind="Thing", namespaced=True,
+        short_names=(), categories=(), subresources=(),
+        verbs=("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"),
+    )  # fmt: skip
+    schema = {
+        "type": "object",
+        "properties": {
+            "spec": {
+                "type": "object",
+                "properties": {
+                    "size": {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]},
+                    "note": {"type": "string", "nullable": True},
+                },
+            }
+        },
+    }
+    return CustomKind(resource, schema)
+
+
+async def v2(api: OpenAPI, accept: str = "application/json", **headers: str) -> Any:
+    return await api.handle_v2(Request("GET", "/openapi/v2", {}, {"accept": accept, **headers}))
+
+
+async def v3(api: OpenAPI, name: str = "", query: dict[str, list[str]] | None = None) -> Any:
+    return await api.handle_v3(Request("GET", f"/openapi/v3{name}", query or {}, {"accept": "application/json"}))
+
+
+def test_a_pod_has_the_operations_that_upstream_names() -> None:
+    names = {
+        (path.path, operation.method): operation.id
+        for path in resource_paths(scheme.find("", "v1", "pods"))
+        for operation in path.operations
+    }
+
+    assert names[("/api/v1/pods", "get")] == "listCoreV1PodForAllNamespaces"
+    assert names[("/api/v1/namespaces/{namespace}/pods", "delete")] == "deleteCoreV1CollectionNamespacedPod"
+    assert names[("/api/v1/namespaces/{namespace}/pods/{name}", "put")] == "replaceCoreV1NamespacedPod"
+    assert names[("/api/v1/namespaces/{namespace}/pods/{name}/log", "get")] == "readCoreV1NamespacedPodLog"
+    assert names[("/api/v1/namespaces/{namespace}/pods/{name}/exec", "post")] == "connectCoreV1PostNamespacedPodExec"
+    assert names[("/api/v1/watch/pods", "get")] == "watchCoreV1PodListForAllNamespaces"
+
+
+async def test_the_version_2_document_refers_to_nothing_that_it_lacks() -> None:
+    document = json.loads((await v2(OpenAPI(STABLE))).body)
+
+    used = set(references(document["paths"])) | set(references(document["definitions"]))
+    assert used <= set(document["definitions"]) | set(document["parameters"])
+    names = [
+        operation["operationId"]
+        for item in document["paths"].values()
+        for method, operation in item.items()
+        if method != "parameters"
+    ]
+    assert len(names) == len(set(names))
+    assert document["swagger"] == "2.0"
+
+
+async def test_clients_find_field_validation_among_the_parameters_of_a_patch() -> None:
+    api = OpenAPI(STABLE)
+    paths = json.loads((await v2(api)).body)["paths"]
+    patch = paths["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"]
+
+    assert "fieldValidation" in [parameter.get("name") for parameter in patch["parameters"]]
+    document = json.loads((await v3(api, "/apis/apps/v1")).body)
+    patch = document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"]
+    assert {"dryRun", "fieldValidation", "force"} <= {parameter["name"] for parameter in patch["parameters"]}
+    assert patch["x-kubernetes-group-version-kind"] == {"group": "apps", "version": "v1", "kind": "Deployment"}
+
+
+async def test_the_protobuf_form_holds_the_same_paths_and_definitions() -> None:
+    api = OpenAPI(STABLE)
+    document = json.loads((await v2(api)).body)
+
+    response = await v2(api, PROTOBUF)
+
+    fields = read_fields(response.body, {1: "swagger", 8: "paths", 9: "definitions", 10: "parameters"})
+    assert fields["swagger"] == [b"2.0"]
+    for field, number in (("paths", 2), ("definitions", 1), ("parameters", 1)):
+        entries = read_fields(fields[field][0], {number: "entries"})["entries"]
+        assert [read_fields(entry, {1: "name"})["name"][0].decode() for entry in entries] == list(document[field])
+    assert response.headers["Content-Type"] == "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+
+
+async def test_what_did_not_change_is_not_sent_again_and_gzip_is_sent_to_those_who_take_it() -> None:
+    api = OpenAPI(STABLE)
+    first = await v2(api)
+
+    assert (await v2(api, **{"if-none-match": first.headers["ETag"]})).status == 304
+    packed = await v2(api, **{"accept-encoding": "gzip"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(packed.body) == first.body
+    assert (await v2(api, "text/html")).status == 406
+
+
+async def test_the_version_3_documents_are_listed_with_a_hash_that_names_their_content() -> None:
+    api = OpenAPI(STABLE)
+    listed = json.loads((await v3(api)).body)["paths"]
+    address = listed["apis/apps/v1"]["serverRelativeURL"]
+    value = address.partition("hash=")[2]
+
+    assert address == f"/openapi/v3/apis/apps/v1?hash={value}"
+    assert {"api", "api/v1", "apis", "apis/apps", "version"} <= set(listed)
+    right = await v3(api, "/apis/apps/v1", {"hash": [value]})
+    assert right.headers["Cache-Control"] == "public, immutable"
+    wrong = await v3(api, "/apis/apps/v1", {"hash": ["OLD"]})
+    assert (wrong.status, wrong.headers["Location"]) == (301, address)
+    with pytest.raises(apierrors.NotFound):
+        await v3(api, "/apis/nosuch/v1")
+
+
+async def test_every_version_3_document_is_complete_in_itself() -> None:
+    api = OpenAPI(STABLE)
+    for name in json.loads((await v3(api)).body)["paths"]:
+        document = json.loads((await v3(api, f"/{name}")).body)
+        schemas = document["components"].get("schemas", {})
+        assert set(references(document)) <= set(schemas), name
+
+
+async def test_custom_kinds_are_described_as_long_as_they_are_served() -> None:
+    api = OpenAPI(STABLE)
+    before = json.loads((await v3(api)).body)["paths"]
+
+    api.replace([thing()])
+
+    after = json.loads((await v3(api)).body)["paths"]
+    assert set(after) - set(before) == {"apis/example.com", "apis/example.com/v1"}
+    assert after["apis/apps/v1"] == before["apis/apps/v1"]
+    document = json.loads((await v3(api, "/apis/example.com/v1")).body)
+    schema = document["components"]["schemas"]["com.example.v1.Thing"]
+    assert schema["properties"]["spec"]["properties"]["note"]["nullable"] is True
+    assert schema["x-kubernetes-group-version-kind"] == [{"group": "example.com", "version": "v1", "kind": "Thing"}]
+    old = json.loads((await v2(api)).body)["definitions"]["com.example.v1.Thing"]
+    assert old["properties"]["spec"]["properties"] == {"size": {"x-kubernetes-int-or-string": True}, "note": {}}
+    api.replace([])
+    assert json.loads((await v3(api)).body)["paths"] == before
