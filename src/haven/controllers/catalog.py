@@ -26,6 +26,7 @@ from haven.controllers.replicationcontroller import ReplicationControllerControl
 from haven.controllers.resourcequota import ResourceQuotaController
 from haven.controllers.rootca import RootCAPublisher
 from haven.controllers.serviceaccount import ServiceAccountController
+from haven.controllers.servicecidr import ServiceCIDRController
 from haven.controllers.settings import Settings
 from haven.controllers.statefulset import StatefulSetController
 from haven.controllers.tainteviction import TaintEvictionController
@@ -107,6 +108,7 @@ def catalog(settings: Settings) -> list[Entry]:
             "endpoint-slice-mirroring-controller",
             EndpointSliceMirroringController,
         ),
+        Entry("service-cidr", "service-cidrs-controller", "service-cidrs-controller", ServiceCIDRController),
         Entry(
             "pod-garbage-collector",
             "pod-garbage-collector",

@@ -191,7 +191,8 @@ def rolling_scale_down(
 ) -> list[Scaling]:
     """Return the old sets that should shrink so that just enough Pods stay available."""
     minimum = replicas_of(deployment) - max_unavailable(deployment)
-    left = sum(each.status.available_replicas for each in sets) - minimum
+    # A set that was just shrunk may still report Pods that it is about to delete: they count no more.
+    left = sum(min(each.status.available_replicas, replicas_of(each)) for each in sets) - minimum
     result: list[Scaling] = []
     for each in by_creation(old):
         if left <= 0:

@@ -116,7 +116,7 @@ def plan_slices(
         if key not in endpoints:
             plan.delete += leftover
     if len(existing) == len(plan.delete) and not plan.create:
-        placeholder = _new_slice(service, family, [])
+        placeholder = _new_slice(service, family, None)
         if len(plan.delete) == 1 and _is_placeholder(plan.delete[0], placeholder):
             plan.delete.clear()
         else:
@@ -126,7 +126,7 @@ def plan_slices(
         if each.metadata.name not in touched and _needs_hints(each, service.spec.traffic_distribution):
             plan.update.append(serialization.copy(each))
     for each in (*plan.create, *plan.update):
-        each.endpoints = [_with_hints(one, service.spec.traffic_distribution) for one in each.endpoints or ()]
+        each.endpoints = [_with_hints(one, service.spec.traffic_distribution) for one in each.endpoints or ()] or None
     return recycle(plan)
 
 
@@ -157,7 +157,9 @@ def _maker(
     return lambda: _new_slice(service, family, ports)
 
 
-def _new_slice(service: core.Service, family: str, ports: list[discovery.EndpointPort]) -> discovery.EndpointSlice:
+def _new_slice(
+    service: core.Service, family: str, ports: list[discovery.EndpointPort] | None
+) -> discovery.EndpointSlice:
     return discovery.EndpointSlice(
         metadata=meta.ObjectMeta(
             generate_name=f"{service.metadata.name}-",
@@ -166,8 +168,7 @@ def _new_slice(service: core.Service, family: str, ports: list[discovery.Endpoin
             owner_references=[controller_reference(service, resource_of(core.Service).gvk)],
         ),
         address_type=family,
-        endpoints=[],
-        ports=ports,
+        ports=ports or None,  # Upstream stores protobuf, which knows no empty lists: they come back as null.
     )
 
 
