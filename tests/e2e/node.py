@@ -65,7 +65,8 @@ def namespaces() -> Iterator[None]:
         for command in (
             "mount --make-rprivate /",
             "mount -t tmpfs -o mode=755 tmpfs /run",
-            "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi",
+            "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified && "
+            "mount -t tmpfs tmpfs /sys/fs/cgroup/unified; fi",
             "mount --make-rshared /",
             "ip link set lo up",
             # Without a default route a node cannot find its own address; this one leads nowhere.
@@ -126,6 +127,8 @@ async def containerd_node(directory: Path, *, pod_cidr: str = "10.244.77.0/24") 
         yield Node(directory, containerd, runtime, f"/haven-test-{suffix}", pod_cidr)
     finally:
         await kill_node(containerd, runtime)
+        # The next node of this namespace has the same pod range; two bridges must not share it.
+        subprocess.run(["ip", "link", "delete", f"hv{suffix}"], check=False, capture_output=True)
         remove_cgroups(f"haven-test-{suffix}")
 
 

@@ -117,7 +117,7 @@ class Cgroups:
     def pods(self) -> dict[str, list[str]]:
         """Return the cgroup paths of all pods, by UID."""
         found: dict[str, list[str]] = {}
-        for hierarchy in self._hierarchies.values():
+        for hierarchy in self._all_hierarchies():
             for tier in ("", "/burstable", "/besteffort"):
                 directory = hierarchy / (self.parent + tier).strip("/")
                 if not directory.is_dir():
@@ -145,9 +145,19 @@ class Cgroups:
     def remove(self, path: str) -> bool:
         """Remove a cgroup and everything below it in every hierarchy; return whether all of it is gone."""
         gone = True
-        for hierarchy in self._hierarchies.values():
+        for hierarchy in self._all_hierarchies():
             gone &= _remove_tree(hierarchy / path.strip("/"))
         return gone
+
+    def _all_hierarchies(self) -> list[Path]:
+        """Also those whose controllers we do not use: runtimes make cgroups in each (systemd, net_cls, perf_event…)."""
+        if self.mode is CgroupMode.V2:
+            return [self._root]
+        return [
+            Path(entry.path)
+            for entry in os.scandir(self._root)
+            if not entry.is_symlink() and os.path.exists(f"{entry.path}/cgroup.procs")
+        ]
 
     def read(self, path: str, controller: str, knob: str) -> str | None:
         """Return the content of a knob, None if there is none."""

@@ -308,7 +308,11 @@ class Containerd:
         if not _is_mount_point(shared):
             subprocess.run(["mount", "--bind", str(shared), str(shared)], check=True)
         subprocess.run(["mount", "--make-shared", str(shared)], check=True)
-        script = "umount /sys/fs/cgroup/unified && mount --make-rshared / && echo ready && exec sleep infinity"
+        # Memory in its place: the runtime makes directories there, which must not litter the host's.
+        script = (
+            "umount /sys/fs/cgroup/unified && mount -t tmpfs tmpfs /sys/fs/cgroup/unified && "
+            "mount --make-rshared / && echo ready && exec sleep infinity"
+        )
         holder = subprocess.Popen(
             ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script],
             stdin=subprocess.DEVNULL,

@@ -591,8 +591,8 @@ class PodWorker:
             _log.warning("volumes cannot be removed yet", pod=format_pod(self.pod), reason=str(error))
             return False
         path = services.cgroups.pod_path(self.uid, self.status.qos_class)
-        if not await asyncio.to_thread(services.cgroups.remove, path):
-            return False
+        # One that is still busy is left to housekeeping, which finds it without an owner.
+        await asyncio.to_thread(services.cgroups.remove, path)
         services.tokens.forget(self.uid)
         services.objects.config_maps.set_users(self.uid, self.pod.metadata.namespace, set())
         services.objects.secrets.set_users(self.uid, self.pod.metadata.namespace, set())
