@@ -124,7 +124,8 @@ class HttpServer:
             return await self._hand_over(request, response)
         if response.stream is not None:
             return await self._send_stream(raw, response, lower)
-        if len(response.body) > self._gzip_bytes_min and "gzip" in lower.get("accept-encoding", ""):
+        packed = "Content-Encoding" in response.headers
+        if len(response.body) > self._gzip_bytes_min and not packed and "gzip" in lower.get("accept-encoding", ""):
             response.body = await asyncio.to_thread(_gzip, response.body)
             response.headers = {**response.headers, "Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
         return self._plain(request, response, lower)

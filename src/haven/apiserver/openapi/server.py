@@ -189,5 +189,6 @@ def _answer(request: Request, stored: _Stored, media_type: str, headers: dict[st
     if request.headers.get("if-none-match") == etag:
         return Response(304, headers)
     if "gzip" in request.headers.get("accept-encoding", ""):
-        return Response(200, {**headers, "Content-Encoding": "gzip"}, stored.compressed)
+        vary = ", ".join([*([headers["Vary"]] if "Vary" in headers else []), "Accept-Encoding"])
+        return Response(200, {**headers, "Content-Encoding": "gzip", "Vary": vary}, stored.compressed)
     return Response(200, headers, gzip.decompress(stored.compressed))
