@@ -14,7 +14,9 @@ from haven.controllers.disruption import DisruptionController
 from haven.controllers.endpoints import EndpointsController
 from haven.controllers.endpointslice import EndpointSliceController
 from haven.controllers.endpointslicemirroring import EndpointSliceMirroringController
+from haven.controllers.ephemeralvolume import EphemeralVolumeController
 from haven.controllers.garbagecollector import GarbageCollector
+from haven.controllers.hostpathdriver import delete_directory
 from haven.controllers.job import JobController
 from haven.controllers.namespace import NamespaceController
 from haven.controllers.nodeipam import NodeIPAMController
@@ -32,6 +34,7 @@ from haven.controllers.statefulset import StatefulSetController
 from haven.controllers.tainteviction import TaintEvictionController
 from haven.controllers.ttl import TTLController
 from haven.controllers.ttlafterfinished import TTLAfterFinishedController
+from haven.controllers.volumebinder import VolumeBinder
 
 __all__ = ["Entry", "catalog"]
 
@@ -134,6 +137,15 @@ def catalog(settings: Settings) -> list[Entry]:
                 lambda wiring: NodeIPAMController(wiring, cluster_networks=settings.cluster_networks),
             )
         )
+    entries += [
+        Entry(
+            "persistentvolume-binder",
+            "persistent-volume-binder",
+            "persistentvolume-controller",
+            lambda wiring: VolumeBinder(wiring, delete_directory=delete_directory),
+        ),
+        Entry("ephemeral-volume", "ephemeral-volume-controller", "ephemeral_volume", EphemeralVolumeController),
+    ]
     entries.append(
         Entry("garbage-collector", "generic-garbage-collector", "garbage-collector-controller", GarbageCollector)
     )
