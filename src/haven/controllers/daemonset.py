@@ -235,7 +235,7 @@ def plan_rollout(
     owner: apps.DaemonSet, nodes: Sequence[core.Node], by_node: ByNode, hash: str, now_seconds: float
 ) -> Plan:
     """Return the next step of a rolling update: old Pods to delete, or nodes that get a new one beside the old."""
-    targets = [node.metadata.name for node in nodes if fits(owner, node)[0]]
+    targets = {node.metadata.name for node in nodes if fits(owner, node)[0]}
     max_surge, max_unavailable = _counts(owner, len(targets))
     min_ready = owner.spec.min_ready_seconds
     plan = Plan()
@@ -252,7 +252,7 @@ def plan_rollout(
             continue
         old, new = pair
         if max_surge:
-            if old is None:
+            if old is None or name not in targets:
                 continue
             if new is not None:
                 surging += 1

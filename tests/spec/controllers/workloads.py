@@ -12,6 +12,7 @@ from haven.api.core import v1 as core
 from haven.apimachinery import meta, serialization, times
 from haven.apimachinery.names import UID
 from haven.controllers.actions import Update
+from haven.controllers.daemonset import node_name_of
 
 LABELS = {"app": "web"}
 SELECTOR = meta.LabelSelector(match_labels=LABELS)
@@ -64,7 +65,7 @@ def set_phase(world: World, pod: core.Pod, phase: str, *, ready: bool = False) -
     """Report a Pod's phase."""
 
     def change(target: core.Pod) -> None:
-        target.spec.node_name = target.spec.node_name or "n"
+        target.spec.node_name = target.spec.node_name or node_name_of(target) or "n"
         target.status.phase = phase
         now = times.format_time(world.now)
         ready_status = "True" if ready else "False"
