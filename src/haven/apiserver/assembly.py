@@ -19,6 +19,7 @@ from haven.apimachinery.names import Revision
 from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.plugins import make_plugins
 from haven.apiserver.admission.rolewrites import RoleWrites
+from haven.apiserver.admission.signingrequests import SigningRequests
 from haven.apiserver.authentication.bearer import BearerTokens, TokenUnion
 from haven.apiserver.authentication.bootstraptokens import BootstrapTokens
 from haven.apiserver.authentication.interface import ALL_AUTHENTICATED, MASTERS, Authenticator, TokenAuthenticator
@@ -203,7 +204,8 @@ async def start(
     authenticators.append(BearerTokens(known_tokens, audiences, clock))
 
     admission = AdmissionChain(
-        make_plugins(objects, authorizer, clock, chance), guards=[RoleWrites(EscalationGuard(rbac, authorizer))]
+        make_plugins(objects, authorizer, clock, chance),
+        guards=[RoleWrites(EscalationGuard(rbac, authorizer)), SigningRequests(clock)],
     )
     fields = FieldManagement(clock)
     reading = Reading(store, clock)

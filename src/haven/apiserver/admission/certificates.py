@@ -5,10 +5,10 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/certificate-sign
 
 from __future__ import annotations
 
-from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from haven.api.certificates import v1 as certificates
+from haven.api.certificates.strategies import BadRequestPem, parse_request
 from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.goformat import quote
 from haven.apiserver.admission.interface import CREATE, UPDATE, AdmissionRequest, forbidden
@@ -21,7 +21,6 @@ __all__ = [
     "CertificateSigning",
     "CertificateSubjectRestriction",
     "is_allowed_for_signer",
-    "parse_request",
 ]
 
 CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
@@ -38,11 +37,6 @@ def is_allowed_for_signer(authorizer: Authorizer, user: UserInfo, verb: str, sig
         is Verdict.ALLOW
         for name in (signer, f"{domain}/*")
     )
-
-
-def parse_request(pem: bytes) -> x509.CertificateSigningRequest:
-    """Return the request that a PEM block holds; raise ValueError."""
-    return x509.load_pem_x509_csr(pem)
 
 
 class CertificateApproval:
@@ -103,8 +97,8 @@ class CertificateSubjectRestriction:
         if request.subresource or asked.spec.signer_name != CLIENT_SIGNER:
             return
         try:
-            subject = parse_request(asked.spec.request or b"").subject
-        except ValueError as error:
+            subject = parse_request(asked.spec.request).subject
+        except BadRequestPem as error:
             raise forbidden(request, f"failed to parse CSR: {error}") from error
         if any(part.value == MASTERS for part in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)):
             raise forbidden(request, f"use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed")

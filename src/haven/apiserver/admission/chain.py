@@ -38,7 +38,8 @@ class _Steps(NamedTuple):
 class AdmissionChain:
     """Runs plugins. Which ones care about a kind of request is worked out once.
 
-    `guards` are no plugins of upstream's: they come behind all others, in the given order, and cannot be turned off.
+    `guards` are what upstream's registry does with the user at hand: they come behind all plugins, in the given order,
+    and cannot be turned off.
     """
 
     def __init__(self, plugins: Sequence[Plugin], guards: Sequence[Plugin] = ()) -> None:

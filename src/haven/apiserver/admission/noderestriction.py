@@ -11,13 +11,13 @@ from typing import Any
 from cryptography.x509.oid import NameOID
 
 from haven.api import scheme
+from haven.api.certificates.strategies import BadRequestPem, parse_request
 from haven.api.core import v1 as core
 from haven.api.storage import v1 as storage
 from haven.apimachinery import meta, serialization
 from haven.apimachinery.apierrors import GroupResource, NotFound
 from haven.apimachinery.goformat import quote
 from haven.apiserver import podreferences
-from haven.apiserver.admission.certificates import parse_request
 from haven.apiserver.admission.interface import CREATE, DELETE, UPDATE, AdmissionRequest, Objects, forbidden
 from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict
 from haven.apiserver.authorization.node import node_name_of
@@ -364,8 +364,8 @@ def _signing_request(node: str, request: AdmissionRequest) -> None:
     if request.operation != CREATE or request.object.spec.signer_name not in _KUBELET_SIGNERS:
         return
     try:
-        subject = parse_request(request.object.spec.request or b"").subject
-    except ValueError as error:
+        subject = parse_request(request.object.spec.request).subject
+    except BadRequestPem as error:
         raise forbidden(request, f"unable to parse csr: {error}") from error
     names = [part.value for part in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if names != [f"system:node:{node}"]:

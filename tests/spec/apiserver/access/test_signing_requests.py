@@ -48,7 +48,7 @@ PEM = a_pem()
 def a_csr(**spec: Any) -> v1.CertificateSigningRequest:
     values: dict[str, Any] = {"request": PEM, "signer_name": "example.com/s", "usages": ["client auth"], **spec}
     return v1.CertificateSigningRequest(
-        metadata=meta.ObjectMeta(name="c"), spec=v1.CertificateSigningRequestSpec(**values)
+        metadata=meta.ObjectMeta(name="c", resource_version="1"), spec=v1.CertificateSigningRequestSpec(**values)
     )
 
 
@@ -131,7 +131,7 @@ async def test_only_approvers_of_the_signer_approve_and_times_are_filled_in(chai
 
     assert request.object.status.conditions[0].last_transition_time is not None
     refused = a_request(with_condition(old, "Approved"), old, subresource="approval")
-    with pytest.raises(ApiError, match='user not permitted to approve requests with signerName "example.com/s"'):
+    with pytest.raises(ApiError, match=r'user not permitted to approve requests with signerName "example.com/s"'):
         await chain.validate(refused)
 
 
@@ -141,7 +141,7 @@ async def test_only_the_signer_issues(chain: AdmissionChain) -> None:
     new.status.certificate = b"x"
 
     await chain.validate(a_request(new, old, user="ca", subresource="status"))
-    with pytest.raises(ApiError, match='user not permitted to sign requests with signerName "example.com/s"'):
+    with pytest.raises(ApiError, match=r'user not permitted to sign requests with signerName "example.com/s"'):
         await chain.validate(a_request(new, old, subresource="status"))
 
 
