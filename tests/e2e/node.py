@@ -12,6 +12,7 @@ module-scoped fixture.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import os
@@ -128,7 +129,7 @@ async def containerd_node(directory: Path, *, pod_cidr: str = "10.244.77.0/24") 
     finally:
         await kill_node(containerd, runtime)
         # The next node of this namespace has the same pod range; two bridges must not share it.
-        subprocess.run(["ip", "link", "delete", f"hv{suffix}"], check=False, capture_output=True)
+        await asyncio.to_thread(subprocess.run, ["ip", "link", "delete", f"hv{suffix}"], capture_output=True)
         remove_cgroups(f"haven-test-{suffix}")
 
 

@@ -154,9 +154,17 @@ def any_regular_created(pod: Pod, observed: ObservedPod) -> bool:
 
 
 def compute_actions(
-    pod: Pod, observed: ObservedPod, probes: ProbeResults = ProbeResults(), *, restart_all: bool = False
+    pod: Pod,
+    observed: ObservedPod,
+    probes: ProbeResults = ProbeResults(),
+    *,
+    restart_all: bool = False,
+    resized: frozenset[str] = frozenset(),
 ) -> PodActions:
-    """Return what brings the pod nearer to its spec; nothing if it is where it should be."""
+    """Return what brings the pod nearer to its spec; nothing if it is where it should be.
+
+    `resized` has the ids of running containers whose new resources need a restart.
+    """
     create, attempt, sandbox_id = sandbox_changed(pod, observed)
     actions = PodActions(kill_pod=create, create_sandbox=create, sandbox_id=sandbox_id, attempt=attempt)
     if restart_all:
@@ -171,10 +179,10 @@ def compute_actions(
         for index, container in enumerate(pod.spec.ephemeral_containers)
         if observed.find(container.name) is None  # They are never restarted.
     ]
-    is_initialized = _init_actions(pod, observed, probes, actions)
+    is_initialized = _init_actions(pod, observed, probes, actions, resized)
     if actions.kill_pod or not is_initialized:
         return actions
-    _regular_actions(pod, observed, probes, actions)
+    _regular_actions(pod, observed, probes, actions, resized)
     return actions
 
 
@@ -200,7 +208,9 @@ def _start_over(pod: Pod, observed: ObservedPod, actions: PodActions) -> None:
         actions.start = to_start
 
 
-def _init_actions(pod: Pod, observed: ObservedPod, probes: ProbeResults, actions: PodActions) -> bool:
+def _init_actions(
+    pod: Pod, observed: ObservedPod, probes: ProbeResults, actions: PodActions, resized: frozenset[str]
+) -> bool:
     """Add what init containers need; return whether regular containers may run.
 
     Goes from the last to the first, because those that completed may have been removed from the runtime.
@@ -231,7 +241,7 @@ def _init_actions(pod: Pod, observed: ObservedPod, probes: ProbeResults, actions
                     is_initialized = True
                 elif not was_initialized:
                     actions.start_init.append(index + 1)
-                _check_running_sidecar(container, found, probes, actions, index)
+                _check_running_sidecar(container, found, probes, actions, index, resized)
         elif is_sidecar(container):
             if found.state is ContainerState.UNKNOWN:
                 actions.kill.append(_kill_unknown(container, found, "Init container"))
@@ -276,7 +286,12 @@ def _sidecar_is_up(
 
 
 def _check_running_sidecar(
-    container: Container, found: ObservedContainer, probes: ProbeResults, actions: PodActions, index: int
+    container: Container,
+    found: ObservedContainer,
+    probes: ProbeResults,
+    actions: PodActions,
+    index: int,
+    resized: frozenset[str],
 ) -> None:
     if _is_changed(container, found):
         message = f"Init container {container.name} definition changed"
@@ -286,9 +301,15 @@ def _check_running_sidecar(
         message = f"Init container {container.name} failed liveness probe"
         actions.kill.append(KillContainer(found.status.id, container.name, message, KillReason.LIVENESS_PROBE))
         actions.start_init.append(index)
+    elif found.status.id in resized:
+        message = f"Init container {container.name} resize requires restart"
+        actions.kill.append(KillContainer(found.status.id, container.name, message))
+        actions.start_init.append(index)
 
 
-def _regular_actions(pod: Pod, observed: ObservedPod, probes: ProbeResults, actions: PodActions) -> None:
+def _regular_actions(
+    pod: Pod, observed: ObservedPod, probes: ProbeResults, actions: PodActions, resized: frozenset[str]
+) -> None:
     kept = 0
     for index, container in enumerate(pod.spec.containers):
         found = observed.find(container.name)
@@ -309,6 +330,9 @@ def _regular_actions(pod: Pod, observed: ObservedPod, probes: ProbeResults, acti
             message, reason = f"Container {container.name} failed liveness probe", KillReason.LIVENESS_PROBE
         elif probes.startup.get(found.status.id) is ProbeResult.FAILURE:
             message, reason = f"Container {container.name} failed startup probe", KillReason.STARTUP_PROBE
+        elif found.status.id in resized:
+            message = f"Container {container.name} resize requires restart"
+            may_restart = True
         else:
             kept += 1
             continue

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from haven.api.core.v1 import Container, Pod, PodStatus
+from haven.api.core.v1 import Container, Pod, PodCondition, PodStatus, ResourceRequirements
 from haven.api.node.v1 import RuntimeClass
 from haven.api.scheme import resource_of
 from haven.apimachinery import apierrors, times
@@ -22,7 +22,7 @@ from haven.clock import Clock
 from haven.cri import errors
 from haven.cri import interface as cri
 from haven.kubelet.backoff import Backoff
-from haven.kubelet.cgroups import Cgroups
+from haven.kubelet.cgroups import CgroupLimits, Cgroups
 from haven.kubelet.containerstart import ContainerStarter, Sandbox, StartError
 from haven.kubelet.containerstatus import StartFailure, StatusContext
 from haven.kubelet.env import ConfigError, referenced_objects
@@ -54,6 +54,16 @@ from haven.kubelet.podstatus import (
     terminated_status,
 )
 from haven.kubelet.probes import ProbeManager
+from haven.kubelet.resize import (
+    ResizePlan,
+    allocation,
+    completion_message,
+    differs,
+    larger,
+    pending_condition,
+    plan,
+    with_resources,
+)
 from haven.kubelet.resources import pod_cgroup_limits
 from haven.kubelet.settings import Settings
 from haven.kubelet.statuswriter import StatusWriter
@@ -99,6 +109,8 @@ class PodServices:
     crash_backoff: Backoff
     sandbox_slots: asyncio.Semaphore
     node: NodeState
+    cannot_fit: Callable[[Pod], tuple[str, str] | None]
+    """Returns why the node cannot give a running pod what its spec asks for now."""
 
 
 class SyncError(Exception):
@@ -126,8 +138,13 @@ class PodWorker:
         self._finished = asyncio.Event()
         self._retry_seconds = 0.0
         self._retry_at: float | None = None
+        self._start_retry_seconds = 0.0
         self._refreshed_at = 0.0
         self._handler = ""
+        self._desired: Pod | None = None
+        self._applied: dict[str, ResourceRequirements] = {}
+        self._cgroup_limits: CgroupLimits | None = None
+        self._resize_conditions: list[PodCondition] = []
         settings = services.settings
         self._observer = Observer(
             services.runtime, services.node.runtime_name, pod.metadata.uid, settings.pod_directory(pod.metadata.uid)
@@ -141,11 +158,34 @@ class PodWorker:
 
     def update(self, pod: Pod) -> None:
         """Take over a newer version of the pod."""
-        self.pod = pod
+        self._take_resources(pod)
         self._use_objects()
         if pod.metadata.deletion_timestamp is not None:
             self.terminate(grace_seconds=pod.metadata.deletion_grace_period_seconds)
         self.poke()
+
+    def _take_resources(self, pod: Pod) -> None:
+        """Let the pod have the resources that it asks for if the node has them; else it keeps what it has."""
+        allocated = allocation(self.pod)
+        self._desired = None
+        if self.state is not WorkerState.SYNCING or not differs(pod, allocated):
+            self.pod = pod
+            self._resize_conditions = []
+            return
+        problem = self._services.cannot_fit(pod)
+        if problem is None:
+            self.pod = pod
+            self._resize_conditions = []
+            return
+        self._desired = pod
+        self.pod = with_resources(pod, allocated)
+        now = times.format_time(self._services.clock.now_seconds())
+        old = next((item for item in self._resize_conditions if item.reason == problem[0]), None)
+        since = old.last_transition_time if old is not None and old.last_transition_time else now
+        self._resize_conditions = [pending_condition(pod, *problem, since)]
+        if old is None:
+            reference = pod_reference(pod)
+            self._services.recorder.warning(reference, f"Resize{problem[0]}", f"Pod resize {problem[0]}: {problem[1]}")
 
     def terminate(self, *, grace_seconds: int | None = None, verdict: Verdict | None = None) -> None:
         """End the pod. Calling again may shorten the grace period, never prolong it."""
@@ -241,8 +281,11 @@ class PodWorker:
             _log.warning("runtime fails a pod", pod=format_pod(self.pod), reason=error.rpc_text)
 
     async def _sync(self) -> None:
-        services, pod = self._services, self.pod
+        services = self._services
         self.observed = await self._observer.observe()
+        if self._desired is not None:
+            self._take_resources(self._desired)
+        pod = self.pod
         if is_terminal(pod):
             self.terminate()
             return
@@ -257,11 +300,16 @@ class PodWorker:
             text = f"network is not ready: {services.node.network_problem}"
             services.recorder.warning(pod_reference(pod), "NetworkNotReady", text)
             raise SyncError(text)
-        await self._ensure_cgroup()
+        resize = plan(pod, self.observed, self._applied, services.node.memory_bytes)
+        await self._ensure_cgroup(is_resizing=bool(resize.updates or resize.restarts))
         services.probes.ensure(pod)
         restart_all = restarts_all_containers(pod, self.observed, self.status)
-        actions = compute_actions(pod, self.observed, services.probes.results, restart_all=restart_all)
+        actions = compute_actions(
+            pod, self.observed, services.probes.results, restart_all=restart_all, resized=resize.restarts
+        )
         await self._setup_volumes(actions)
+        if resize.updates:
+            await self._resize(resize)
         if actions.is_nothing:
             return
         await self._perform(actions)
@@ -288,8 +336,8 @@ class PodWorker:
                 crash = services.crash_backoff.remaining(self._crash_key(container), ended, now)
                 seconds = min(seconds, crash) if crash > 0 else min(seconds, _RETRY_SECONDS)
             elif pull <= 0:
-                self._retry_seconds = min(max(self._retry_seconds * 2, 1.0), _RETRY_SECONDS_MAX)
-                seconds = min(seconds, self._retry_seconds)
+                self._start_retry_seconds = min(max(self._start_retry_seconds * 2, 1.0), _RETRY_SECONDS_MAX)
+                seconds = min(seconds, self._start_retry_seconds)
         return seconds
 
     def _check_deadline(self, status: PodStatus) -> None:
@@ -304,16 +352,43 @@ class PodWorker:
         self._services.recorder.normal(pod_reference(self.pod), "DeadlineExceeded", text)
         self.terminate(verdict=Verdict("Failed", "DeadlineExceeded", text))
 
-    async def _ensure_cgroup(self) -> None:
+    async def _ensure_cgroup(self, *, is_resizing: bool) -> None:
         services = self._services
         path = services.cgroups.pod_path(self.uid, self.status.qos_class)
         limits = pod_cgroup_limits(self.pod, pids_max=services.settings.pod_pids_max)
+        if self._cgroup_limits is None and self.observed.running():
+            self._cgroup_limits = limits  # Taken over; its containers hold it.
+        if is_resizing:
+            limits = larger(self._cgroup_limits, limits)
+        if limits == self._cgroup_limits:
+            return
         try:
             await asyncio.to_thread(services.cgroups.ensure, path, limits)
+            self._cgroup_limits = limits
         except OSError as error:
             text = f"failed to ensure that the pod: {self.uid} cgroups exist and are correctly applied: {error}"
             services.recorder.warning(pod_reference(self.pod), "FailedCreatePodContainer", text)
             raise SyncError(text) from error
+
+    async def _resize(self, resize: ResizePlan) -> None:
+        """Give running containers their new limits, then the pod's cgroup, which was made roomy before."""
+        services, pod = self._services, self.pod
+        for container_id, wanted in resize.updates.items():
+            await services.runtime.update_container_resources(container_id, wanted)
+        for container in (*pod.spec.init_containers, *pod.spec.containers):
+            found = self.observed.find(container.name)
+            if found is not None and found.status.id in resize.updates:
+                self._applied[found.status.id] = container.resources
+        limits = pod_cgroup_limits(pod, pids_max=services.settings.pod_pids_max)
+        path = services.cgroups.pod_path(self.uid, self.status.qos_class)
+        try:
+            await asyncio.to_thread(services.cgroups.ensure, path, limits)
+        except OSError as error:
+            raise SyncError(f"failed to set pod cgroup config for {self.uid}: {error}") from error
+        self._cgroup_limits = limits
+        services.recorder.normal(pod_reference(pod), "ResizeCompleted", completion_message(pod))
+        self.observed = await self._observer.observe()
+        self._report()
 
     async def _setup_volumes(self, actions: PodActions) -> None:
         """Make volumes ready before anything starts; afterwards keep their content current."""
@@ -463,9 +538,10 @@ class PodWorker:
             return False
         try:
             async with services.sandbox_slots:
-                await services.starter.start(
+                container_id = await services.starter.start(
                     self.pod, container, inputs, sandbox, self.volumes, self.observed, target=target
                 )
+                self._applied[container_id] = container.resources
         except StartError as error:
             self._failures[container.name] = StartFailure(error.reason, error.message)
             _log.info(
@@ -473,6 +549,7 @@ class PodWorker:
             )
             return False
         self._failures.pop(container.name, None)
+        self._start_retry_seconds = 0.0
         return True
 
     def _crash_key(self, container: Container) -> str:
@@ -524,6 +601,7 @@ class PodWorker:
             NodeFacts(services.node.host_ips),
             is_terminal_now=is_terminal_now,
             verdict=self.verdict,
+            resize_conditions=self._resize_conditions,
         )
         fill_transition_times(status, self.status, times.format_time(services.clock.now_seconds()))
         return status

@@ -38,6 +38,7 @@ from haven.kubelet.observation import ObservedContainer
 from haven.kubelet.podspec import CONFIG_MIRROR, is_mirror, is_static, is_terminal
 from haven.kubelet.podworker import PodServices, PodWorker, WorkerState
 from haven.kubelet.probes import ProbeManager
+from haven.kubelet.resize import allocated_of_status, cannot_fit, differs, with_resources
 from haven.kubelet.settings import Settings
 from haven.kubelet.staticpods import MirrorClient, StaticPods
 from haven.kubelet.statuswriter import StatusWriter
@@ -203,6 +204,7 @@ class Kubelet:
             ),
             sandbox_slots=asyncio.Semaphore(settings.sandbox_starts_max),
             node=self.state,
+            cannot_fit=self._cannot_fit,
         )
 
     def _make_housekeeping(self, services: PodServices) -> Housekeeping:
@@ -276,8 +278,10 @@ class Kubelet:
     def _add(self, pod: Pod) -> None:
         assert self._services is not None
         assert self._tasks is not None
-        worker = PodWorker(self._services, pod)
         uid = pod.metadata.uid
+        allocated = allocated_of_status(pod)
+        is_resizing = uid in self._pleg.pods and differs(pod, allocated)
+        worker = PodWorker(self._services, with_resources(pod, allocated) if is_resizing else pod)
         self._workers[uid] = worker
         if is_static(pod):
             worker.mirror = self._mirrors.get(_mirror_key(pod))
@@ -285,6 +289,8 @@ class Kubelet:
             self._admit(worker)
         if pod.metadata.deletion_timestamp is not None or is_terminal(pod):
             worker.terminate(grace_seconds=pod.metadata.deletion_grace_period_seconds)
+        if is_resizing:
+            worker.update(pod)
         self._entries[uid] = _Entry(worker, self._tasks.create_task(worker.run()))
 
     def _admit(self, worker: PodWorker) -> None:
@@ -307,6 +313,15 @@ class Kubelet:
                 pod_reference(pod), verdict.reason, verdict.message.removeprefix("Pod was rejected: ")
             )
             worker.terminate(verdict=verdict)
+
+    def _cannot_fit(self, pod: Pod) -> tuple[str, str] | None:
+        """Return why a running pod cannot have the resources that it asks for now."""
+        others = [
+            other.pod
+            for other in self._workers.values()
+            if other.uid != pod.metadata.uid and other.state is not WorkerState.FINISHED and other.verdict is None
+        ]
+        return cannot_fit(pod, others, self.state.allocatable)
 
     def _remove(self, worker: PodWorker, last: Pod) -> None:
         """The API object is gone: end what is left, then forget the pod."""
