@@ -159,3 +159,13 @@ async def test_custom_kinds_are_described_as_long_as_they_are_served() -> None:
     assert old["properties"]["spec"]["properties"] == {"size": {"x-kubernetes-int-or-string": True}, "note": {}}
     api.replace([])
     assert json.loads((await v3(api)).body)["paths"] == before
+
+
+async def test_closed_sets_of_values_are_listed() -> None:
+    document = json.loads((await v3(OpenAPI(STABLE), "/apis/apps/v1")).body)
+    schemas = document["components"]["schemas"]
+
+    strategy = schemas["io.k8s.api.apps.v1.DeploymentStrategy"]["properties"]["type"]
+    modes = schemas["io.k8s.api.core.v1.PersistentVolumeClaimSpec"]["properties"]["accessModes"]["items"]
+    assert strategy["enum"] == ["Recreate", "RollingUpdate"]
+    assert "ReadWriteOncePod" in modes["enum"]

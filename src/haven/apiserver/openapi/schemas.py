@@ -6,9 +6,12 @@ zero values as defaults. A custom resource's schema is OpenAPI v3 and loses what
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from haven.api.scheme import GroupVersionKind, Resource
 from haven.apimachinery import facts
@@ -17,6 +20,8 @@ from haven.apiserver.openapi.operations import META, definition_of
 __all__ = ["CustomKind", "Definitions", "custom_definitions", "references", "to_v3"]
 
 Schema = dict[str, Any]
+_ENUMS = pathlib.Path(__file__).parent / "enums.json"
+"""The values of closed sets: definition -> field -> values; a field with [] behind it means its items."""
 _V2, _V3 = "#/definitions/", "#/components/schemas/"
 _INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 _QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
@@ -72,6 +77,7 @@ class Definitions:
     def __init__(self) -> None:
         self._plain = facts.definitions.__wrapped__()
         self._prose = facts.descriptions()
+        self._enums: dict[str, dict[str, list[str]]] = orjson.loads(_ENUMS.read_bytes())
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._plain))
@@ -87,6 +93,8 @@ class Definitions:
                 field: {**value, "description": fields[field]} if field in fields else value
                 for field, value in schema["properties"].items()
             }
+            for field, values in self._enums.get(name, {}).items():
+                _add_enum(schema["properties"], field, values)
         return schema
 
     def v3(self, name: str, group: str, version: str) -> Schema:
@@ -122,6 +130,16 @@ class Definitions:
                 found.add(name)
                 waiting += references(self._plain[name])
         return sorted(found)
+
+
+def _add_enum(properties: Schema, field: str, values: list[str]) -> None:
+    field, brackets, _ = field.partition("[]")
+    schema = properties[field]
+    if brackets:
+        inner = "items" if "items" in schema else "additionalProperties"
+        properties[field] = {**schema, inner: {**schema[inner], "enum": values}}
+    else:
+        properties[field] = {**schema, "enum": values}
 
 
 def _without(schema: Schema, name: str) -> Schema:
