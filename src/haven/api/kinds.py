@@ -28,6 +28,8 @@ class UpdateOrder(Enum):
     WHOLE_THEN_META = "the object as if new, then changes of metadata"
     META_THEN_WHOLE = "changes of metadata, then the object as if new"
     META_ONLY = "changes of metadata"
+    WHOLE_ONLY = "the object as if new"
+    META_CHANGE_WHOLE = "changes of metadata, then own changes, then the object as if new"
 
 
 def kind_strategy(
@@ -74,7 +76,9 @@ def kind_strategy(
             errors = meta
         else:
             whole = whole_meta(new) + own
-            errors = whole + meta if order is UpdateOrder.WHOLE_THEN_META else meta + whole
+            if order is UpdateOrder.META_CHANGE_WHOLE:
+                return meta + check_update(new, old) + whole
+            errors = {UpdateOrder.WHOLE_THEN_META: whole + meta, UpdateOrder.WHOLE_ONLY: whole}.get(order, meta + whole)
         return errors + check_update(new, old)
 
     def prepare_for_create(new: Any) -> None:

@@ -17,17 +17,23 @@ __all__ = ["create_errors", "strategy_for", "update_errors"]
 _TABLES = {
     ("", "v1"): "haven.api.core.strategies",
     ("apps", "v1"): "haven.api.apps.strategies",
+    ("autoscaling", "v2"): "haven.api.autoscaling.strategies",
     ("batch", "v1"): "haven.api.batch.strategies",
+    ("certificates.k8s.io", "v1"): "haven.api.certificates.strategies",
     ("coordination.k8s.io", "v1"): "haven.api.coordination.strategies",
     ("coordination.k8s.io", "v1alpha2"): "haven.api.coordination.strategies",
     ("coordination.k8s.io", "v1beta1"): "haven.api.coordination.strategies",
     ("discovery.k8s.io", "v1"): "haven.api.discovery.strategies",
     ("events.k8s.io", "v1"): "haven.api.events.strategies",
+    ("flowcontrol.apiserver.k8s.io", "v1"): "haven.api.flowcontrol.strategies",
     ("networking.k8s.io", "v1"): "haven.api.networking.strategies",
     ("networking.k8s.io", "v1beta1"): "haven.api.networking.strategies",
+    ("node.k8s.io", "v1"): "haven.api.node.strategies",
     ("policy", "v1"): "haven.api.policy.strategies",
     ("rbac.authorization.k8s.io", "v1"): "haven.api.rbac.strategies",
     ("scheduling.k8s.io", "v1"): "haven.api.scheduling.strategies",
+    ("storage.k8s.io", "v1"): "haven.api.storage.strategies",
+    ("storage.k8s.io", "v1beta1"): "haven.api.storage.strategies",
 }
 """Where the table `STRATEGIES` (plural name -> Strategy) of a group's version is."""
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from haven.api.storedform import forget_empty_lists
 from haven.apimachinery.fielderrors import ErrorList
 from haven.apimachinery.validation.objectmeta import validate_object_meta, validate_object_meta_update
 
@@ -85,6 +86,7 @@ def create_errors(strategy: Strategy[Any], new: Any, *, namespaced: bool) -> Err
     errors = strategy.validate(new) or validate_object_meta(new.metadata, namespaced=namespaced)
     if not errors:
         strategy.canonicalize(new)
+        forget_empty_lists(new)
     return errors
 
 
@@ -100,4 +102,5 @@ def update_errors(strategy: Strategy[Any], new: Any, old: Any, *, namespaced: bo
     )
     if not errors:
         strategy.canonicalize(new)
+        forget_empty_lists(new)
     return errors
