@@ -107,7 +107,9 @@ class _Message:
             field = self._schema.fields.get(name)
             if field is None:
                 continue
-            form, extra = (_OTHER, forms.STRING_LIST) if as_message else _form(field.schema)
+            # A map of lists (ExtraValue) says so by itself: its values are messages, not the field.
+            is_message = as_message and field.schema.kind == "list"
+            form, extra = (_OTHER, forms.STRING_LIST) if is_message else _form(field.schema)
             keep = field.pointer or field.always
             tag = number << 3 | _WIRE.get(form, BYTES_WIRE)
             by_tag[tag] = (form, name, keep, extra)

@@ -180,3 +180,13 @@ def test_every_object_of_every_kind_survives_the_way_through_protobuf(
     again = protobuf.decode(protobuf.encode(tree, api_version, name))
 
     assert again == {**tree, "apiVersion": api_version, "kind": name}
+
+
+def test_a_map_of_lists_keeps_its_lists() -> None:
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "spec": {"user": "u", "extra": {"scopes": ["a", "b"], "none": []}},
+    }
+
+    assert protobuf.decode(protobuf.encode(review))["spec"] == review["spec"]
