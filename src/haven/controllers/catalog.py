@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from haven.controllers.actions import Controller, Wiring
+from haven.controllers.bootstraptokens import BootstrapSigner, TokenCleaner
+from haven.controllers.certificaterequests import RequestApprover, RequestCleaner, RequestSigner, Sign
 from haven.controllers.clusterroleaggregation import ClusterRoleAggregationController
 from haven.controllers.cronjob import CronJobController
 from haven.controllers.daemonset import DaemonSetController
@@ -28,6 +30,7 @@ from haven.controllers.replicationcontroller import ReplicationControllerControl
 from haven.controllers.resourcequota import ResourceQuotaController
 from haven.controllers.rootca import RootCAPublisher
 from haven.controllers.serviceaccount import ServiceAccountController
+from haven.controllers.serviceaccounttokens import LegacyTokenCleaner, SignToken, TokensController
 from haven.controllers.servicecidr import ServiceCIDRController
 from haven.controllers.settings import Settings
 from haven.controllers.statefulset import StatefulSetController
@@ -36,12 +39,15 @@ from haven.controllers.ttl import TTLController
 from haven.controllers.ttlafterfinished import TTLAfterFinishedController
 from haven.controllers.volumebinder import VolumeBinder
 
-__all__ = ["Entry", "catalog"]
+__all__ = ["MANAGER", "Entry", "catalog"]
+
+MANAGER = ""
+"""The identity of the controller manager itself, system:kube-controller-manager: no service account has its rights."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One controller. `name` is upstream's, `user` its service account, `component` the source of its Events."""
+    """One controller: upstream's name, service account (or MANAGER), and source of its Events (`component`)."""
 
     name: str
     user: str
@@ -146,7 +152,48 @@ def catalog(settings: Settings) -> list[Entry]:
         ),
         Entry("ephemeral-volume", "ephemeral-volume-controller", "ephemeral_volume", EphemeralVolumeController),
     ]
+    entries += _certificates(settings)
+    entries += _tokens(settings)
     entries.append(
         Entry("garbage-collector", "generic-garbage-collector", "garbage-collector-controller", GarbageCollector)
     )
+    return entries
+
+
+def _certificates(settings: Settings) -> list[Entry]:
+    user = "certificate-controller"
+    entries = [
+        Entry("certificatesigningrequest-approving", user, user, RequestApprover),
+        Entry("certificatesigningrequest-cleaner", user, user, RequestCleaner),
+    ]
+    if settings.sign_certificate is not None:
+        sign: Sign = settings.sign_certificate
+        entries.append(
+            Entry(
+                "certificatesigningrequest-signing",
+                user,
+                user,
+                lambda wiring: RequestSigner(wiring, sign=sign, life_seconds=settings.certificate_seconds),
+            )
+        )
+    return entries
+
+
+def _tokens(settings: Settings) -> list[Entry]:
+    cleaner = "legacy-service-account-token-cleaner"
+    entries = [Entry("legacy-serviceaccount-token-cleaner", cleaner, cleaner, LegacyTokenCleaner)]
+    if settings.sign_token is not None:
+        sign: SignToken = settings.sign_token
+        entries.append(
+            Entry(
+                "serviceaccount-token",
+                MANAGER,
+                "serviceaccount-token-controller",
+                lambda wiring: TokensController(wiring, sign=sign, root_ca_pem=settings.root_ca_pem),
+            )
+        )
+    if settings.sign_cluster_info:
+        entries.append(Entry("bootstrap-signer", "bootstrap-signer", "bootstrap-signer", BootstrapSigner))
+    if settings.clean_bootstrap_tokens:
+        entries.append(Entry("token-cleaner", "token-cleaner", "token-cleaner", TokenCleaner))
     return entries

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
+from typing import Any
 
 __all__ = ["Settings"]
 
@@ -23,6 +25,18 @@ class Settings:
     """A node that is silent for so long is taken for lost."""
     cluster_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     """Networks that Pods' addresses come from, one for each family; () gives nodes no part of any."""
+
+    sign_token: Callable[[dict[str, Any]], str] | None = None
+    """Makes a service account token that says these claims, for secrets; None fills no secrets."""
+    sign_certificate: Callable[[bytes, Sequence[str], int, float], bytes] | None = None
+    """Signs a request: (PEM, usages, life in seconds, now in seconds) -> PEM; None leaves requests to others."""
+    certificate_seconds: int = 365 * 24 * 3600
+    """How long signed certificates live at most."""
+    sign_cluster_info: bool = False
+    """Whether the public cluster-info is signed with bootstrap tokens, which machines need to join; one machine alone
+    needs it not, so it is off."""
+    clean_bootstrap_tokens: bool = False
+    """Whether bootstrap tokens are deleted when their time is up; the API server refuses them anyway."""
 
     def is_enabled(self, name: str) -> bool:
         """Tell whether a controller runs."""
