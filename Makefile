@@ -22,7 +22,7 @@ check: venv
 	$(VENV)/bin/python tools/generate_types.py --check
 
 bench: venv
-	$(VENV)/bin/python -m bench
+	$(VENV)/bin/python bench/apiserver.py
 
 # What containers need on this machine, installed if missing (Debian, Ubuntu).
 host:

@@ -37,4 +37,5 @@ def test_a_release_lives_its_life(client: Cluster, namespace: str, chart: Path) 
 
     assert (upgraded["spec"]["replicas"], rolled_back["spec"]["replicas"]) == (2, 1)
     assert [item["status"] for item in history] == ["superseded", "superseded", "deployed"]
-    assert client.kubectl("get", "-n", namespace, "deploy,svc,serviceaccount", "-o", "name") == "serviceaccount/default\n"
+    left = client.kubectl("get", "-n", namespace, "deploy,svc,serviceaccount", "-o", "name")
+    assert left == "serviceaccount/default\n"
