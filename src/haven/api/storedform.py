@@ -30,7 +30,7 @@ def forget_empty_lists(obj: Any) -> None:
 
 
 @cache
-def _change(kind: type[Any]) -> Change | None:
+def _change(kind: type[object]) -> Change | None:
     """Return the change for objects of a type; None if they cannot hold such lists."""
     if kind.__module__.startswith(_AS_JSON):
         return None

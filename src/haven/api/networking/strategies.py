@@ -52,10 +52,11 @@ def _default_policy(policy: v1.NetworkPolicy) -> None:
     spec = policy.spec
     if not spec.policy_types:
         spec.policy_types = ["Ingress", "Egress"] if spec.egress else ["Ingress"]
-    for rule in (*spec.ingress, *spec.egress):
-        for port in rule.ports:
-            if port.protocol is None:
-                port.protocol = "TCP"
+    ports = [port for rule in spec.ingress for port in rule.ports]
+    ports += [port for rule in spec.egress for port in rule.ports]
+    for port in ports:
+        if port.protocol is None:
+            port.protocol = "TCP"
 
 
 def _peers(policy: v1.NetworkPolicy) -> Iterator[tuple[Path, v1.NetworkPolicyPeer]]:
@@ -76,14 +77,15 @@ def _check_policy(policy: v1.NetworkPolicy, old: v1.NetworkPolicy | None = None)
         if peer.ip_block is not None:
             known |= {peer.ip_block.cidr, *peer.ip_block.except_}
     errors = validate_label_selector(spec.pod_selector, path, allow_invalid_values=forgive)
-    for name, rules in (("ingress", spec.ingress), ("egress", spec.egress)):
-        for index, rule in enumerate(rules):
+    sides = [("ingress", "from", [(rule.ports, rule.from_) for rule in spec.ingress])]
+    sides += [("egress", "to", [(rule.ports, rule.to) for rule in spec.egress])]
+    for name, peers_name, rules in sides:
+        for index, (ports, peers) in enumerate(rules):
             place = _SPEC.child(name).index(index)
-            for number, port in enumerate(rule.ports):
+            for number, port in enumerate(ports):
                 errors += _port(port, place.child("ports").index(number))
-            found = ("from", rule.from_) if isinstance(rule, v1.NetworkPolicyIngressRule) else ("to", rule.to)
-            for number, peer in enumerate(found[1]):
-                errors += _peer(peer, place.child(found[0]).index(number), forgive, known)
+            for number, peer in enumerate(peers):
+                errors += _peer(peer, place.child(peers_name).index(number), forgive, known)
     if len(spec.policy_types) > 2:
         words = "may not specify more than two policyTypes"
         errors.append(invalid(_SPEC.child("policyTypes"), spec.policy_types, words))

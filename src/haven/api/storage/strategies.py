@@ -1,4 +1,4 @@
-"""Storage classes, CSI drivers, nodes and capacities, volume attachments: defaults, what is wrong, how they are written.
+"""Storage classes, CSI drivers, nodes and capacities, volume attachments: defaults, checks, how they are written.
 
 Source: https://kubernetes.io/docs/concepts/storage/ and the behaviour of pkg/apis/storage.
 """
