@@ -3,8 +3,8 @@
     python bench/apiserver.py [--seconds 5] [--server https://127.0.0.1:6443 --token T] [--only get,list]
 
 The floor is a bare aiohttp TLS handler with one dictionary and a group-committing SQLite (synchronous=FULL), no checks
-at all, under the same load. Without --server Haven's own is started on an empty directory. The load comes from wrk, which
-must be installed (Debian: apt install wrk): a generator in Python would be the bottleneck.
+at all, under the same load. Without --server Haven's own is started on an empty directory. The load comes from wrk,
+which must be installed (Debian: apt install wrk): a generator in Python would be the bottleneck.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import Any
 from cryptography import x509
 
 from haven import telemetry
+from haven.api.apiregistration import v1 as apiregistration
 from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.names import Revision
 from haven.apiserver.admission.chain import AdmissionChain
@@ -126,12 +127,16 @@ class ApiServer:
     async def listen(self) -> int:
         """Accept connections; return the port."""
         self.port = await self._http.listen(self.settings.host, self.settings.port)
+        if self.settings.pod_side_address:
+            await self._http.listen_ahead(self.settings.pod_side_address, self.port)
         if self.settings.serve_kubernetes_service:
             keeper = KubernetesService(
                 self.local_client(),
                 self._clock,
                 networks=self.settings.service_networks,
-                address=self.settings.advertise_address or primary_address(self.settings.host),
+                address=self.settings.advertise_address
+                or self.settings.pod_side_address
+                or primary_address(self.settings.host),
                 port=self.port,
             )
             self._tasks.append(asyncio.create_task(keeper.run(), name="kubernetes-service"))
@@ -301,6 +306,19 @@ async def running(settings: Settings, store: Store, trust: Trust, **rest: Any) -
         await server.stop()
 
 
+_WITH_GENERATION = frozenset({"flowcontrol.apiserver.k8s.io", "networking.k8s.io", "scheduling.k8s.io"})
+
+
+def _locally_available(since: str | None) -> apiregistration.APIServiceCondition:
+    return apiregistration.APIServiceCondition(
+        type="Available",
+        status="True",
+        last_transition_time=since,
+        reason="Local",
+        message="Local APIServices are always available",
+    )
+
+
 async def _bootstrap(
     storages: Storages, objects: StoredObjects, settings: Settings, trust: Trust, clock: Clock
 ) -> None:
@@ -317,6 +335,10 @@ async def _bootstrap(
         metadata = new.metadata
         if change.old is None or change.replace:
             systemfields.fill(metadata, clock.now_seconds())
+            if change.resource.group in _WITH_GENERATION:
+                metadata.generation = metadata.generation or 1
+            if isinstance(new, apiregistration.APIService) and new.spec.service is None:
+                new.status.conditions = [_locally_available(metadata.creation_timestamp)]
         entry = storage.get(metadata.namespace, metadata.name)
         expected = entry.revision if entry is not None else Revision(0)
         writes.append(Write(storage, storage.key(metadata.namespace, metadata.name), new, expected=expected))

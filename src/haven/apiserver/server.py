@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import ssl
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ Handle = Callable[[Request], Awaitable[Response]]
 _NO_QUERY: Mapping[str, Sequence[str]] = {}
 _NO_REPEATS: Mapping[str, Sequence[str]] = {}
 _GZIP_LEVEL = 1
+_IP_FREEBIND = 15  # Python has no name for it: bind to an address that no interface has yet.
 _BODYLESS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -88,6 +90,21 @@ class HttpServer:
         listener = await loop.create_server(self._server, host, port, ssl=self._tls, backlog=1024)
         self._listeners.append(listener)
         return int(listener.sockets[0].getsockname()[1])
+
+    async def listen_ahead(self, address: str, port: int) -> None:
+        """Accept connections at an address that this machine may not have yet (a bridge made with the first Pod)."""
+        listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+            listener.bind((address, port))
+            server = await asyncio.get_running_loop().create_server(
+                self._server, sock=listener, ssl=self._tls, backlog=1024
+            )
+        except OSError:
+            listener.close()
+            raise
+        self._listeners.append(server)
 
     async def close(self, grace_seconds: float) -> None:
         """Stop accepting, end streams, let requests under way finish, close connections."""

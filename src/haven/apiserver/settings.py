@@ -17,6 +17,8 @@ class Settings:
     port: int = 6443
     advertise_address: str = ""
     """The address in the Endpoints of the `kubernetes` Service; "" takes `host`, or the machine's own address."""
+    pod_side_address: str = ""
+    """A second address to listen on, which only this machine's Pods reach; it need not exist yet. "" for none."""
     body_bytes_max: int = 3 * 1024 * 1024
     json_patch_operations_max: int = 10_000
     gzip_bytes_min: int = 128 * 1024

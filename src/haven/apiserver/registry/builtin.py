@@ -8,8 +8,10 @@ from typing import Any
 from haven.api import scheme, strategies
 from haven.api.authentication import v1 as authentication
 from haven.api.authorization import v1 as authorization
+from haven.api.certificates import v1 as certificates
 from haven.api.scheme import GroupVersionKind, Resource
 from haven.api.strategy import Strategy
+from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.schema import schema_for
 from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.discovery import is_stable
@@ -21,7 +23,7 @@ from haven.apiserver.registry.scale import SCALED, Scales
 from haven.apiserver.registry.storage import Storages
 from haven.apiserver.registry.versions import conversion
 from haven.apiserver.registry.virtual import component_statuses, posted
-from haven.apiserver.request import Request
+from haven.apiserver.request import Request, UserInfo
 from haven.apiserver.reviews.accessreviews import AccessReviews
 from haven.apiserver.reviews.identityreviews import SelfSubjectReviews, TokenReviews
 from haven.apiserver.reviews.tokenrequests import TokenRequests, default_token_request
@@ -68,6 +70,13 @@ def endpoints(storages: Storages, resources: Sequence[Resource[Any]]) -> list[En
     return result
 
 
+def stamp_certificate_request(obj: certificates.CertificateSigningRequest, user: UserInfo) -> None:
+    """Write down who asks for a certificate: signers and approvers rely on it."""
+    spec = obj.spec
+    spec.username, spec.uid, spec.groups = user.name, user.uid, list(user.groups)
+    spec.extra = {name: list(values) for name, values in user.extra.items()}
+
+
 def add_handlers(
     resources: Resources,
     storages: Storages,
@@ -80,6 +89,8 @@ def add_handlers(
 ) -> None:
     """Add what is not plain storage."""
     handlers = resources.handlers
+    requests_of = GroupResource("certificates.k8s.io", "certificatesigningrequests")
+    handlers.writing.stamps[requests_of] = stamp_certificate_request
     bindings = Bindings(storages, admission, clock)
     evictions = Evictions(storages, admission, handlers.deletion, clock)
     scales = Scales(handlers.writing, clock)

@@ -28,6 +28,7 @@ __all__ = ["FOREGROUND", "ORPHAN", "Deletion", "Outcome"]
 ORPHAN, FOREGROUND = "orphan", "foregroundDeletion"
 _ORPHANING = frozenset({("batch", "jobs"), ("", "replicationcontrollers")})
 """Kinds whose dependents stay by default, as their first versions promised."""
+_SYSTEM_PRIORITY_CLASSES = frozenset({"system-node-critical", "system-cluster-critical"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,9 @@ class Deletion:
     ) -> Outcome:
         old = serialization.decode(entry.data, type(entry.held_object))
         self._check_preconditions(endpoint, entry, parameters)
+        if endpoint.resource.kind == "PriorityClass" and entry.name in _SYSTEM_PRIORITY_CLASSES:
+            because = "this is a system priority class and cannot be deleted"
+            raise apierrors.Forbidden.of(endpoint.group_resource, entry.name, because)
         if endpoint.storage.resource.plural == "namespaces" and not endpoint.resource.group:
             return await self._delete_namespace(request, endpoint, entry, old, parameters)
         graceful, pending = self._before_delete(endpoint, old, parameters)

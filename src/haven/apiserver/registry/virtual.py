@@ -8,7 +8,7 @@ from typing import Any
 from haven.api.core import v1 as core
 from haven.api.scheme import GroupVersionKind
 from haven.api.strategy import nothing
-from haven.apimachinery import serialization
+from haven.apimachinery import apierrors, serialization
 from haven.apimachinery.schema import schema_for
 from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.interface import CREATE, AdmissionRequest
@@ -85,7 +85,7 @@ def component_statuses(names: Mapping[str, Callable[[], str]]) -> Mapping[str, H
     async def get(request: Request, endpoint: Endpoint) -> Response:
         form = answer_form(request, endpoint)
         if request.info.name not in names:
-            raise endpoint.not_found(request.info.name)
+            raise apierrors.NotFound.of(apierrors.GroupResource("", "componentstatus"), request.info.name)
         found = status_of(request.info.name)
         found.kind, found.api_version = endpoint.resource.kind, endpoint.resource.api_version
         return object_response(request, endpoint, form, found, served=True)

@@ -27,7 +27,7 @@ from haven.apiserver.registry.fieldmanagement import FieldManagement, manager_of
 from haven.apiserver.registry.options import WriteParameters, parse_revision, write_parameters
 from haven.apiserver.registry.output import answer_form, entry_response, object_response
 from haven.apiserver.registry.storage import Reservation, Storages, Write
-from haven.apiserver.request import Request, Response
+from haven.apiserver.request import Request, Response, UserInfo
 from haven.apiserver.watchcache import Entry
 from haven.clock import Clock
 from haven.store.interface import TransactionFailed
@@ -117,6 +117,8 @@ class Writing:
         self._chance = chance
         self._event_ttl_seconds = event_ttl_seconds
         self.hooks: dict[apierrors.GroupResource, Hooks] = {}
+        self.stamps: dict[apierrors.GroupResource, Callable[[Any, UserInfo], None]] = {}
+        """What a new object says about the user who makes it."""
 
     # ---- bodies
 
@@ -226,6 +228,9 @@ class Writing:
         extra = hooks.create(obj, dry_run=parameters.dry_run) if hooks is not None else ()
         systemfields.ensure_namespace(metadata, namespace)
         strategy = endpoint.strategy
+        stamp = self.stamps.get(endpoint.storage.resource.group_resource)
+        if stamp is not None:
+            stamp(obj, request.user)
         strategy.prepare_for_create(obj)
         errors = create_errors(strategy, obj, namespaced=endpoint.resource.namespaced)
         if errors:

@@ -22,10 +22,10 @@ from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.request import Request, Response
 from haven.apiserver.server import Connection
 from haven.apiserver.streaming import channels, location, portforward, remotecommand
-from haven.client.upgrade import Backend, Refused, Upgraded, upgrade
 from haven.apiserver.streaming.httpproxy import HttpProxy
 from haven.apiserver.streaming.remotecommand import Streams
 from haven.apiserver.streaming.session import Session
+from haven.client.upgrade import Backend, Refused, Upgraded, upgrade
 
 __all__ = ["NodeBackends", "Streaming"]
 
@@ -203,7 +203,7 @@ class Streaming:
         pod = self._pod(request)
         container = location.choose_container(pod, request.get("container"))
         if not pod.spec.node_name:
-            return Response(200, {"Content-Type": "text/plain"}, b"")
+            return Response(204)
         backend = self._kubelet(pod)
         tls = self._insecure if location.flag(request.query, "insecureSkipTLSVerifyBackend") else backend.tls
         url = f"https://{backend.authority}/containerLogs/{_place(pod)}/{quote(container)}?{urlencode(options)}"
@@ -271,8 +271,8 @@ class Streaming:
     async def _forward(self, request: Request, backend: Backend) -> Response:
         connection = cast("Connection | None", request.connection)
         raw = connection.raw.raw_path.partition("?")[0] if connection is not None else request.path
-        head, _, rest = raw.partition("/proxy")
-        return await self._proxy.pass_on(request, backend, rest or "/", prefix=f"{head}/proxy")
+        prefix, rest = location.split_proxy_path(raw, is_namespaced=bool(request.info.namespace))
+        return await self._proxy.pass_on(request, backend, rest, prefix=prefix)
 
 
 def _place(pod: core.Pod) -> str:

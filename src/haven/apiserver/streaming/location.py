@@ -44,6 +44,14 @@ def flag(query: Mapping[str, Sequence[str]], name: str) -> bool:
     return bool(values) and values is not None and values[0].lower() not in ("false", "0")
 
 
+def split_proxy_path(path: str, *, is_namespaced: bool) -> tuple[str, str]:
+    """Return the path of the proxy itself and what comes after it, by position: a namespace may be called proxy-1."""
+    parts = path.split("/")
+    length = 8 if is_namespaced else 6  # /api/v1/namespaces/NS/pods/NAME/proxy and /api/v1/nodes/NAME/proxy
+    rest = "/".join(parts[length:])
+    return "/".join(parts[:length]), f"/{rest}"
+
+
 def choose_container(pod: core.Pod, wanted: str) -> str:
     """Return the container's name, the only one if none was asked for; raise BadRequest."""
     spec = pod.spec

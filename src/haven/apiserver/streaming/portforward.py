@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 from aiohttp import WSMsgType, web
 
-from haven.client.upgrade import Upgraded
 from haven.apiserver.streaming.session import Session
+from haven.client.upgrade import Upgraded
 
 __all__ = ["CHANNEL_PROTOCOLS", "TUNNEL_PROTOCOL", "relay_channels", "tunnel"]
 
