@@ -27,12 +27,12 @@ def format_time(seconds: float) -> Time:
 
 @lru_cache(maxsize=64)
 def _format_second(second: int) -> Time:
-    return (_EPOCH + timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _write(_EPOCH + timedelta(seconds=second), "seconds")
 
 
 def format_micro_time(seconds: float) -> MicroTime:
     """Write seconds since 1970 as `MicroTime`."""
-    return (_EPOCH + timedelta(microseconds=round(seconds * 1e6))).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return _write(_EPOCH + timedelta(microseconds=round(seconds * 1e6)), "microseconds")
 
 
 def parse(text: str) -> float:
@@ -44,8 +44,12 @@ def parse(text: str) -> float:
 
 def normalize(text: str, *, micro: bool = False) -> str:
     """Return the canonical form of any RFC 3339 time; raise ValueError if it is not one."""
-    moment = _moment(text).astimezone(UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ" if micro else "%Y-%m-%dT%H:%M:%SZ")
+    return _write(_moment(text).astimezone(UTC), "microseconds" if micro else "seconds")
+
+
+def _write(moment: datetime, precision: str) -> str:
+    # Not strftime: its %Y writes the year 1 as "1".
+    return moment.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
 
 
 def _moment(text: str) -> datetime:

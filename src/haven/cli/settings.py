@@ -34,6 +34,16 @@ class ClusterSettings:
     runtime: str = ""  # crun or runc; "" takes crun where it is installed.
     places: Places = field(default_factory=Places)
 
+    @property
+    def pod_side_address(self) -> str:
+        """Where Pods reach the API server: the first address of their network, since loopback is not theirs.
+
+        "" when it listens for other machines anyway.
+        """
+        if not self.listen.startswith("127."):
+            return ""
+        return str(next(ipaddress.ip_network(self.pod_cidr).hosts()))
+
     @classmethod
     def load(cls) -> ClusterSettings:
         """Return the settings kept with the data, or the defaults before the first start."""

@@ -68,3 +68,18 @@ def test_a_terminal_has_no_stderr_of_its_own() -> None:
     query = {"stdin": ["1"], "stdout": ["1"], "stderr": ["1"], "tty": ["true"], "command": ["sh", "-c", "a b"]}
 
     assert location.exec_query(query, command=True) == "input=1&output=1&tty=1&command=sh&command=-c&command=a+b"
+
+
+@pytest.mark.parametrize(
+    ("path", "is_namespaced", "prefix", "rest"),
+    [
+        ("/api/v1/namespaces/n/pods/p/proxy", True, "/api/v1/namespaces/n/pods/p/proxy", "/"),
+        ("/api/v1/namespaces/proxy-1/services/proxy/proxy/a/proxy/", True,
+         "/api/v1/namespaces/proxy-1/services/proxy/proxy", "/a/proxy/"),
+        ("/api/v1/nodes/n:10250/proxy/pods", False, "/api/v1/nodes/n:10250/proxy", "/pods"),
+    ],
+)  # fmt: skip
+def test_what_follows_the_proxy_is_passed_on_whatever_the_names(
+    path: str, is_namespaced: bool, prefix: str, rest: str
+) -> None:
+    assert location.split_proxy_path(path, is_namespaced=is_namespaced) == (prefix, rest)
