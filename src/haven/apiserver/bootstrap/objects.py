@@ -56,13 +56,13 @@ def bootstrap_objects(settings: BootstrapSettings) -> Iterator[Any]:
     for name in facts["namespaces"]:
         yield _namespace(name)
     for row in facts["priorityclasses"]:
-        yield _plain(scheduling.PriorityClass, row)
+        yield _plain(scheduling.PriorityClass, row, generation=1)
     for kind, rows in (
         (flowcontrol.PriorityLevelConfiguration, facts["prioritylevelconfigurations"]),
         (flowcontrol.FlowSchema, facts["flowschemas"]),
     ):
         for row in rows:
-            yield _plain(kind, row, annotations={APF_AUTOUPDATE: "true"})
+            yield _plain(kind, row, annotations={APF_AUTOUPDATE: "true"}, generation=1)
     for row in facts["clusterroles"]:
         yield _cluster_role(row)
     for row in facts["clusterrolebindings"]:
@@ -107,9 +107,12 @@ def _plain(
     row: dict[str, Any],
     labels: dict[str, str] | None = None,
     annotations: dict[str, str] | None = None,
+    generation: int = 0,
 ) -> Any:
     obj: Any = serialization.convert({key: value for key, value in row.items() if key != "name"}, kind)
-    obj.metadata = meta.ObjectMeta(name=row["name"], labels=labels or {}, annotations=annotations or {})
+    obj.metadata = meta.ObjectMeta(
+        name=row["name"], labels=labels or {}, annotations=annotations or {}, generation=generation
+    )
     return obj
 
 
