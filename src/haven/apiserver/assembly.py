@@ -28,7 +28,7 @@ from haven.apiserver.authentication.serviceaccounts import DEFAULT_ISSUER, Servi
 from haven.apiserver.authentication.statictokens import StaticTokens
 from haven.apiserver.authentication.tokenkeys import SigningKeys
 from haven.apiserver.authentication.union import RequestAuthenticator
-from haven.apiserver.authentication.x509 import ClientCertificates
+from haven.apiserver.authentication.x509 import ClientCertificates, RequestHeaders
 from haven.apiserver.authorization.escalation import EscalationGuard
 from haven.apiserver.authorization.node import NodeAuthorizer
 from haven.apiserver.authorization.nodegraph import NodeGraph
@@ -83,6 +83,11 @@ class Trust:
     nodes: NodeBackends | None = None
     """How to reach kubelets; None trusts the system's authorities and shows no certificate."""
     issuer: str = DEFAULT_ISSUER
+    front_proxy_authorities: Sequence[x509.Certificate] = ()
+    """Who issues certificates to proxies that authenticate users themselves and say so in X-Remote-… headers."""
+    front_proxy_ca_pem: str = ""
+    """The same, for extension API servers, to which this server is such a proxy."""
+    front_proxy_names: tuple[str, ...] = ("front-proxy-client",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +208,9 @@ async def start(
         ServiceAccountTokens(trust.signing_keys, objects, clock, issuers=audiences, api_audiences=audiences),
     ]
     authenticators: list[Authenticator] = []
+    if trust.front_proxy_authorities:
+        names = trust.front_proxy_names
+        authenticators.append(RequestHeaders(trust.front_proxy_authorities, clock, allowed_names=names))
     if trust.client_authorities:
         authenticators.append(ClientCertificates(trust.client_authorities, clock))
     known_tokens = TokenUnion(tokens)
@@ -270,12 +278,12 @@ async def start(
         metrics=metrics,
         requests_in_flight_max=settings.requests_in_flight_max,
         mutating_requests_in_flight_max=settings.mutating_requests_in_flight_max,
+        write_timeout_seconds=settings.write_timeout_seconds,
     )
     http = HttpServer(
         chain.handle,
         body_bytes_max=settings.body_bytes_max,
         gzip_bytes_min=settings.gzip_bytes_min,
-        request_timeout_seconds=settings.request_timeout_seconds,
         tls=trust.tls,
     )
     server = ApiServer(
@@ -325,7 +333,10 @@ async def _bootstrap(
     """Write the objects that every cluster starts with, those that are missing."""
     wanted = bootstrap_objects(
         BootstrapSettings(
-            client_ca_pem=trust.client_ca_pem, service_networks=tuple(map(str, settings.service_networks))
+            client_ca_pem=trust.client_ca_pem,
+            front_proxy_ca_pem=trust.front_proxy_ca_pem,
+            front_proxy_names=trust.front_proxy_names,
+            service_networks=tuple(map(str, settings.service_networks)),
         )
     )
     writes: list[Write] = []

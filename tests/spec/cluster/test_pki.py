@@ -12,8 +12,10 @@ import yaml
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from haven.clock import FakeClock
 from haven.cluster.certificates import names_of
 from haven.cluster.pki import Pki, PkiSettings, ensure
+from haven.cluster.renewal import Renewal
 
 NOW = 1_700_000_000.0
 DAY = 86400.0
@@ -86,3 +88,18 @@ def test_the_files_work_in_tls(made: tuple[PkiSettings, Pki]) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(made[1].ca_certificate))
     context.load_cert_chain(*map(str, made[1].apiserver))
     context.load_cert_chain(*map(str, made[1].kubelet_serving))
+
+
+async def test_a_running_machine_renews_in_time_and_tells_its_servers(tmp_path: Path) -> None:
+    clock = FakeClock(NOW)
+    settings = PkiSettings(tmp_path)
+    ensure(settings, NOW)
+    told: list[Pki] = []
+    renewal = Renewal(settings, clock, told.append)
+
+    await renewal.check()
+    assert told == []
+    await clock.advance(61 * DAY)
+    await renewal.check()
+
+    assert "apiserver.crt" in told[0].changed

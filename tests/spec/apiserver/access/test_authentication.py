@@ -22,7 +22,7 @@ from haven.apiserver.authentication.serviceaccounts import ServiceAccountTokens
 from haven.apiserver.authentication.statictokens import StaticTokens, parse_token_file
 from haven.apiserver.authentication.tokenkeys import SigningKeys
 from haven.apiserver.authentication.union import RequestAuthenticator
-from haven.apiserver.authentication.x509 import ClientCertificates
+from haven.apiserver.authentication.x509 import ClientCertificates, RequestHeaders
 from haven.apiserver.authorization.interface import Attributes, Decision, Rules, Verdict
 from haven.apiserver.request import Request, RequestInfo, UserInfo
 from haven.apiserver.reviews.identityreviews import TokenReviews
@@ -123,6 +123,22 @@ async def test_a_certificate_of_another_authority_or_for_servers_or_too_old_is_r
     await clock.advance(7200)
     with pytest.raises(Unauthorized, match="expired"):
         authenticator.identify(good)
+
+
+async def test_a_proxys_certificate_lets_it_speak_for_users_and_nobody_elses_does(clock: FakeClock) -> None:
+    proxies, clients = Certificates(clock), Certificates(clock)
+    authenticator = RequestHeaders([proxies.ca], clock, allowed_names=["front-proxy-client"])
+    request = a_request(x_remote_user="jane", x_remote_group="devs", x_remote_extra_scopes="view")
+
+    request.client_certificate = proxies.issue("front-proxy-client")
+    assert await authenticator.authenticate(request) == UserInfo("jane", "", ("devs",), {"scopes": ("view",)})
+    request.client_certificate = clients.issue("front-proxy-client")
+    assert await authenticator.authenticate(request) is None
+    request.client_certificate = proxies.issue("another")
+    with pytest.raises(Unauthorized, match="not in the allowed list"):
+        await authenticator.authenticate(request)
+    request.client_certificate = None
+    assert await authenticator.authenticate(request) is None
 
 
 async def test_requests_without_credentials_are_anonymous_and_wrong_credentials_are_refused(clock: FakeClock) -> None:
