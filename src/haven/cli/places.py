@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,13 @@ class Places:
     pod_logs: Path = Path("/var/log/pods")
     container_logs: Path = Path("/var/log/containers")
     cni_bin: Path = Path("/usr/lib/cni")
+
+    @property
+    def cgroup(self) -> str:
+        """The name of the cgroup of all Pods; clusters in other places have names of their own."""
+        if self.data == Path("/var/lib/haven"):
+            return "kubepods"
+        return f"kubepods-{hashlib.sha256(str(self.data).encode()).hexdigest()[:8]}"
 
     @property
     def kubelet(self) -> Path:

@@ -19,7 +19,6 @@ from haven.cli.settings import ClusterSettings
 
 __all__ = ["command", "leftovers"]
 
-CGROUP_NAMES = ("kubepods",)
 NFT_TABLES = ("haven-services",)
 
 
@@ -48,7 +47,7 @@ def reset(settings: ClusterSettings) -> None:
         _remove_network(settings)
     with step("removing cgroups, mounts and files"):
         _unmount(settings)
-        _remove_cgroups()
+        _remove_cgroups(settings)
         _restore_sysctls(settings)
         _remove_files(settings)
     with step("looking for leftovers"):
@@ -83,7 +82,7 @@ def _kill_shims(settings: ClusterSettings) -> None:
                 and socket in line
             ):
                 os.kill(int(folder.name), 9)
-    for folder in _cgroups():
+    for folder in _cgroups(settings):
         for tasks in folder.rglob("cgroup.procs"):
             with contextlib.suppress(OSError):
                 for pid in tasks.read_text().split():
@@ -103,7 +102,8 @@ def _remove_network(settings: ClusterSettings) -> None:
     nftables.run(rules.remove())
     nftables.close()
     remove_bridge(BRIDGE)
-    asyncio.run(release_address(settings.dns_address))
+    for address in _own_addresses(settings):
+        asyncio.run(release_address(address))
     _remove_host_port_chains()
 
 
@@ -138,15 +138,15 @@ def _unmount(settings: ClusterSettings) -> None:
         subprocess.run(["umount", "-l", point], capture_output=True, check=False)
 
 
-def _cgroups() -> list[Path]:
+def _cgroups(settings: ClusterSettings) -> list[Path]:
     root = Path("/sys/fs/cgroup")
     bases = [root, *(path for path in root.iterdir() if path.is_dir())] if root.exists() else []
-    found = {base / name for base in bases for name in CGROUP_NAMES}
+    found = {base / settings.places.cgroup for base in bases}
     return sorted(path for path in found if path.is_dir())
 
 
-def _remove_cgroups() -> None:
-    for top in _cgroups():
+def _remove_cgroups(settings: ClusterSettings) -> None:
+    for top in _cgroups(settings):
         folders = [top, *(path for path in top.rglob("*") if path.is_dir())]
         for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
             with contextlib.suppress(OSError):
@@ -181,7 +181,7 @@ def leftovers(settings: ClusterSettings) -> list[str]:
 
     places = settings.places
     left = [f"mount {point}" for point in _mounts(settings)]
-    left += [f"cgroup {path}" for path in _cgroups()]
+    left += [f"cgroup {path}" for path in _cgroups(settings)]
     for path in (places.data, places.run, places.logs, places.pod_logs, places.container_logs):
         if path.exists():
             left.append(f"directory {path}")
@@ -192,5 +192,9 @@ def leftovers(settings: ClusterSettings) -> list[str]:
     with IPRoute() as route:
         left += [f"link {BRIDGE}"] * bool(route.link_lookup(ifname=BRIDGE))
         addresses = [item.get_attr("IFA_ADDRESS") for item in route.get_addr()]
-        left += [f"address {settings.dns_address}"] * (settings.dns_address in addresses)
+        left += [f"address {address}" for address in _own_addresses(settings) if address in addresses]
     return left
+
+
+def _own_addresses(settings: ClusterSettings) -> list[str]:
+    return [address for address in (settings.dns_address, settings.pod_side_address) if address]

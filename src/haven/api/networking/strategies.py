@@ -53,7 +53,7 @@ def _default_policy(policy: v1.NetworkPolicy) -> None:
     if not spec.policy_types:
         spec.policy_types = ["Ingress", "Egress"] if spec.egress else ["Ingress"]
     ports = [port for rule in spec.ingress for port in rule.ports]
-    ports += [port for rule in spec.egress for port in rule.ports]
+    ports += [port for out in spec.egress for port in out.ports]
     for port in ports:
         if port.protocol is None:
             port.protocol = "TCP"
@@ -78,7 +78,7 @@ def _check_policy(policy: v1.NetworkPolicy, old: v1.NetworkPolicy | None = None)
             known |= {peer.ip_block.cidr, *peer.ip_block.except_}
     errors = validate_label_selector(spec.pod_selector, path, allow_invalid_values=forgive)
     sides = [("ingress", "from", [(rule.ports, rule.from_) for rule in spec.ingress])]
-    sides += [("egress", "to", [(rule.ports, rule.to) for rule in spec.egress])]
+    sides += [("egress", "to", [(out.ports, out.to) for out in spec.egress])]
     for name, peers_name, rules in sides:
         for index, (ports, peers) in enumerate(rules):
             place = _SPEC.child(name).index(index)
