@@ -128,6 +128,7 @@ class ApiServer:
         self._ready_seconds = ready_seconds
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
+        self._stopped = False
 
     async def listen(self) -> int:
         """Accept connections; return the port."""
@@ -161,7 +162,10 @@ class ApiServer:
         return ServerStatistics(self.store.revision, caches, self._ready_seconds)
 
     async def stop(self) -> None:
-        """Stop serving; the store stays open."""
+        """Stop serving; the store stays open. Calling it again does nothing."""
+        if self._stopped:
+            return
+        self._stopped = True
         for task in self._tasks:
             task.cancel()
         self.storages.close()
@@ -272,7 +276,7 @@ async def start(
             storages=storages,
             keys=trust.signing_keys,
             issuer=trust.issuer,
-            server_address=f"{settings.advertise_address or settings.host}:{settings.port}",
+            server_address=f"{settings.advertise_address or settings.pod_side_address or settings.host}:{settings.port}",
         ),
         clock=clock,
         metrics=metrics,

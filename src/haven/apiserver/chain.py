@@ -5,11 +5,12 @@ Source: upstream's handler chain. Nothing escapes from here but a Response or a 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from haven import telemetry
-from haven.apimachinery import apierrors, serialization
+from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.codecs.negotiate import DOCUMENTS, JSON, Answer, negotiate
 from haven.apiserver.authentication.impersonation import Impersonation
 from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict, refusal
@@ -54,6 +55,7 @@ class Chain:
         metrics: Metrics,
         requests_in_flight_max: int,
         mutating_requests_in_flight_max: int,
+        write_timeout_seconds: float,
     ) -> None:
         self.resources = resources
         self.paths = dict(paths)
@@ -65,6 +67,7 @@ class Chain:
         self._reading_max = requests_in_flight_max
         self._mutating_max = mutating_requests_in_flight_max
         self._reading = self._mutating = 0
+        self._write_timeout_seconds = write_timeout_seconds
 
     async def handle(self, request: Request) -> Response:
         """Answer a request."""
@@ -102,7 +105,13 @@ class Chain:
                 raise self._too_many()
             self._mutating += 1
         try:
-            return await self._authorized(request, info)
+            if reading:
+                return await self._authorized(request, info)
+            async with asyncio.timeout(self._write_timeout_seconds):
+                return await self._authorized(request, info)
+        except TimeoutError:
+            text = "Timeout: request did not complete within requested timeout - context deadline exceeded"
+            raise apierrors.Timeout(text, meta.StatusDetails()) from None
         finally:
             if reading:
                 self._reading -= 1

@@ -48,6 +48,20 @@ class Connection:
         self.response: web.StreamResponse | None = None
 
 
+class _RawRequest(web.BaseRequest):
+    """aiohttp's request, which also tells whoever streams an answer that the client is gone.
+
+    aiohttp calls `_cancel` of the request that is being answered when its connection is lost.
+    """
+
+    when_lost: Callable[[], object] | None = None
+
+    def _cancel(self, exc: BaseException) -> None:
+        super()._cancel(exc)
+        if self.when_lost is not None:
+            self.when_lost()
+
+
 class HttpServer:
     """Listens, reads requests, writes answers."""
 
@@ -57,24 +71,22 @@ class HttpServer:
         *,
         body_bytes_max: int,
         gzip_bytes_min: int,
-        request_timeout_seconds: float,
         tls: ssl.SSLContext | None,
     ) -> None:
         self._handle = handle
         self._body_bytes_max = body_bytes_max
         self._gzip_bytes_min = gzip_bytes_min
-        self._request_timeout_seconds = request_timeout_seconds
         self._tls = tls
         self._wants_certificates = tls is not None and tls.verify_mode != ssl.CERT_NONE
         self._server = web.Server(self._serve, request_factory=self._make_request, keepalive_timeout=180.0)
         self._listeners: list[asyncio.Server] = []
-        self._closing = asyncio.Event()
-        self._streams: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._streams: set[asyncio.Task[Any]] = set()
 
     def _make_request(
         self, message: Any, payload: Any, protocol: Any, writer: Any, task: asyncio.Task[None]
     ) -> web.BaseRequest:
-        return web.BaseRequest(
+        return _RawRequest(
             message,
             payload,
             protocol,
@@ -110,7 +122,9 @@ class HttpServer:
         """Stop accepting, end streams, let requests under way finish, close connections."""
         for listener in self._listeners:
             listener.close()
-        self._closing.set()
+        self._closing = True
+        for stream in tuple(self._streams):
+            stream.cancel()
         await self._server.shutdown(grace_seconds)
 
     async def _serve(self, raw: web.BaseRequest) -> web.StreamResponse:
@@ -171,26 +185,25 @@ class HttpServer:
         await answer.prepare(raw)
         task = asyncio.current_task()
         assert task is not None
-        watchdog = asyncio.get_running_loop().create_task(self._cancel_on_close(task))
+        assert isinstance(raw, _RawRequest)
+        raw.when_lost = task.cancel
+        self._streams.add(task)
         try:
             async for chunk in response.stream:
                 if chunk:
                     await answer.write(chunk)
             await answer.write_eof()
         except (ConnectionError, asyncio.CancelledError):
-            if not self._closing.is_set():
+            if not self._closing:
                 raise
             await answer.write_eof()
         finally:
-            watchdog.cancel()
+            raw.when_lost = None
+            self._streams.discard(task)
             close = getattr(response.stream, "aclose", None)
             if close is not None:
                 await close()
         return answer
-
-    async def _cancel_on_close(self, task: asyncio.Task[Any]) -> None:
-        await self._closing.wait()
-        task.cancel()
 
     @staticmethod
     async def _hand_over(request: Request, response: Response) -> web.StreamResponse:

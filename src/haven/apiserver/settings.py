@@ -25,8 +25,8 @@ class Settings:
     """Answers above this size are compressed when the client accepts it."""
     requests_in_flight_max: int = 400
     mutating_requests_in_flight_max: int = 200
-    request_timeout_seconds: float = 60.0
     write_timeout_seconds: float = 34.0
+    """A write that is not stored by then is answered with a timeout; it may or may not have happened."""
     watch_timeout_seconds_min: int = 1800
     """A watch without timeoutSeconds lasts between this and twice as long, so that clients spread."""
     bookmark_interval_seconds: float = 60.0
@@ -34,7 +34,7 @@ class Settings:
     service_networks: tuple[IPv4Network | IPv6Network, ...] = field(default=(ip_network("10.96.0.0/16"),))
     service_node_ports: range = range(30000, 32768)
     event_ttl_seconds: int = 3600
-    watch_history_events_max: int = 4096
+    watch_history_events_max: int = 1024
     """Changes kept in memory for each resource; older ones are read from the store."""
     watch_queue_events_max: int = 10_000
     """A watcher that lags behind so many changes is cut off, as it can start again where it was."""

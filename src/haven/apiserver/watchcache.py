@@ -139,6 +139,10 @@ class Entry:
         """Take over the object that this entry was made of; nobody may change it any more."""
         self._object = obj
 
+    def release(self) -> None:
+        """Forget the typed object: the entry is superseded, and whoever still needs the object has it."""
+        self._object = None
+
     @property
     def held_object(self) -> Any:
         """The typed object if somebody already decoded it, else one that is not kept."""

@@ -136,11 +136,13 @@ class Resources:
             raise path_not_found()
         if len(info.parts) > 3 and info.subresource != "proxy":
             raise path_not_found()
-        if info.verb not in known.verbs:
+        # A proxy passes on OPTIONS too, which is no verb of the API.
+        passed_on = info.subresource == "proxy" and request.method == "OPTIONS"
+        if info.verb not in known.verbs and not passed_on:
             raise method_not_allowed()
         own = self.subresources.get((resource.group, resource.plural, info.subresource))
         if own is not None:
-            handler = own.get(info.verb)
+            handler = own.get("get" if passed_on else info.verb)
             if handler is None:
                 raise method_not_allowed()
             return await handler(request, endpoint)

@@ -209,6 +209,8 @@ class Storages:
         cache.record(event)
         for hook in self.after_change:
             hook(storage, event)
+        if previous is not None:
+            previous.release()
 
     def _entry(self, storage: Storage, change: Change, namespace: str, name: str) -> Entry:
         assert change.value is not None

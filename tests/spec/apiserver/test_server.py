@@ -1,0 +1,101 @@
+"""The HTTP shell: keep-alive, compression, limits, and streams that end with their client."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+
+from haven.apiserver import assembly
+from haven.apiserver.authentication.tokenkeys import SigningKeys
+from haven.apiserver.request import UserInfo
+from haven.apiserver.settings import Settings
+from haven.store.memory import MemoryStore
+
+MAPS = "/api/v1/namespaces/default/configmaps"
+
+
+@pytest.fixture
+async def served(signing_keys: SigningKeys) -> AsyncIterator[tuple[assembly.ApiServer, aiohttp.ClientSession]]:
+    store = MemoryStore()
+    trust = assembly.Trust(signing_keys, static_tokens={"t": UserInfo("admin", groups=("system:masters",))})
+    settings = Settings(port=0, serve_kubernetes_service=False, body_bytes_max=100_000, gzip_bytes_min=1000)
+    server = await assembly.start(settings, store, trust)
+    headers = {"Authorization": "Bearer t", "User-Agent": "spec"}
+    async with aiohttp.ClientSession(
+        f"http://127.0.0.1:{server.port}", headers=headers, auto_decompress=False
+    ) as client:
+        yield server, client
+    await server.stop()
+    await store.close()
+
+
+async def wait_until(holds: Any) -> None:
+    async with asyncio.timeout(5):
+        while not holds():  # noqa: ASYNC110  # What it waits for has no event.
+            await asyncio.sleep(0.01)
+
+
+async def test_a_watch_ends_when_its_client_goes(served: Any) -> None:
+    server, client = served
+    cache = server.resources.find("", "v1", "configmaps").storage.cache
+
+    answer = await client.get(f"{MAPS}?watch=1")
+    await wait_until(lambda: cache.statistics().watchers == 1)
+    answer.close()
+
+    await wait_until(lambda: cache.statistics().watchers == 0)
+
+
+async def test_a_watch_ends_properly_when_the_server_stops(served: Any) -> None:
+    server, client = served
+    answer = await client.get(f"{MAPS}?watch=1")
+
+    await server.stop()
+
+    assert await answer.content.read() == b""
+
+
+async def test_a_large_answer_is_compressed_for_who_asks(served: Any) -> None:
+    _, client = served
+    await client.post(MAPS, json={"metadata": {"name": "a"}, "data": {"k": "v" * 5000}})
+
+    packed = await client.get(f"{MAPS}/a", headers={"Accept-Encoding": "gzip"})
+    plain = await client.get(f"{MAPS}/a", headers={"Accept-Encoding": "identity"})
+
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(await packed.read()) == await plain.read()
+
+
+async def test_a_body_above_the_limit_is_refused(served: Any) -> None:
+    _, client = served
+
+    answer = await client.post(MAPS, data=b"x" * 200_000)
+
+    assert answer.status == 413
+    assert json.loads(await answer.read())["reason"] == "RequestEntityTooLarge"
+
+
+async def test_no_credentials_are_nobody_and_wrong_ones_are_refused(served: Any) -> None:
+    _, client = served
+
+    nobody = await client.get(MAPS, headers={"Authorization": ""})
+    wrong = await client.get(MAPS, headers={"Authorization": "Bearer wrong"})
+
+    assert (nobody.status, wrong.status) == (403, 401)
+
+
+async def test_health_is_told_check_by_check(served: Any) -> None:
+    _, client = served
+
+    answer = await client.get("/readyz?verbose&exclude=log", headers={"Accept-Encoding": "identity"})
+
+    text = (await answer.read()).decode()
+    assert answer.status == 200
+    assert "[+]log excluded: ok\n" in text
+    assert text.endswith("readyz check passed\n")
