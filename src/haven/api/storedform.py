@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -25,12 +25,12 @@ Change = Callable[[Any], None]
 
 def forget_empty_lists(obj: Any) -> None:
     """Make `null` of the empty lists in fields that are always written."""
-    if (change := _change(type(obj))) is not None:
+    if (change := _change(cast(Hashable, type(obj)))) is not None:
         change(obj)
 
 
 @cache
-def _change(kind: type[object]) -> Change | None:
+def _change(kind: type[Any]) -> Change | None:
     """Return the change for objects of a type; None if they cannot hold such lists."""
     if kind.__module__.startswith(_AS_JSON):
         return None

@@ -17,6 +17,8 @@ __all__ = ["create_errors", "strategy_for", "update_errors"]
 _TABLES = {
     ("", "v1"): "haven.api.core.strategies",
     ("admissionregistration.k8s.io", "v1"): "haven.api.admissionregistration.strategies",
+    ("apiextensions.k8s.io", "v1"): "haven.api.apiextensions.strategies",
+    ("apiregistration.k8s.io", "v1"): "haven.api.apiregistration.strategies",
     ("apps", "v1"): "haven.api.apps.strategies",
     ("autoscaling", "v2"): "haven.api.autoscaling.strategies",
     ("batch", "v1"): "haven.api.batch.strategies",

@@ -43,14 +43,14 @@ _KUBE_API_ACCESS = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 # Conversations about other things than the kinds' own rules: machinery in front of, or behind, the strategies.
 _OTHER_FILES = (
-    "admission", "auth-reviews", "crd-", "delete", "discovery", "field-validation", "kind-deletion",
+    "admission", "auth-reviews", "delete", "discovery", "field-validation", "kind-deletion",
     "kind-field-selectors", "kind-pod-security", "kind-tables", "patch-", "pod-security-levels", "pod-subresources",
     "quota-and-limits", "selectors", "smoke", "watch", "apply",
 )  # fmt: skip
 
 
-# Complaints of others: the allocators of addresses and ports.
-_OTHER_COMPLAINTS = ("provided port is", "failed to allocate IP")
+# Complaints of others: the allocators of addresses and ports, the compiler of expressions.
+_OTHER_COMPLAINTS = ("provided port is", "failed to allocate IP", "compilation failed: ERROR", "must evaluate to")
 
 
 # Groups whose older versions are stored as newer ones.
@@ -202,7 +202,8 @@ class Conversation:
                 if found is not None:
                     outcome = Outcome(index + 1, step["do"], found)
                     yield outcome
-            self._remember(method, target, answer, outcome)
+            if "dryRun" not in path:
+                self._remember(method, target, answer, outcome)
 
     def _key(self, target: Target, name: str = "") -> tuple[str, str, str, str]:
         return (target.resource.group_resource.group, target.resource.plural, target.namespace, name or target.name)
@@ -219,7 +220,7 @@ class Conversation:
         words = (answer["body"].get("message") or "") if answer["status"] == 422 else ""
         if any(text in words for text in _OTHER_COMPLAINTS) or "fieldValidation=" in step["do"]:
             return False
-        if "dryRun" in step["do"] or (step.get("accept") or "application/json") != "application/json":
+        if (step.get("accept") or "application/json") != "application/json":
             return False
         if method == "POST":
             return not target.subresource and not target.name
@@ -278,9 +279,12 @@ class Conversation:
             tree = plain(serialization.to_tree(got))
             if answer["status"] != 422:
                 return [f"refused: {tree['message']}"]
-            return list(differences(self._complaints(answer["body"]), self._complaints(tree)))
+            want, found = self._complaints(answer["body"]), self._complaints(tree)
+            if want["message"] is None:
+                found["message"] = None
+            return list(differences(want, found))
         if answer["status"] == 422:
-            return [f"accepted, want {answer['body']['message'][:1500]}"]
+            return [f"accepted, want {json.dumps(self._complaints(answer['body']))[:1500]}"]
         new = versions.to_served(new)
         want, got_tree = copy.deepcopy(answer["body"]), plain(serialization.to_tree(new))
         for path in step.get("drop") or []:

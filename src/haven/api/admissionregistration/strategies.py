@@ -42,6 +42,7 @@ from haven.apimachinery.validation.names import (
     byte_length,
     dns1035_label_errors,
     dns1123_subdomain_errors,
+    dns_subdomain_name,
     path_segment_name,
     validate_fully_qualified_name,
 )
@@ -72,6 +73,10 @@ _RESERVED_WORDS = frozenset(
         "let", "loop", "package", "namespace", "return", "var", "void", "while",
     )
 )  # fmt: skip
+
+
+def _meta(metadata: meta.ObjectMeta) -> ErrorList:
+    return validate_object_meta(metadata, namespaced=False, name_rule=dns_subdomain_name)
 
 
 def _default_configuration(configuration: Configuration) -> None:
@@ -123,9 +128,10 @@ def _leniency(new: Configuration, old: Configuration) -> _Leniency:
 
 def _check_configuration(new: Configuration, old: Configuration | None = None) -> ErrorList:
     lenient = _leniency(new, old) if old is not None else _Leniency()
-    errors = validate_object_meta(new.metadata, namespaced=False)
+    errors = _meta(new.metadata)
     names: set[str] = set()
-    for index, hook in enumerate(new.webhooks):
+    hooks: Sequence[Webhook] = new.webhooks
+    for index, hook in enumerate(hooks):
         path = Path("webhooks").index(index)
         errors += _webhook(hook, lenient, path)
         versions = hook.admission_review_versions or []
@@ -266,7 +272,7 @@ def _variables(variables: Sequence[v1.Variable], path: Path) -> ErrorList:
 
 def _check_validating(new: v1.ValidatingAdmissionPolicy, old: v1.ValidatingAdmissionPolicy | None = None) -> ErrorList:
     spec = new.spec
-    errors = validate_object_meta(new.metadata, namespaced=False) + _policy_head(spec) + _conditions(new, old)
+    errors = _meta(new.metadata) + _policy_head(spec) + _conditions(new, old)
     errors += _variables(spec.variables, _SPEC.child("variables"))
     if not spec.validations and not spec.audit_annotations:
         words = "validations or auditAnnotations must contain at least one item"
@@ -332,7 +338,7 @@ def _update_validating_status(new: v1.ValidatingAdmissionPolicy, old: v1.Validat
 
 def _check_mutating(new: v1.MutatingAdmissionPolicy, old: v1.MutatingAdmissionPolicy | None = None) -> ErrorList:
     spec = new.spec
-    errors = validate_object_meta(new.metadata, namespaced=False) + _policy_head(spec)
+    errors = _meta(new.metadata) + _policy_head(spec)
     errors += _mutating_operations(spec.match_constraints, _SPEC.child("matchConstraints"))
     errors += _conditions(new, old) + _variables(spec.variables, _SPEC.child("variables"))
     if not spec.mutations:
@@ -384,7 +390,7 @@ def _default_binding(binding: v1.ValidatingAdmissionPolicyBinding | v1.MutatingA
 
 def _check_binding(new: v1.ValidatingAdmissionPolicyBinding | v1.MutatingAdmissionPolicyBinding) -> ErrorList:
     spec = new.spec
-    errors = validate_object_meta(new.metadata, namespaced=False)
+    errors = _meta(new.metadata)
     path, name = _SPEC.child("policyName"), spec.policy_name
     if not name:
         errors.append(required(path, ""))
