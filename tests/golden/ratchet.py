@@ -78,7 +78,7 @@ def _select(place: Path, wanted: Collection[str] | None) -> set[str]:
         kept = [one for one in scenarios if wanted is None or f"{source.name}: {one['name']}" in wanted]
         names |= {f"{source.name}: {one['name']}" for one in kept}
         if kept:
-            (place / "scenarios" / source.name).write_text(yaml.safe_dump(kept), encoding="utf-8")
+            (place / "scenarios" / source.name).write_text(yaml.safe_dump(kept, sort_keys=False), encoding="utf-8")
     return names
 
 
