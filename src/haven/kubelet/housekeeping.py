@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from haven.api.core.v1 import PodCondition
 from haven.clock import Clock
@@ -82,13 +82,16 @@ class Housekeeping:
             tasks.create_task(self._every(settings.images.gc_period_seconds, self.collect_images))
             tasks.create_task(self._every(settings.eviction.period_seconds, self.check_pressure))
 
-    async def _every(self, seconds: float, chore: Callable[[], object]) -> None:
+    async def _every(self, seconds: float, chore: Callable[[], Awaitable[object]]) -> None:
         while True:
             await self._clock.sleep(seconds)
             try:
-                await chore()  # type: ignore[misc]
+                await chore()
             except (errors.RuntimeFailure, OSError) as error:
                 _log.warning("chore fails", chore=chore.__name__, reason=str(error))
+            except Exception:
+                # A bug in one chore must not end the others, nor the pods.
+                _log.error("chore is broken", chore=chore.__name__, exc_info=True)
 
     # Pods and containers.
 

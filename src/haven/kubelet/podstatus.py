@@ -317,16 +317,21 @@ def _fill_conditions(
     add("ContainersReady", *containers_ready)
     add("PodScheduled", "True")
     if can_restart_all_containers(pod):
-        add("AllContainersRestarting", *_restarting(status, context))
+        add("AllContainersRestarting", *_restarting(pod, observed, status, context))
     status.conditions = conditions
 
 
-def _restarting(status: PodStatus, context: StatusContext) -> tuple[str, str]:
+def _restarting(pod: Pod, observed: ObservedPod, status: PodStatus, context: StatusContext) -> tuple[str, ...]:
     if status.phase == "Succeeded":
         return "False", "PodCompleted"
     if status.phase == "Failed":
         return "False", "PodFailed"
-    return ("True", "RestartAllContainersStarted") if context.restarting_all else ("False", "")
+    is_cleaned = all(
+        observed.find(container.name) is None for container in (*pod.spec.init_containers, *pod.spec.containers)
+    )
+    if not context.restarting_all or is_cleaned:
+        return "False", ""
+    return "True", "RestartAllContainersStarted", "container exited with restart policy rule"
 
 
 def _names(names: Sequence[str]) -> str:

@@ -279,6 +279,13 @@ class PodWorker:
             self._retry_seconds = min(max(self._retry_seconds * 2, _RETRY_SECONDS), _RETRY_SECONDS_MAX)
             self._look_again_in(self._retry_seconds)
             _log.warning("runtime fails a pod", pod=format_pod(self.pod), reason=error.rpc_text)
+        except Exception as error:
+            # A bug, or a disk that fails: it must not take the node's other pods with it.
+            self._retry_seconds = min(max(self._retry_seconds * 2, _RETRY_SECONDS), _RETRY_SECONDS_MAX)
+            self._look_again_in(self._retry_seconds)
+            _log.error("pod cannot be synced", pod=format_pod(self.pod), exc_info=True)
+            text = f"error determining status: {error}"
+            self._services.recorder.warning(pod_reference(self.pod), "FailedSync", text)
 
     async def _sync(self) -> None:
         services = self._services
@@ -635,6 +642,10 @@ class PodWorker:
             self.observed = await self._observer.observe()
         except errors.RuntimeFailure as error:
             _log.warning("pod does not end yet", pod=format_pod(pod), reason=error.rpc_text)
+            await services.clock.sleep(1.0)
+            return
+        except Exception:
+            _log.error("pod cannot be ended", pod=format_pod(pod), exc_info=True)
             await services.clock.sleep(1.0)
             return
         if not self.observed.is_quiet:

@@ -233,7 +233,11 @@ class ProbeManager:
         for _ in range(_TRIES):
             self.probes_run += 1
             timeout = max(probe.timeout_seconds, 1)
-            outcome = await self._runner.probe(probe, container, container_id, status.pod_ip, timeout)
+            try:
+                outcome = await self._runner.probe(probe, container, container_id, status.pod_ip, timeout)
+            except Exception as error:
+                # A probe of one container must not end the agent, whatever an odd answer does to a library.
+                outcome = Outcome(OutcomeKind.ERROR, str(error))
             if outcome.kind is not OutcomeKind.ERROR:
                 break
         reference = container_reference(pod, container.name)

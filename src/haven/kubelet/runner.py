@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -51,6 +52,7 @@ __all__ = ["ContainerNotFound", "Kubelet", "KubeletStatistics"]
 
 _log = logger("kubelet")
 _RUNTIME_RETRY_SECONDS = 1.0
+_MIRROR_RETRY_SECONDS = 5.0
 
 
 class ContainerNotFound(Exception):
@@ -226,13 +228,9 @@ class Kubelet:
     async def _serve_pods(self) -> None:
         """Take pods once services and the node are known: their environment and admission depend on them."""
         self._nodes.add_handler(lambda _old, new: self._node_loop.take(new))
-        services = self.state.services
-        assert services is not None
-        await services.wait_synced()
-        await self._nodes.wait_synced()
-        await self._pods.wait_synced()
         while not self._pleg.statistics().relists:
             await self._pleg.relist()  # What runs already is admitted already.
+        # Static pods do not wait for an API server: they may be one.
         if self.settings.manifest_directory is not None:
             static = StaticPods(
                 self.settings.manifest_directory, self.settings.node_name, self._clock, self._take_static
@@ -241,6 +239,11 @@ class Kubelet:
             self._static_read = True
             assert self._tasks is not None
             self._tasks.create_task(static.run())
+        services = self.state.services
+        assert services is not None
+        await services.wait_synced()
+        await self._nodes.wait_synced()
+        await self._pods.wait_synced()
         # Oldest first, so that those which were here before are not refused in favour of newcomers.
         for pod in sorted(self._pods.list(), key=lambda item: item.metadata.creation_timestamp or ""):
             self._on_pod(None, pod)
@@ -349,7 +352,7 @@ class Kubelet:
                 self._remove(entry.worker, pod)
             mirror = self._mirrors.get(_mirror_key(pod))
             if mirror is not None:
-                self._spawn_mirror(self._mirror_client.delete(mirror), pod)
+                self._spawn_mirror(partial(self._mirror_client.delete, mirror), pod)
         for uid, pod in pods.items():
             if uid not in self._static:
                 self._static[uid] = pod
@@ -365,7 +368,7 @@ class Kubelet:
         pod = next((item for item in self._static.values() if _mirror_key(item) == key), None)
         if pod is None:
             if not is_gone and self._static_read:
-                self._spawn_mirror(self._mirror_client.delete(mirror), mirror)
+                self._spawn_mirror(partial(self._mirror_client.delete, mirror), mirror)
             return
         worker = self._workers.get(pod.metadata.uid)
         is_current = mirror.metadata.annotations.get(CONFIG_MIRROR) == pod.metadata.annotations.get(
@@ -378,15 +381,22 @@ class Kubelet:
             self._ensure_mirror(pod)
 
     def _ensure_mirror(self, pod: Pod) -> None:
-        mirror = self._mirrors.get(_mirror_key(pod))
-        self._spawn_mirror(self._mirror_client.ensure(pod, mirror, self.state.node), pod)
+        async def ensure() -> None:
+            await self._mirror_client.ensure(pod, self._mirrors.get(_mirror_key(pod)), self.state.node)
 
-    def _spawn_mirror(self, step: object, pod: Pod) -> None:
+        self._spawn_mirror(ensure, pod)
+
+    def _spawn_mirror(self, step: Callable[[], Awaitable[None]], pod: Pod) -> None:
         async def perform() -> None:
-            try:
-                await step  # type: ignore[misc]
-            except apierrors.ApiError as error:
-                _log.warning("mirror pod cannot be written", pod=pod.metadata.name, reason=error.message)
+            while True:
+                try:
+                    await step()
+                    return
+                except apierrors.ApiError as error:
+                    _log.warning("mirror pod cannot be written yet", pod=pod.metadata.name, reason=error.message)
+                await self._clock.sleep(_MIRROR_RETRY_SECONDS)
+                if self._static.get(pod.metadata.uid) is not pod:
+                    return
 
         assert self._tasks is not None
         self._tasks.create_task(perform())

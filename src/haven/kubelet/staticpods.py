@@ -91,7 +91,10 @@ class StaticPods:
     async def run(self) -> None:
         """Look every few seconds until cancelled. Directories are small; this costs less than watching them."""
         while True:
-            self.look()
+            try:
+                self.look()
+            except OSError as error:
+                _log.warning("manifests cannot be read", path=str(self._directory), reason=str(error))
             await self._clock.sleep(_LOOK_SECONDS)
 
     def look(self) -> None:
