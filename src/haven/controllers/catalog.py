@@ -18,6 +18,7 @@ from haven.controllers.endpointslice import EndpointSliceController
 from haven.controllers.endpointslicemirroring import EndpointSliceMirroringController
 from haven.controllers.ephemeralvolume import EphemeralVolumeController
 from haven.controllers.garbagecollector import GarbageCollector
+from haven.controllers.horizontalpodautoscaler import HorizontalPodAutoscalerController
 from haven.controllers.hostpathdriver import delete_directory
 from haven.controllers.job import JobController
 from haven.controllers.namespace import NamespaceController
@@ -154,6 +155,14 @@ def catalog(settings: Settings) -> list[Entry]:
     ]
     entries += _certificates(settings)
     entries += _tokens(settings)
+    entries.append(
+        Entry(
+            "horizontal-pod-autoscaler",
+            "horizontal-pod-autoscaler",
+            "horizontal-pod-autoscaler",
+            HorizontalPodAutoscalerController,
+        )
+    )
     entries.append(
         Entry("garbage-collector", "generic-garbage-collector", "garbage-collector-controller", GarbageCollector)
     )
