@@ -185,11 +185,16 @@ def list_response(
         metadata,
     )
     cut = len(b'{"kind":"%b","apiVersion":"%b",' % (resource.kind.encode(), resource.api_version.encode()))
-    if endpoint.conversion.is_identity:
-        items = [entry.data[cut:] for entry in entries]
-    else:
-        items = [served_bytes(entry, endpoint)[cut:] for entry in entries]
-    body = b"".join((head, b"{" if items else b"", b",{".join(items), b"]}"))
+    # One copy of each object, straight into the body: views instead of slices, one join instead of two.
+    parts: list[bytes | memoryview] = [head]
+    separator = b"{"
+    is_identity = endpoint.conversion.is_identity
+    for entry in entries:
+        parts.append(separator)
+        parts.append(memoryview(entry.data if is_identity else served_bytes(entry, endpoint))[cut:])
+        separator = b",{"
+    parts.append(b"]}")
+    body = b"".join(parts)
     return _response(200, encode_json_as(body, form), form)
 
 
