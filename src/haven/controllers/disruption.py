@@ -22,6 +22,7 @@ from haven.controllers import pods
 from haven.controllers.actions import Change, Emit, Reader, Request, Requeue, Steps, Update, Wiring, key_from
 from haven.controllers.discovery import Discovered, discover
 from haven.controllers.intorpercent import scaled
+from haven.controllers.selectortext import go_selector
 
 __all__ = ["DisruptionController", "status_of"]
 
@@ -152,7 +153,7 @@ class DisruptionController:
             yield Emit(budget, "Warning", "CalculateExpectedPodCountFailed", message)
             raise _CannotCount(str(error)) from error
         if unmanaged:
-            selector = _go_selector(budget.spec.selector)
+            selector = go_selector(budget.spec.selector)
             message = (
                 f"Pods selected by this PodDisruptionBudget (selector: {selector}) were found "
                 "to be unmanaged. As a result, the status of the PDB cannot be calculated correctly, which may result "
@@ -284,21 +285,6 @@ class DisruptionController:
 
 class _CannotCount(Exception):
     """Nobody knows how many Pods there should be; says why, for the budget's condition."""
-
-
-def _go_selector(selector: meta.LabelSelector | None) -> str:
-    """Return a selector as upstream's events show it."""
-    if selector is None:
-        return "nil"
-    labels = "".join(f"{key}: {value}," for key, value in sorted(selector.match_labels.items()))
-    expressions = "".join(
-        f"LabelSelectorRequirement{{Key:{each.key},Operator:{each.operator},Values:[{' '.join(each.values)}],}},"
-        for each in selector.match_expressions
-    )
-    return (
-        f"&LabelSelector{{MatchLabels:map[string]string{{{labels}}},"
-        f"MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
-    )
 
 
 def _selector(budget: policy.PodDisruptionBudget) -> selectors.LabelSelector:

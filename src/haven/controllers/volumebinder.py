@@ -13,7 +13,7 @@ from typing import TypeAlias
 from haven.api.core import v1 as core
 from haven.api.scheme import resource_of
 from haven.api.storage import v1 as storage
-from haven.apimachinery import apierrors, serialization
+from haven.apimachinery import serialization
 from haven.apimachinery.quantity import Quantity
 from haven.controllers import pods
 from haven.controllers.actions import Delete, Emit, Fetch, Requeue, Retry, Steps, Update, Wiring

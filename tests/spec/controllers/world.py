@@ -77,7 +77,10 @@ class Event:
 
 
 class World:
-    """Is the Wiring of the controller that `start` makes. `refuse(action)` may raise what the server would."""
+    """Is the Wiring of the controller that `start` makes.
+
+    `refuse(action)` may raise what the server would; `review(obj)` answers reviews, `answer(request)` other requests.
+    """
 
     def __init__(self) -> None:
         self.chance = random.Random(1)
@@ -87,6 +90,7 @@ class World:
         self.requests: list[Request] = []
         self.answer: Callable[[Request], bytes] = lambda _request: b""
         self.refuse: Callable[[Any], None] = lambda _action: None
+        self.review: Callable[[Any], Any] = lambda obj: obj
         self._readers: dict[Resource[Any], _Reader] = {}
         self._versions = itertools.count(1)
         self._queue: dict[Hashable, None] = {}
@@ -96,6 +100,7 @@ class World:
     # Wiring
 
     def reader(self, kind: Any, *, field_selector: str = "") -> Any:
+        # Selectors are the caches' business: a controller that relied on one must still ask what it got.
         resource = kind if isinstance(kind, Resource) else resource_of(kind)
         return self._readers.setdefault(resource, _Reader())
 
@@ -240,8 +245,8 @@ class World:
                 raise AssertionError(f"unknown action {action}")
 
     def _create(self, action: Create) -> Any:
-        if action.subresource:
-            return action.obj
+        if action.subresource or action.obj.kind.endswith("Review"):
+            return self.review(action.obj)
         obj = serialization.copy(action.obj)
         resource = action.resource or resource_of(type(obj))
         metadata = obj.metadata
@@ -262,6 +267,10 @@ class World:
             status = obj.status
             obj = serialization.copy(current)
             obj.status = status
+        elif action.subresource == "approval":
+            conditions = obj.status.conditions
+            obj = serialization.copy(current)
+            obj.status.conditions = conditions
         elif any(each.name == "status" for each in resource.subresources):
             obj.status = serialization.copy(current).status
         return self._store(obj)
@@ -274,7 +283,8 @@ class World:
             schema = schema_for(resource.group, resource.version, resource.kind)
             assert schema is not None
             tree = strategic.apply(tree, body, schema)
-        elif action.patch.type is PatchType.MERGE:
+        elif action.patch.type in (PatchType.MERGE, PatchType.APPLY):
+            # One writer alone: applying its fields is merging them.
             tree = merge_patch.apply(tree, body)
         elif action.patch.type is PatchType.JSON:
             tree = json_patch.apply(tree, body)
