@@ -34,6 +34,7 @@ _TABLES = {
     ("node.k8s.io", "v1"): "haven.api.node.strategies",
     ("policy", "v1"): "haven.api.policy.strategies",
     ("rbac.authorization.k8s.io", "v1"): "haven.api.rbac.strategies",
+    ("resource.k8s.io", "v1"): "haven.api.resource.strategies",
     ("scheduling.k8s.io", "v1"): "haven.api.scheduling.strategies",
     ("storage.k8s.io", "v1"): "haven.api.storage.strategies",
     ("storage.k8s.io", "v1beta1"): "haven.api.storage.strategies",

@@ -73,7 +73,7 @@ class Strategy(Generic[T]):
     allow_create_on_update: bool = False
     allow_unconditional_update: bool = True
     has_generation: bool = False
-    grace_period_seconds: Callable[[T], int] | None = None
+    grace_period_seconds: Callable[[T, int | None], int] | None = None
     selectable_fields: FieldSelectors = field(default_factory=dict)
     subresources: Mapping[str, Strategy[Any]] = field(default_factory=dict)
 

@@ -228,11 +228,11 @@ def _status_warnings(new: v1.Pod, _old: v1.Pod | None) -> list[str]:
     return warnings
 
 
-def pod_grace_period_seconds(pod: v1.Pod) -> int:
-    """Return how long a Pod has to end when nobody says otherwise; none at all if it does not run."""
+def pod_grace_period_seconds(pod: v1.Pod, wanted: int | None) -> int:
+    """Return how long a Pod has to end: what was asked for, else what it says; none at all if it does not run."""
     if not pod.spec.node_name or pod.status.phase in ("Failed", "Succeeded"):
         return 0
-    seconds = pod.spec.termination_grace_period_seconds
+    seconds = pod.spec.termination_grace_period_seconds if wanted is None else wanted
     if seconds is None:
         return 0
     return 1 if seconds < 0 else seconds
