@@ -213,11 +213,7 @@ class Deletion:
             metadata.deletion_timestamp = times.format_time(ends)
             metadata.deletion_grace_period_seconds = period
             return True, False
-        period = parameters.grace_period_seconds
-        if period is None:
-            period = grace_of(old)
-        elif grace_of(old) == 0:
-            period = 0
+        period = grace_of(old, parameters.grace_period_seconds)
         parameters.grace_period_seconds = period
         metadata.deletion_timestamp = times.format_time(now + period)
         metadata.deletion_grace_period_seconds = period

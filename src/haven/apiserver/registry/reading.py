@@ -162,6 +162,8 @@ class Reading:
             if exact:
                 revision = Revision(wanted)
         limit = parameters.limit if parameters.resource_version != "0" else 0
+        if parameters.continue_ and revision < self._store.compacted:
+            raise continuation.expired(after)  # Even if the cache could tell: tokens are promised no longer than this.
         if revision >= cache.newest:
             return self._page_from_cache(endpoint, selection, after, limit, revision)
         try:

@@ -55,6 +55,18 @@ async def test_a_page_of_a_compacted_list_is_gone_but_the_rest_can_be_read_as_it
     assert names(rest) == ["b", "c", "d"]
 
 
+async def test_a_token_ends_with_the_history_even_if_nothing_in_its_list_changed(api: Any) -> None:
+    for name in "abc":
+        await api.config_map(name)
+    _, first = await api.send("GET", f"{MAPS}?limit=1")
+    await api.send("POST", "/api/v1/namespaces", {"metadata": {"name": "elsewhere"}})
+    await api.store.compact(api.store.revision)
+
+    status, _ = await api.send("GET", f"{MAPS}?limit=1&continue={first['metadata']['continue']}")
+
+    assert status == 410
+
+
 @pytest.mark.parametrize("token", ["nonsense", "eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MCwic3RhcnQiOiJhIn0"])
 async def test_a_token_that_nobody_made_is_refused(api: Any, token: str) -> None:
     status, refusal = await api.send("GET", f"{MAPS}?limit=1&continue={token}")
