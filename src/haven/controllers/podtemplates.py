@@ -6,10 +6,12 @@ the template's JSON and the collision count, in an alphabet without vowels, so t
 
 from __future__ import annotations
 
+from typing import Any
+
 from haven.api.core import v1 as core
 from haven.apimachinery import serialization
 
-__all__ = ["HASH_LABEL", "encode_hash", "equal_ignoring_hash", "template_hash", "without_hash"]
+__all__ = ["HASH_LABEL", "encode_hash", "equal_ignoring_hash", "sorted_tree", "template_hash", "without_hash"]
 
 HASH_LABEL = "pod-template-hash"
 _ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
@@ -31,15 +33,15 @@ def encode_hash(data: bytes, collision_count: int | None) -> str:
 def template_hash(template: core.PodTemplateSpec, collision_count: int | None) -> str:
     """Return the hash of a template."""
     tree = serialization.to_tree(template)
-    return encode_hash(serialization.encode_tree(_sorted(tree)), collision_count)
+    return encode_hash(serialization.encode_tree(sorted_tree(tree)), collision_count)
 
 
-def _sorted(tree: object) -> object:
-    """Order keys, so that two equal templates have one text."""
+def sorted_tree(tree: Any) -> Any:
+    """Return a tree with its keys in order, so that equal trees have one text."""
     if isinstance(tree, dict):
-        return {key: _sorted(tree[key]) for key in sorted(tree)}
+        return {key: sorted_tree(tree[key]) for key in sorted(tree)}
     if isinstance(tree, list):
-        return [_sorted(each) for each in tree]
+        return [sorted_tree(each) for each in tree]
     return tree
 
 

@@ -15,7 +15,7 @@ from haven.api.scheme import resource_of
 from haven.apimachinery import apierrors, meta, serialization
 from haven.client.owner import controller_reference
 from haven.controllers.actions import Create, Delete, Fetch, Steps, Update
-from haven.controllers.podtemplates import encode_hash
+from haven.controllers.podtemplates import encode_hash, sorted_tree
 
 __all__ = [
     "HASH",
@@ -37,9 +37,13 @@ NAME_PREFIX_MAX = 223
 
 
 def data_of(template: core.PodTemplateSpec) -> dict[str, Any]:
-    """Return the patch that sets a template."""
+    """Return the patch that sets a template.
+
+    Keys are in order: clients tell which revision is current by comparing its bytes with those that Go would write.
+    """
     tree = serialization.to_tree(template)
-    return {"spec": {"template": {**tree, "$patch": "replace"}}}
+    result: dict[str, Any] = sorted_tree({"spec": {"template": {**tree, "$patch": "replace"}}})
+    return result
 
 
 def template_of(revision: apps.ControllerRevision) -> core.PodTemplateSpec:

@@ -6,8 +6,9 @@ from tests.spec.controllers.workloads import SELECTOR, Workloads, a_template, ru
 
 from haven.api.apps import v1 as apps
 from haven.api.core import v1 as core
-from haven.apimachinery import meta
+from haven.apimachinery import meta, serialization
 from haven.controllers.daemonset import DaemonSetController, fits, node_name_of
+from haven.controllers.podtemplates import sorted_tree
 
 
 def a_set(*, surge: int = 0, unavailable: int = 1, selector: dict[str, str] | None = None) -> apps.DaemonSet:
@@ -147,3 +148,13 @@ def test_an_update_ends_with_new_pods_everywhere_and_never_takes_too_many_at_onc
         run_pods(world)
 
     assert [image for _, image in world.places()] == ["two"] * nodes
+
+
+def test_a_revision_holds_the_template_as_go_would_write_it() -> None:
+    world = Daemons(a_set(), a_node("a"))
+
+    (revision,) = world.all(apps.ControllerRevision)
+
+    text = serialization.encode(revision.data)
+    assert text == serialization.encode(sorted_tree(revision.data))
+    assert text.startswith(b'{"spec":{"template":{"$patch":"replace","metadata":{')
