@@ -276,7 +276,9 @@ async def start(
             storages=storages,
             keys=trust.signing_keys,
             issuer=trust.issuer,
-            server_address=f"{settings.advertise_address or settings.pod_side_address or settings.host}:{settings.port}",
+            server_address=":".join(
+                (settings.advertise_address or settings.pod_side_address or settings.host, str(settings.port))
+            ),
         ),
         clock=clock,
         metrics=metrics,

@@ -71,6 +71,8 @@ async def serve(settings: ClusterSettings) -> None:
     if await runtime.image_status(PAUSE_IMAGE) is None:
         await imagearchive.load_images(containerd, [ociimage.pause_image(PAUSE_IMAGE)])
     await own_address(settings.dns_address)
+    if settings.pod_side_address:
+        await own_address(settings.pod_side_address)  # The bridge has it too, but only once a Pod has run.
 
     transports = [_transport(keys.component(name), f"haven-{name}") for name in ("kubelet", "kube-proxy")]
     client, network_client = (RestClient(transport, managed_fields=False) for transport in transports)
@@ -113,6 +115,7 @@ def kubelet_settings(settings: ClusterSettings) -> Any:
         cni_conf_directory=places.cni_conf,
         cni_data_directory=str(places.cni_state),
         cni_bridge=BRIDGE,
+        cgroup_root=f"/{places.cgroup}",
         pod_cidr=settings.pod_cidr,
         cluster_dns=(settings.dns_address,),
         cluster_domain=settings.cluster_domain,

@@ -60,7 +60,6 @@ async def serve(settings: ClusterSettings) -> None:
     from haven.clock import SystemClock
     from haven.cluster import pki
     from haven.controllers.manager import ControllerManager
-    from haven.controllers.settings import Settings as ControllerSettings
     from haven.scheduler.runner import Scheduler
     from haven.scheduler.runner import Settings as SchedulerSettings
     from haven.store.sqlite import SqliteSettings, SqliteStore
@@ -75,13 +74,15 @@ async def serve(settings: ClusterSettings) -> None:
     server = await assembly.start(_api_settings(settings), store, _trust(settings, keys))
 
     def client_for(account: str) -> Client:
+        if not account:  # The controller manager itself.
+            return server.local_client(UserInfo("system:kube-controller-manager", groups=("system:authenticated",)))
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{SYSTEM_NAMESPACE}", "system:authenticated")
         user = UserInfo(f"system:serviceaccount:{SYSTEM_NAMESPACE}:{account}", groups=groups)
         return server.local_client(user)
 
     informers = SharedInformers(server.local_client(), clock=clock, chance=chance)
     controllers = ControllerManager(
-        ControllerSettings(root_ca_pem=keys.ca_certificate.read_text()),
+        _controller_settings(keys),
         client_for,
         informers,
         clock=clock,
@@ -122,7 +123,7 @@ def pki_settings(settings: ClusterSettings) -> Any:
         cluster_domain=settings.cluster_domain,
         service_network=settings.service_cidr,
         node_name=settings.node_name,
-        hosts=() if settings.listen.startswith("127.") else (settings.listen,),
+        hosts=(settings.pod_side_address or settings.listen,),
     )
 
 
@@ -132,8 +133,22 @@ def _api_settings(settings: ClusterSettings) -> Any:
     return Settings(
         host=settings.listen,
         port=settings.api_port,
+        pod_side_address=settings.pod_side_address,
         service_networks=(ipaddress.ip_network(settings.service_cidr),),
         service_node_ports=range(settings.node_port_first, settings.node_port_last + 1),
+    )
+
+
+def _controller_settings(keys: Any) -> Any:
+    from haven.apiserver.authentication.tokenkeys import SigningKeys
+    from haven.controllers.certificateauthority import CertificateAuthority
+    from haven.controllers.settings import Settings
+
+    authority = keys.ca_certificate.read_bytes()
+    return Settings(
+        root_ca_pem=authority.decode(),
+        sign_token=SigningKeys(keys.token_key.read_bytes()).sign,
+        sign_certificate=CertificateAuthority(authority, keys.ca_key.read_bytes()).sign,
     )
 
 

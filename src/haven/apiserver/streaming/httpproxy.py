@@ -1,15 +1,14 @@
 """A reverse proxy for pods/proxy, services/proxy and nodes/proxy: one request passed on, upgrades included.
 
-Links in HTML answers and Location headers are not rewritten beyond the redirect to the proxied path, as upstream has
-it since 1.31 only for Location.
+Redirects and the links of HTML pages lead through the proxy again, as far as they mean the same server.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import gzip
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import cast
-from urllib.parse import urlsplit
 
 import aiohttp
 import yarl
@@ -17,6 +16,7 @@ import yarl
 from haven.apimachinery import apierrors
 from haven.apiserver.request import Request, Response
 from haven.apiserver.server import Connection
+from haven.apiserver.streaming.htmllinks import rewrite_page, rewrite_url
 from haven.client.upgrade import Backend, Refused, splice, upgrade
 
 __all__ = ["HttpProxy", "pass_upgrade"]
@@ -63,11 +63,11 @@ class HttpProxy:
                 f"error trying to reach service: dial tcp {backend.authority}: {_reason(error)}"
             ) from error
         headers = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
-        location = headers.get("Location")
-        if location and prefix:
-            parts = urlsplit(location)
-            if parts.netloc in ("", backend.authority):
-                headers["Location"] = f"{prefix}{parts.path}" + (f"?{parts.query}" if parts.query else "")
+        hosts = (backend.authority, request.headers.get("host", ""))
+        if headers.get("Location") and prefix:
+            headers["Location"] = rewrite_url(headers["Location"], prefix, hosts)
+        elif prefix and _is_page(answer.headers) and request.method != "HEAD":
+            return Response(answer.status, headers, await _page(answer, prefix, hosts))
         return Response(answer.status, headers, stream=_body(answer))
 
     def _client(self) -> aiohttp.ClientSession:
@@ -132,6 +132,24 @@ async def _body(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         raise ConnectionResetError("the backend broke off") from error
     finally:
         answer.release()
+
+
+def _is_page(headers: Mapping[str, str]) -> bool:
+    kind = headers.get("Content-Type", "").partition(";")[0].strip()
+    return kind == "text/html" and headers.get("Content-Encoding", "") in ("", "gzip")
+
+
+async def _page(answer: aiohttp.ClientResponse, prefix: str, hosts: Collection[str]) -> bytes:
+    try:
+        data = await answer.read()
+    except aiohttp.ClientError as error:
+        raise apierrors.ServiceUnavailable(f"error trying to reach service: {error}") from error
+    packed = answer.headers.get("Content-Encoding") == "gzip"
+    if packed:
+        data = await asyncio.to_thread(gzip.decompress, data)
+    # Bytes that are no UTF-8 come out as they went in.
+    page = rewrite_page(data.decode("utf-8", "surrogateescape"), prefix, hosts).encode("utf-8", "surrogateescape")
+    return await asyncio.to_thread(gzip.compress, page) if packed else page
 
 
 def _reason(error: BaseException) -> str:
