@@ -15,6 +15,7 @@ from tests.e2e.node import BUSYBOX, Node
 from haven.api.core.v1 import Container, Event, Pod, PodSpec
 from haven.apimachinery import meta
 from haven.clock import SystemClock
+from haven.kubelet.imagemounts import ImageMounts
 from haven.kubelet.runner import Kubelet
 from haven.kubelet.settings import Settings
 
@@ -133,7 +134,13 @@ class Bench:
 
     async def start_kubelet(self) -> None:
         assert self.settings is not None
-        self.kubelet = Kubelet(self.settings, self.api, self.node.runtime, SystemClock())
+        self.kubelet = Kubelet(
+            self.settings,
+            self.api,
+            self.node.runtime,
+            SystemClock(),
+            image_mounts=ImageMounts(self.node.containerd),
+        )
         self.task = asyncio.get_running_loop().create_task(self.kubelet.run())
         ready = asyncio.ensure_future(self.kubelet.wait_ready())
         await asyncio.wait({self.task, ready}, return_when=asyncio.FIRST_COMPLETED)

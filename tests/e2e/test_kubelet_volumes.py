@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.kubelets import Bench, a_container, a_pod, kubelet_on, wait_until
-from tests.e2e.node import can_run_nodes, containerd_node, namespaces, scratch_directory
+from tests.e2e.node import BUSYBOX, can_run_nodes, containerd_node, namespaces, scratch_directory
 
 from haven.api.core.v1 import (
     ConfigMap,
@@ -21,6 +21,7 @@ from haven.api.core.v1 import (
     EnvVarSource,
     HostAlias,
     HostPathVolumeSource,
+    ImageVolumeSource,
     ObjectFieldSelector,
     PodSecurityContext,
     ProjectedVolumeSource,
@@ -253,3 +254,23 @@ async def test_resources_change_in_place(bench: Bench) -> None:
     condition = next(item for item in pod.status.conditions if item.type == "PodResizePending")
     assert condition.reason == "Infeasible"
     assert pod.status.container_statuses[0].allocated_resources["cpu"] == Quantity.parse("50m")
+
+
+async def test_an_image_is_a_volume_even_where_the_runtime_cannot_mount_one(bench: Bench) -> None:
+    bench.api.put(
+        a_pod(
+            "imaged",
+            a_container("main", volume_mounts=[VolumeMount(name="i", mount_path="/image", read_only=True)]),
+            volumes=[Volume(name="i", image=ImageVolumeSource(reference=BUSYBOX, pull_policy="IfNotPresent"))],
+        )
+    )
+    await bench.wait_running("imaged")
+
+    assert "root:x:0:0" in await bench.exec("imaged", "cat", "/image/etc/passwd")
+    with pytest.raises(AssertionError, match="Read-only file system"):
+        await bench.exec("imaged", "touch", "/image/new")
+
+    directory = bench.settings.pod_directory(bench.pod("imaged").metadata.uid)
+    bench.api.delete_pod("imaged", grace_seconds=1)
+    await bench.wait_gone("imaged")
+    assert not directory.exists()

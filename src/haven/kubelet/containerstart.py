@@ -6,6 +6,7 @@ The reasons are the ones that show as `state.waiting.reason`.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from haven.kubelet.env import ConfigError, EnvSources, environment, referenced_o
 from haven.kubelet.events import EventRecorder, container_reference
 from haven.kubelet.fieldref import FieldError, FieldFacts
 from haven.kubelet.handlers import HandlerRunner, OutcomeKind
+from haven.kubelet.imagemounts import ImageMountError, ImageMounts
 from haven.kubelet.images import ImageError, ImageManager
 from haven.kubelet.nodestate import NodeState
 from haven.kubelet.objects import NotReadYet, ObjectCaches
@@ -75,6 +77,7 @@ class ContainerStarter:
         handlers: HandlerRunner,
         terminator: Terminator,
         node: NodeState,
+        image_mounts: ImageMounts | None = None,
     ) -> None:
         self._settings = settings
         self._runtime = runtime
@@ -85,6 +88,7 @@ class ContainerStarter:
         self._handlers = handlers
         self._terminator = terminator
         self._node = node
+        self._image_mounts = image_mounts
         self.starts = 0
 
     async def start(
@@ -206,7 +210,32 @@ class ContainerStarter:
         restart_count: int,
     ) -> list[cri.Mount]:
         plans = mounts_of(container, volumes, env, inputs.features)
+        plans = [await self._with_image(pod, container, sandbox, plan) if plan.volume.image else plan for plan in plans]
         return await asyncio.to_thread(self._prepare_mounts, pod, container, sandbox, plans, restart_count)
+
+    async def _with_image(self, pod: Pod, container: Container, sandbox: Sandbox, plan: MountPlan) -> MountPlan:
+        """Fetch the image of an image volume; the runtime mounts it, or we do where it cannot."""
+        name = plan.mount.name
+        source = next(volume.image for volume in pod.spec.volumes if volume.name == name)
+        assert source is not None, name
+        copy = Container(name=container.name, image=source.reference, image_pull_policy=source.pull_policy)
+        image = await self._image(pod, copy, sandbox)
+        if self._node.supports_image_volumes:
+            return dataclasses.replace(plan, volume=dataclasses.replace(plan.volume, image=image.id))
+        if self._image_mounts is None:
+            raise ConfigError(
+                f'volume "{name}": the container runtime {self._node.runtime_name} {self._node.runtime_version} '
+                "cannot mount images"
+            )
+        if plan.sub_path:
+            raise ConfigError(f'volume "{name}": this container runtime has no subpaths of image volumes')
+        target = self._settings.pod_directory(pod.metadata.uid) / "volumes" / "kubernetes.io~image" / name
+        reference = image.repo_tags[0] if image.repo_tags else image.repo_digests[0]
+        try:
+            await self._image_mounts.mount(reference, target)
+        except ImageMountError as error:
+            raise ConfigError(str(error)) from error
+        return dataclasses.replace(plan, volume=MountedVolume(target, read_only=True))
 
     def _prepare_mounts(
         self, pod: Pod, container: Container, sandbox: Sandbox, plans: Sequence[MountPlan], restart_count: int
@@ -217,11 +246,6 @@ class ContainerStarter:
         for index, mount in enumerate(container.volume_mounts):
             plan = plans[index]
             path, sub_path = plan.volume.path, plan.sub_path
-            if plan.volume.image and not self._node.supports_image_volumes:
-                raise ConfigError(
-                    f'volume "{mount.name}": the container runtime {self._node.runtime_name} '
-                    f"{self._node.runtime_version} cannot mount images"
-                )
             if sub_path and not plan.volume.image:
                 target = directory / "volume-subpaths" / mount.name / container.name / str(index)
                 path = prepare_subpath(path, sub_path, target)

@@ -31,6 +31,7 @@ from haven.kubelet.containerstart import ContainerStarter
 from haven.kubelet.events import EventRecorder, node_reference, pod_reference
 from haven.kubelet.handlers import HandlerRunner
 from haven.kubelet.housekeeping import Housekeeping
+from haven.kubelet.imagemounts import ImageMounts
 from haven.kubelet.images import ImageManager
 from haven.kubelet.nodestate import NodeState
 from haven.kubelet.nodestatus import NodeStatusLoop
@@ -87,14 +88,23 @@ class Kubelet:
     """One node's agent. Construct, then `run`; `statistics` and the query methods may be called meanwhile."""
 
     def __init__(
-        self, settings: Settings, client: Client, runtime: Runtime, clock: Clock, chance: Random | None = None
+        self,
+        settings: Settings,
+        client: Client,
+        runtime: Runtime,
+        clock: Clock,
+        chance: Random | None = None,
+        *,
+        image_mounts: ImageMounts | None = None,
     ) -> None:
+        """`image_mounts` makes image volumes work where the runtime itself cannot mount images."""
         self.settings = settings
         self.state = NodeState()
         self.runtime = runtime
         self._client = client
         self._clock = clock
         self._chance = chance or Random()
+        self._image_mounts = image_mounts
         self._entries: dict[str, _Entry] = {}
         self._workers: dict[str, PodWorker] = {}
         self._static: dict[str, Pod] = {}
@@ -185,6 +195,7 @@ class Kubelet:
             self._handlers,
             self._terminator,
             self.state,
+            self._image_mounts,
         )
         return PodServices(
             settings=settings,
@@ -195,7 +206,7 @@ class Kubelet:
             images=self._images,
             objects=objects,
             tokens=tokens,
-            volumes=VolumeManager(settings.root_directory / "pods", self._client, objects, tokens),
+            volumes=VolumeManager(settings.root_directory / "pods", self._client, objects, tokens, self._image_mounts),
             probes=probes,
             statuses=StatusWriter(self._client, self._clock, tasks),
             starter=starter,

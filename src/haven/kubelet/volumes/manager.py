@@ -20,6 +20,7 @@ from haven.apimachinery.quantity import Quantity
 from haven.client.interface import Client
 from haven.kubelet import mounts
 from haven.kubelet.fieldref import FieldError, FieldFacts
+from haven.kubelet.imagemounts import ImageMountError, ImageMounts
 from haven.kubelet.objects import NotReadYet, ObjectCaches
 from haven.kubelet.tokens import TokenManager
 from haven.kubelet.volumes.atomicwriter import InvalidPath, set_group, write_payload
@@ -59,11 +60,19 @@ class MountedVolume:
 class VolumeManager:
     """All volumes of all pods of the node."""
 
-    def __init__(self, pods_directory: Path, client: Client, objects: ObjectCaches, tokens: TokenManager) -> None:
+    def __init__(
+        self,
+        pods_directory: Path,
+        client: Client,
+        objects: ObjectCaches,
+        tokens: TokenManager,
+        image_mounts: ImageMounts | None = None,
+    ) -> None:
         self._pods_directory = pods_directory
         self._client = client
         self._objects = objects
         self._tokens = tokens
+        self._image_mounts = image_mounts
 
     async def setup(
         self, pod: Pod, facts: FieldFacts, *, memory_limit: Quantity | None = None
@@ -97,7 +106,15 @@ class VolumeManager:
 
     async def teardown(self, pod_uid: str) -> None:
         """Remove everything of a pod from the disk; raise OSError."""
-        await asyncio.to_thread(remove_pod_directory, self._pods_directory / pod_uid)
+        directory = self._pods_directory / pod_uid
+        images = directory / "volumes" / "kubernetes.io~image"
+        if self._image_mounts is not None and images.is_dir():
+            for entry in sorted(images.iterdir()):
+                try:
+                    await self._image_mounts.unmount(entry)
+                except ImageMountError as error:
+                    raise OSError(str(error)) from error
+        await asyncio.to_thread(remove_pod_directory, directory)
 
     def known_pods(self) -> list[str]:
         """Return the UIDs of pods that have a directory."""
