@@ -38,6 +38,7 @@ _TABLES = {
     ("scheduling.k8s.io", "v1"): "haven.api.scheduling.strategies",
     ("storage.k8s.io", "v1"): "haven.api.storage.strategies",
     ("storage.k8s.io", "v1beta1"): "haven.api.storage.strategies",
+    ("storagemigration.k8s.io", "v1beta1"): "haven.api.storagemigration.strategies",
 }
 """Where the table `STRATEGIES` (plural name -> Strategy) of a group's version is."""
 

@@ -58,7 +58,8 @@ class Strategy(Generic[T]):
     `prepare_for_update(new, old)` restores what this endpoint may not change (status on the main one, spec on
     /status) and raises `metadata.generation` when the spec changed. `validate*` check ObjectMeta too, where, in the
     order and as often as upstream does: the registry must not; it calls `create_errors` and `update_errors`, which add
-    what upstream's registry adds. `canonicalize` changes a sound object into its stored form. `name_errors` returns
+    what upstream's registry adds. `canonicalize` changes a sound object into its stored form. `complaint_group`
+    is the group that an Invalid status names, where that is not the resource's own. `name_errors` returns
     what is wrong with a name (texts), as metadata.name's rule.
     """
 
@@ -74,6 +75,7 @@ class Strategy(Generic[T]):
     allow_unconditional_update: bool = True
     has_generation: bool = False
     grace_period_seconds: Callable[[T, int | None], int] | None = None
+    complaint_group: str | None = None
     selectable_fields: FieldSelectors = field(default_factory=dict)
     subresources: Mapping[str, Strategy[Any]] = field(default_factory=dict)
 

@@ -21,6 +21,12 @@ Schema = v1.JSONSchemaProps
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 _REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
 _STEP = re.compile(r"\.(?P<dotted>[A-Za-z_][A-Za-z0-9_]*)|\['(?P<quoted>[^']+)'\]")
+_PATTERN_COMPLAINTS = {
+    "unterminated character set": ("missing closing ]", "rest"),
+    "missing ), unterminated subpattern": ("missing closing )", "whole"),
+    "unbalanced parenthesis": ("unexpected )", "whole"),
+    "nothing to repeat": ("missing argument to repetition operator", "letter"),
+}
 _EMBEDDED = "x-kubernetes-embedded-resource"
 _PRESERVE = "x-kubernetes-preserve-unknown-fields"
 
@@ -167,10 +173,14 @@ def _values(schema: Schema, path: Path, skip_any: bool, skip_first_all: bool) ->
 
 
 def _pattern_complaint(pattern: str) -> str:
+    """Return what Go says of a bad regular expression, as far as this is known."""
     try:
         re.compile(pattern)
     except re.error as error:
-        return f"error parsing regexp: {error.msg}: `{pattern}`"
+        position = error.pos or 0
+        said, shown = _PATTERN_COMPLAINTS.get(error.msg, (error.msg, "whole"))
+        part = {"rest": pattern[position:], "letter": pattern[position : position + 1]}.get(shown, pattern)
+        return f"error parsing regexp: {said}: `{part}`"
     return ""
 
 

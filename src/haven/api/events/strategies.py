@@ -18,6 +18,7 @@ STRATEGIES: dict[str, Strategy[Any]] = {
         validate=lambda new: validate_new_event(to_core(new)),
         validate_update=lambda new, old: validate_new_event_update(to_core(new), to_core(old)),
         allow_create_on_update=True,
+        complaint_group="",  # Upstream's one kind of Event is the core one.
         selectable_fields={
             "reason": lambda event: event.reason,
             "regarding.kind": lambda event: event.regarding.kind,

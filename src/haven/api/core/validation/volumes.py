@@ -350,9 +350,9 @@ def _scale_io(source: v1.ScaleIOVolumeSource, path: Path) -> ErrorList:
 
 def validate_csi_driver_name(driver: str, path: Path) -> ErrorList:
     """Check the name of a CSI driver, in which capitals are allowed."""
-    errors: ErrorList = []
     if not driver:
-        errors.append(required(path, ""))
+        return [required(path, "")]
+    errors: ErrorList = []
     if byte_length(driver) > 63:
         errors.append(too_long(path, "", 63))
     return errors + [invalid(path, driver, text) for text in dns1123_subdomain_errors(driver.lower())]
