@@ -50,6 +50,7 @@ class StoredObjects:
         entry = storage.get(metadata.namespace, metadata.name)
         if entry is None or entry.revision != expected:
             raise conflict
+        metadata.managed_fields = entry.decoded().metadata.managed_fields  # Shared objects come without.
         try:
             await self._storages.commit([Write(storage, key, new, expected=expected)])
         except TransactionFailed:

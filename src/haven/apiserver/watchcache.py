@@ -129,14 +129,28 @@ class Entry:
 
     @property
     def object(self) -> Any:
-        """The typed object, decoded once and shared: never change it."""
+        """The typed object for readers in this process: shared, never change it.
+
+        It comes without managedFields, which would take more memory than the rest of it.
+        """
         found = self._object
         if found is None:
             found = self._object = self.kind.decode(self.data)
+            _forget_managed_fields(found)
         return found
 
+    @property
+    def glimpse(self) -> Any:
+        """The typed object for a quick look: the shared one if there is one, else one that is not kept."""
+        return self._object if self._object is not None else self.kind.decode(self.data)
+
+    def decoded(self) -> Any:
+        """Return the whole typed object, the caller's own."""
+        return self.kind.decode(self.data)
+
     def keep(self, obj: Any) -> None:
-        """Take over the object that this entry was made of; nobody may change it any more."""
+        """Take over the object that this entry was made of; nobody may use it otherwise any more."""
+        _forget_managed_fields(obj)
         self._object = obj
 
     def release(self) -> None:
@@ -144,16 +158,11 @@ class Entry:
         self._object = None
 
     @property
-    def held_object(self) -> Any:
-        """The typed object if somebody already decoded it, else one that is not kept."""
-        return self._object if self._object is not None else self.kind.decode(self.data)
-
-    @property
     def fields(self) -> Mapping[str, str]:
         """The values of all fields that a selector may name."""
         found = self._fields
         if found is None:
-            found = self.read_fields(self.held_object if self.kind.fields else None)
+            found = self.read_fields(self.glimpse if self.kind.fields else None)
         return found
 
     def read_fields(self, obj: Any) -> Mapping[str, str]:
@@ -189,6 +198,11 @@ class Entry:
             revision=revision,
             created=self.created,
         )
+
+
+def _forget_managed_fields(obj: Any) -> None:
+    if not isinstance(obj, dict):
+        obj.metadata.managed_fields = []
 
 
 def splice_revision(value: bytes, revision: Revision) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from haven.apimachinery import apierrors, meta, serialization, times
+from haven.apimachinery import apierrors, meta, times
 from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.interface import DELETE, AdmissionRequest
 from haven.apiserver.registry.bodies import decode_delete_options
@@ -122,7 +122,7 @@ class Deletion:
     async def _attempt(
         self, request: Request, endpoint: Endpoint, entry: Entry, parameters: DeleteParameters
     ) -> Outcome:
-        old = serialization.decode(entry.data, type(entry.held_object))
+        old = entry.decoded()
         self._check_preconditions(endpoint, entry, parameters)
         if endpoint.resource.kind == "PriorityClass" and entry.name in _SYSTEM_PRIORITY_CLASSES:
             because = "this is a system priority class and cannot be deleted"
@@ -162,7 +162,7 @@ class Deletion:
             namespace=entry.namespace or (entry.name if endpoint.storage.resource.kind == "Namespace" else ""),
             name=request.info.name,
             user=request.user,
-            old=entry.held_object,
+            old=entry.decoded(),
             dry_run=parameters.dry_run,
             options=parameters.tree,
             warnings=request.warnings,

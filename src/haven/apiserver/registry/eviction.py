@@ -81,14 +81,14 @@ class Evictions:
         self, request: Request, endpoint: Endpoint, namespace: str, name: str, options: DeleteParameters
     ) -> None:
         entry = self._pod(namespace, name)
-        pod: core.Pod = entry.held_object
+        pod: core.Pod = entry.glimpse
         pinned = False
         budget_name = ""
         if pod.status.phase not in ("Succeeded", "Failed", "Pending") and not pod.metadata.deletion_timestamp:
             budget = self._budget_of(pod)
             if budget is not None:
                 budget_name = budget.name
-                if _may_ignore(budget.held_object, pod):
+                if _may_ignore(budget.glimpse, pod):
                     pinned = True
                 else:
                     await self._take_disruption(budget, name, dry_run=options.dry_run)
@@ -155,7 +155,7 @@ class Evictions:
         found: list[Entry] = []
         for entry in self._storages.of(_BUDGETS).cache.entries(pod.metadata.namespace):
             try:
-                selector = from_label_selector(entry.held_object.spec.selector)
+                selector = from_label_selector(entry.glimpse.spec.selector)
             except SelectorError:
                 continue
             if selector.matches(pod.metadata.labels):

@@ -60,7 +60,7 @@ class Scales:
         entry = endpoint.storage.get(request.info.namespace, request.info.name)
         if entry is None:
             raise endpoint.not_found(request.info.name)
-        return object_response(request, endpoint, form, scale_of(entry.held_object), served=True)
+        return object_response(request, endpoint, form, scale_of(entry.glimpse), served=True)
 
     async def update(self, request: Request, endpoint: Endpoint) -> Response:
         """Answer a PUT."""

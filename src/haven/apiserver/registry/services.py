@@ -66,16 +66,16 @@ class ServiceAllocation:
         self._node_ports = node_ports
         self._used_ports: Counter[int] = Counter()
         for entry in storages.of(_SERVICES).cache.entries():
-            self._used_ports.update(_ports_of(entry.held_object))
+            self._used_ports.update(_ports_of(entry.glimpse))
         storages.after_change.append(self._follow)
 
     def _follow(self, storage: Storage, event: Watched) -> None:
         if storage.resource.group_resource != _SERVICES:
             return
         if event.previous is not None:
-            self._used_ports.subtract(_ports_of(event.previous.held_object))
+            self._used_ports.subtract(_ports_of(event.previous.glimpse))
         if event.type != DELETED:
-            self._used_ports.update(_ports_of(event.entry.held_object))
+            self._used_ports.update(_ports_of(event.entry.glimpse))
         self._used_ports = +self._used_ports
 
     # ---- hooks
@@ -170,7 +170,7 @@ class ServiceAllocation:
         for network in self._networks:
             found.setdefault(_V4 if network.version == 4 else _V6, []).append(network)
         for entry in self._storages.of(_NETWORKS).cache.entries():
-            cidr: networking.ServiceCIDR = entry.held_object
+            cidr: networking.ServiceCIDR = entry.glimpse
             if cidr.metadata.deletion_timestamp:
                 continue
             for text in cidr.spec.cidrs:

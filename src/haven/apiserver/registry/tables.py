@@ -51,7 +51,7 @@ def table_of_entries(
     """Return the Table of stored objects; `list_metadata` is that of the list, None for a single object."""
     printer = _printer(endpoint)
     rows = [
-        (orjson.loads(entry.data) if endpoint.printer else entry.held_object, _served(endpoint, entry.data))
+        (orjson.loads(entry.data) if endpoint.printer else entry.glimpse, _served(endpoint, entry.data))
         for entry in entries
     ]
     return _table(request, endpoint, form, printer, rows, list_metadata, without_headers)

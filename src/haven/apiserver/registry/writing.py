@@ -264,7 +264,7 @@ class Writing:
         error = apierrors.AlreadyExists.of(endpoint.group_resource, existing.name)
         if generated:
             error.message += ", the server was not able to generate a unique name for the object"
-        if existing.held_object.metadata.deletion_timestamp:
+        if existing.glimpse.metadata.deletion_timestamp:
             error.message = f"object is being deleted: {error.message}"
         return error
 
@@ -332,7 +332,7 @@ class Writing:
             raise endpoint.not_found(update.name)
         if update.uid and (live is None or live.uid != update.uid):
             raise self.uid_mismatch(endpoint, update.namespace, update.name, update.uid, live.uid if live else "")
-        old = live.held_object if live is not None else None
+        old = live.decoded() if live is not None else None
         new = await update.compute(old, live)
         if live is None and new.metadata.uid:
             because = (
@@ -448,7 +448,7 @@ class Writing:
         if update.parameters.dry_run:
             return Result(object=new)
         storage = update.endpoint.storage
-        extra = hooks.delete(live.object) if hooks is not None else ()
+        extra = hooks.delete(live.glimpse) if hooks is not None else ()
         write = Write(storage, storage.key(update.namespace, update.name), None, expected=live.revision)
         await self._storages.commit([write, *extra])
         return Result(object=new)
