@@ -50,13 +50,12 @@ from haven.controllers.jobpolicies import (
     success_policy_message,
     wait_seconds,
 )
+from haven.controllers.jobretries import absolute_failures, is_index_failed, note_failures
 from haven.controllers.replicaset import create_pods, delete_pods
 
 __all__ = ["JobController", "condition_of", "is_finished"]
 
 FINALIZER = "batch.kubernetes.io/job-tracking"
-FAILURE_COUNT = "batch.kubernetes.io/job-index-failure-count"
-IGNORED_FAILURE_COUNT = "batch.kubernetes.io/job-index-ignored-failure-count"
 MANAGER = "kubernetes.io/job-controller"
 UNCOUNTED_PODS_MAX = 500
 PODS_PER_PASS_MAX = 500
@@ -83,11 +82,6 @@ def _is_suspended(job: batch.Job) -> bool:
 
 def _is_tracked(pod: core.Pod) -> bool:
     return FINALIZER in pod.metadata.finalizers
-
-
-def _count(pod: core.Pod, annotation: str) -> int:
-    text = pod.metadata.annotations.get(annotation, "")
-    return int(text) if text.isdecimal() else 0
 
 
 @dataclass(slots=True)
@@ -279,7 +273,7 @@ class JobController:
         work.succeeded = len(work.succeeded_indexes)
         if job.spec.backoff_limit_per_index is not None:
             work.failed_indexes = parse_indexes(job.status.failed_indexes, completions) | {
-                index for pod in tracked if _is_index_failed(job, pod) and (index := index_of(pod)) is not None
+                index for pod in tracked if is_index_failed(job, pod) and (index := index_of(pod)) is not None
             }
             count = len(work.failed_indexes)
             if work.finish is None:
@@ -405,7 +399,7 @@ class JobController:
             if not any(each.name == "JOB_COMPLETION_INDEX" for each in container.env):
                 container.env = [*container.env, core.EnvVar(name="JOB_COMPLETION_INDEX", value_from=source)]
         if job.spec.backoff_limit_per_index is not None:
-            _note_failures(job, pod, work.delayed.get(index))
+            note_failures(job, pod, work.delayed.get(index))
         return pod
 
     def _note_suspension(self, work: _Pass) -> Steps[None]:
@@ -566,19 +560,6 @@ def _deadline_left(job: batch.Job, now_seconds: float) -> float | None:
     return pods.seconds_of(job.status.start_time) + job.spec.active_deadline_seconds - now_seconds
 
 
-def _is_index_failed(job: batch.Job, pod: core.Pod) -> bool:
-    if not is_failed(job, pod):
-        return False
-    verdict = judge_failure(job.spec.pod_failure_policy, pod)
-    if verdict.action == "FailIndex":
-        return True
-    return verdict.counts and _count(pod, FAILURE_COUNT) >= (job.spec.backoff_limit_per_index or 0)
-
-
-def _absolute_failures(pod: core.Pod) -> int:
-    return _count(pod, FAILURE_COUNT) + _count(pod, IGNORED_FAILURE_COUNT)
-
-
 def _delayed_pods(work: _Pass, tracked: Sequence[core.Pod]) -> dict[int, core.Pod]:
     """Return the last failed Pod of each index that is neither done, nor given up, nor active."""
     active = {index_of(pod) for pod in work.active}
@@ -590,28 +571,15 @@ def _delayed_pods(work: _Pass, tracked: Sequence[core.Pod]) -> dict[int, core.Po
         if index in work.succeeded_indexes or index in (work.failed_indexes or ()):
             continue
         known = result.get(index)
-        order = (_absolute_failures(pod), finished_seconds(pod))
-        if known is None or (_absolute_failures(known), finished_seconds(known)) <= order:
+        order = (absolute_failures(pod), finished_seconds(pod))
+        if known is None or (absolute_failures(known), finished_seconds(known)) <= order:
             result[index] = pod
     return result
 
 
 def _index_wait(work: _Pass, index: int) -> float:
     last = work.delayed.get(index)
-    return 0.0 if last is None else wait_seconds(_absolute_failures(last) + 1, finished_seconds(last), work.now)
-
-
-def _note_failures(job: batch.Job, pod: core.Pod, replaced: core.Pod | None) -> None:
-    failures = ignored = 0
-    if replaced is not None:
-        failures, ignored = _count(replaced, FAILURE_COUNT), _count(replaced, IGNORED_FAILURE_COUNT)
-        if judge_failure(job.spec.pod_failure_policy, replaced).counts:
-            failures += 1
-        else:
-            ignored += 1
-    pod.metadata.annotations[FAILURE_COUNT] = str(failures)
-    if ignored:
-        pod.metadata.annotations[IGNORED_FAILURE_COUNT] = str(ignored)
+    return 0.0 if last is None else wait_seconds(absolute_failures(last) + 1, finished_seconds(last), work.now)
 
 
 def _finish_events(job: batch.Job, finish: batch.JobCondition) -> Steps[None]:
