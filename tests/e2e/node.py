@@ -57,23 +57,26 @@ def _call(result: int) -> None:
 
 
 @contextlib.contextmanager
-def namespaces() -> Iterator[None]:
-    """Be on a fresh node inside the block."""
+def namespaces(*, as_host: bool = False) -> Iterator[None]:
+    """Be on a fresh node inside the block; `as_host` leaves cgroups as the host has them, and mounts private."""
     saved = {kind: os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY) for kind in _KINDS}
     cwd = os.getcwd()
     _call(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWUTS | _CLONE_NEWIPC | _CLONE_NEWNET))
     try:
-        for command in (
-            "mount --make-rprivate /",
-            "mount -t tmpfs -o mode=755 tmpfs /run",
-            "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified && "
-            "mount -t tmpfs tmpfs /sys/fs/cgroup/unified; fi",
-            "mount --make-rshared /",
+        commands = ["mount --make-rprivate /", "mount -t tmpfs -o mode=755 tmpfs /run"]
+        if not as_host:
+            commands += [
+                "if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified && "
+                "mount -t tmpfs tmpfs /sys/fs/cgroup/unified; fi",
+                "mount --make-rshared /",
+            ]
+        commands += [
             "ip link set lo up",
             # Without a default route a node cannot find its own address; this one leads nowhere.
             "ip link add uplink type veth peer name nowhere && ip link set uplink up && ip link set nowhere up",
             "ip addr add 192.0.2.10/24 dev uplink && ip route add default via 192.0.2.1",
-        ):
+        ]
+        for command in commands:
             subprocess.run(["sh", "-c", command], check=True)
         yield
     finally:

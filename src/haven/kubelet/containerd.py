@@ -31,6 +31,8 @@ __all__ = ["Containerd", "ContainerdSettings", "MissingRuntime", "RegistryMirror
 
 _log = logger("containerd")
 _CAP_SYS_RESOURCE = 24
+_DATA_DIRECTORY = Path("/var/lib/haven")
+_KUBELET_DIRECTORY = Path("/var/lib/kubelet")
 _START_SECONDS_MAX = 30.0
 _HEALTH_SECONDS = 2.0
 _HEALTH_FAILURES_MAX = 3
@@ -63,8 +65,10 @@ class ContainerdSettings:
     sandbox_image: str = "haven.local/pause:1"
     oci_runtime: str = ""
     """crun or runc, or a path; "" takes crun where installed, else runc."""
-    shared_directory: Path = Path("/var/lib/haven")
+    shared_directory: Path = _DATA_DIRECTORY
     """Made a shared mount where the daemon needs a mount namespace of its own."""
+    also_shared: tuple[Path, ...] | None = None
+    """More such directories; None adds the kubelet's usual one to the usual shared_directory."""
     binary: str = "containerd"
     snapshotter: str = "overlayfs"
     mirrors: tuple[RegistryMirror, ...] = ()
@@ -72,6 +76,14 @@ class ContainerdSettings:
     pull_progress_timeout: str = "5m0s"
     extra_environment: Mapping[str, str] = field(default_factory=dict)
     """Such as HTTPS_PROXY for pulls."""
+
+    @property
+    def shared_directories(self) -> tuple[Path, ...]:
+        """Where the agent mounts volumes that containers must see."""
+        more = self.also_shared
+        if more is None:
+            more = (_KUBELET_DIRECTORY,) if self.shared_directory == _DATA_DIRECTORY else ()
+        return (self.shared_directory, *(path for path in more if self.shared_directory not in (path, *path.parents)))
 
     @property
     def socket(self) -> Path:
@@ -237,8 +249,9 @@ class Containerd:
         if holder:
             os.kill(holder, signal.SIGKILL)
             self._holder_path.unlink(missing_ok=True)
-        if _is_mount_point(self.settings.shared_directory):
-            await asyncio.to_thread(subprocess.run, ["umount", "-l", str(self.settings.shared_directory)], check=False)
+        for directory in self.settings.shared_directories:
+            if _is_mount_point(directory):
+                await asyncio.to_thread(subprocess.run, ["umount", "-l", str(directory)], check=False)
         await asyncio.to_thread(shutil.rmtree, self.settings.state, ignore_errors=True)
 
     def runtime(self) -> GrpcRuntime:
@@ -303,11 +316,11 @@ class Containerd:
 
     def _hold_mount_namespace(self) -> None:
         """Start the idle process that keeps the daemon's mount namespace, and thus every pod's mounts, alive."""
-        shared = self.settings.shared_directory
-        shared.mkdir(parents=True, exist_ok=True)
-        if not _is_mount_point(shared):
-            subprocess.run(["mount", "--bind", str(shared), str(shared)], check=True)
-        subprocess.run(["mount", "--make-shared", str(shared)], check=True)
+        for shared in self.settings.shared_directories:
+            shared.mkdir(parents=True, exist_ok=True)
+            if not _is_mount_point(shared):
+                subprocess.run(["mount", "--bind", str(shared), str(shared)], check=True)
+            subprocess.run(["mount", "--make-shared", str(shared)], check=True)
         # Memory in its place: the runtime makes directories there, which must not litter the host's.
         script = (
             "umount /sys/fs/cgroup/unified && mount -t tmpfs tmpfs /sys/fs/cgroup/unified && "
