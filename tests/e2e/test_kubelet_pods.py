@@ -50,8 +50,13 @@ async def test_a_pod_runs_and_its_logs_appear(bench: Bench) -> None:
 
 
 async def test_the_node_registers_and_reports_ready(bench: Bench) -> None:
-    node = bench.api.object(Node, "node-1")
+    def is_ready() -> bool:
+        node = bench.api.object(Node, "node-1")
+        return bool(node) and any(item.type == "Ready" and item.status == "True" for item in node.status.conditions)
 
+    await wait_until(is_ready)
+
+    node = bench.api.object(Node, "node-1")
     conditions = {item.type: (item.status, item.reason) for item in node.status.conditions}
     assert conditions["Ready"] == ("True", "KubeletReady")
     assert node.status.capacity["pods"].value == 110
