@@ -49,7 +49,7 @@ class SharedInformers:
                 label_selector=label_selector,
                 field_selector=field_selector,
                 clock=self._clock,
-                chance=random.Random(self._chance.random()),
+                chance=self._chance,
             )
             if self._tasks is not None:
                 self._start(informer)

@@ -52,9 +52,7 @@ class ControllerManager:
 
     def _member(self, entry: Entry) -> _Member:
         client = self._client_for(entry.user)
-        recorder = EventRecorder(
-            client, entry.component, clock=self._clock, chance=random.Random(self._chance.random())
-        )
+        recorder = EventRecorder(client, entry.component, clock=self._clock, chance=self._chance)
         make: Callable[[Wiring], Controller] = entry.make
         runner = ControllerRunner(
             entry.name,
@@ -63,7 +61,7 @@ class ControllerManager:
             self._informers,
             recorder,
             clock=self._clock,
-            chance=random.Random(self._chance.random()),
+            chance=self._chance,  # Shared: making one costs the kernel's entropy, most of a millisecond.
         )
         return _Member(runner, recorder)
 
