@@ -272,6 +272,11 @@ class Streaming:
         connection = cast("Connection | None", request.connection)
         raw = connection.raw.raw_path.partition("?")[0] if connection is not None else request.path
         prefix, rest = location.split_proxy_path(raw, is_namespaced=bool(request.info.namespace))
+        upgrades = "upgrade" in request.headers.get("connection", "").lower()
+        if raw == prefix and request.method in ("GET", "HEAD") and not upgrades:
+            # Links of the page would lead beside the proxy otherwise.
+            query = f"?{connection.raw.raw_path.partition('?')[2]}" if connection and request.query else ""
+            return Response(301, {"Location": f"{prefix}/{query}"})
         return await self._proxy.pass_on(request, backend, rest, prefix=prefix)
 
 
