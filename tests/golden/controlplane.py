@@ -31,7 +31,7 @@ async def serve(data: Path, port: int, token: str) -> None:
     certificate, key, signing_key = serving_files(data, ["127.0.0.1", "localhost"])
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
-    admin = UserInfo("system:serviceaccount:kube-system:golden", groups=("system:masters",))
+    admin = UserInfo("admin", uid="5f3bd2c4-8c3c-4e4e-9d80-6b7d0a2f8f11", groups=("system:masters",))
     trust = assembly.Trust(SigningKeys(signing_key.read_bytes()), static_tokens={token: admin}, tls=tls)
     store = await SqliteStore.open(data / "store.db")
     server = await assembly.start(Settings(port=port), store, trust)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from haven.api import scheme, strategies
@@ -21,7 +22,7 @@ from haven.apiserver.registry.eviction import Evictions
 from haven.apiserver.registry.resources import Resources
 from haven.apiserver.registry.scale import SCALED, Scales
 from haven.apiserver.registry.storage import Storages
-from haven.apiserver.registry.versions import conversion
+from haven.apiserver.registry.versions import Conversion, conversion
 from haven.apiserver.registry.virtual import component_statuses, posted
 from haven.apiserver.request import Request, UserInfo
 from haven.apiserver.reviews.accessreviews import AccessReviews
@@ -35,11 +36,15 @@ __all__ = ["add_handlers", "endpoints", "served_resources"]
 _TOKEN_REQUEST = GroupVersionKind("authentication.k8s.io", "v1", "TokenRequest")
 
 
-def _strategy(resource: Resource[Any]) -> Strategy[Any]:
-    try:
-        return strategies.strategy_for(resource)
-    except KeyError:
-        return Strategy()
+def _stricter(stored: Strategy[Any], served: Strategy[Any], change: Conversion) -> Strategy[Any]:
+    """Return a stored kind's rules with the checks of another group that serves it, which read its own version."""
+    return replace(
+        stored,
+        validate=lambda new: served.validate(change.to_served(new)),
+        validate_update=lambda new, old: served.validate_update(change.to_served(new), change.to_served(old)),
+        allow_create_on_update=served.allow_create_on_update,
+        complaint_group=served.complaint_group,
+    )
 
 
 def served_resources(unstable: Collection[str] = ()) -> list[Resource[Any]]:
@@ -58,7 +63,7 @@ def endpoints(storages: Storages, resources: Sequence[Resource[Any]]) -> list[En
     for resource in scheme.table().values():
         change = conversion(resource)
         stored = change.stored
-        strategy = _strategy(stored)
+        strategy = strategies.strategy_for(stored)
         try:
             storage = storages.of(stored.group_resource)
         except KeyError:
@@ -66,6 +71,8 @@ def endpoints(storages: Storages, resources: Sequence[Resource[Any]]) -> list[En
         schema = schema_for(resource.group, resource.version, resource.kind)
         assert schema is not None, resource
         if resource in wanted:
+            if resource.group != stored.group:
+                strategy = _stricter(strategy, strategies.strategy_for(resource), change)
             result.append(Endpoint(resource, storage, strategy, change, schema))
     return result
 

@@ -82,6 +82,11 @@ class Endpoint:
             return self.strategy
         return self.strategy.subresources.get(subresource, self.strategy)
 
+    def complaint_kind(self, strategy: Strategy[Any]) -> apierrors.GroupKind:
+        """Return the kind that complaints about an object name."""
+        group = strategy.complaint_group
+        return apierrors.GroupKind(self.resource.group if group is None else group, self.resource.kind)
+
     def not_found(self, name: str) -> apierrors.NotFound:
         """Return the refusal of a name that is not there."""
         return apierrors.NotFound.of(self.group_resource, name)

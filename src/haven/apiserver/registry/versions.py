@@ -11,6 +11,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from haven.api.autoscaling import v1, v2
+from haven.api.internalform import internal_form
 from haven.api.scheme import Resource, table
 from haven.apimachinery import serialization
 
@@ -165,9 +167,29 @@ def _take_annotation(tree: Tree, name: str) -> Any:
         return None  # Upstream also forgets what it cannot read here.
 
 
-def _put_annotation(tree: Tree, name: str, value: Any) -> None:
+def _put_annotation(tree: Tree, name: str, value: bytes) -> None:
     annotations = tree.setdefault("metadata", {}).setdefault("annotations", {})
-    annotations[name] = json.dumps(value, separators=(",", ":"))
+    annotations[name] = value.decode()
+
+
+def _in_order(items: list[Tree], kind: type[Any]) -> bytes:
+    """Return trees as JSON, with their fields in the order of a type."""
+    return serialization.encode([serialization.convert(item, kind) for item in items])
+
+
+def _internal_behavior(behavior: Tree) -> bytes:
+    """Return the behavior as upstream's internal type is written, which has no names for JSON."""
+    typed = serialization.convert(behavior, v2.HorizontalPodAutoscalerBehavior)
+    return bytes(internal_form(typed))
+
+
+def _external_names(value: Any) -> Any:
+    """Undo that: StabilizationWindowSeconds is stabilizationWindowSeconds."""
+    if isinstance(value, list):
+        return [_external_names(item) for item in value]
+    if isinstance(value, dict):
+        return {name[:1].lower() + name[1:]: _external_names(item) for name, item in value.items() if item is not None}
+    return value
 
 
 def _autoscaler_to_stored(tree: Tree) -> None:
@@ -181,7 +203,7 @@ def _autoscaler_to_stored(tree: Tree) -> None:
         spec["metrics"] = metrics
     behavior = _take_annotation(tree, _BEHAVIOR)
     if behavior:
-        spec["behavior"] = behavior
+        spec["behavior"] = _external_names(behavior)
     status = tree.setdefault("status", {})
     current = _v1_current_to_v2(_take_annotation(tree, _CURRENT_METRICS) or [])
     utilization = status.pop("currentCPUUtilizationPercentage", None)
@@ -204,10 +226,10 @@ def _autoscaler_to_served(tree: Tree) -> None:
         else:
             others.append(metric)
     if others:
-        _put_annotation(tree, _METRICS, [_metric_to_v1(metric) for metric in others])
+        _put_annotation(tree, _METRICS, _in_order([_metric_to_v1(metric) for metric in others], v1.MetricSpec))
     behavior = spec.pop("behavior", None)
     if behavior:
-        _put_annotation(tree, _BEHAVIOR, behavior)
+        _put_annotation(tree, _BEHAVIOR, _internal_behavior(behavior))
     status = tree.setdefault("status", {})
     remaining: list[Tree] = []
     for metric in status.pop("currentMetrics", None) or []:
@@ -218,10 +240,11 @@ def _autoscaler_to_served(tree: Tree) -> None:
         else:
             remaining.append(metric)
     if remaining:
-        _put_annotation(tree, _CURRENT_METRICS, [_current_to_v1(metric) for metric in remaining])
+        current = [_current_to_v1(metric) for metric in remaining]
+        _put_annotation(tree, _CURRENT_METRICS, _in_order(current, v1.MetricStatus))
     conditions = status.pop("conditions", None)
     if conditions:
-        _put_annotation(tree, _CONDITIONS, conditions)
+        _put_annotation(tree, _CONDITIONS, _in_order(conditions, v1.HorizontalPodAutoscalerCondition))
     status.setdefault("currentReplicas", 0)
 
 

@@ -234,7 +234,7 @@ class Writing:
         strategy.prepare_for_create(obj)
         errors = create_errors(strategy, obj, namespaced=endpoint.resource.namespaced)
         if errors:
-            raise apierrors.Invalid.of(endpoint.resource.group_kind, metadata.name, errors)
+            raise apierrors.Invalid.of(endpoint.complaint_kind(strategy), metadata.name, errors)
         request.warnings.extend(strategy.warnings(obj, None))
         admission.object = obj
         await self._admission.validate(admission)
@@ -403,7 +403,7 @@ class Writing:
         systemfields.prepare_update(new.metadata, old.metadata)
         errors = update_errors(strategy, new, old, namespaced=endpoint.resource.namespaced)
         if errors:
-            raise apierrors.Invalid.of(endpoint.resource.group_kind, new.metadata.name, errors)
+            raise apierrors.Invalid.of(endpoint.complaint_kind(strategy), new.metadata.name, errors)
         update.request.warnings.extend(strategy.warnings(new, old))
 
     def _authorize_create(self, request: Request, endpoint: Endpoint, update: UpdateRequest) -> None:
