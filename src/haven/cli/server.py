@@ -22,6 +22,7 @@ from haven.cli.settings import ClusterSettings
 __all__ = ["command", "serve"]
 
 SYSTEM_NAMESPACE = "kube-system"
+COLLECT_AFTER = (20_000, 20, 50)  # Objects of the API hold no cycles; Python's 700 allocations would be all the time.
 NODE_LEASES = b"/registry/coordination.k8s.io/leases/kube-node-lease/"  # Written all the time, read by few.
 
 
@@ -64,6 +65,7 @@ async def serve(settings: ClusterSettings) -> None:
     from haven.scheduler.runner import Settings as SchedulerSettings
     from haven.store.sqlite import SqliteSettings, SqliteStore
 
+    gc.disable()  # Until all is made: nothing of it is garbage, and looking for some takes longer than the rest.
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -92,8 +94,9 @@ async def serve(settings: ClusterSettings) -> None:
     recorder = EventRecorder(scheduler_client, "default-scheduler", series=True, clock=clock, chance=chance)
     scheduler = Scheduler(SchedulerSettings(), scheduler_client, informers, recorder, clock, chance)
     await ensure_addons(server.local_client(), settings)
-    gc.collect()
     gc.freeze()  # What was made so far lives as long as the process: the collector need not look at it again.
+    gc.set_threshold(*COLLECT_AFTER)
+    gc.enable()
     await run_until(stopping, [informers.run, controllers.run, recorder.run, scheduler.run])
     await server.stop()
     await store.close()
