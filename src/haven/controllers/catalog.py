@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from haven.controllers.actions import Controller, Wiring
 from haven.controllers.bootstraptokens import BootstrapSigner, TokenCleaner
 from haven.controllers.certificaterequests import RequestApprover, RequestCleaner, RequestSigner, Sign
+from haven.controllers.classprotection import AttributesClassProtectionController
 from haven.controllers.clusterroleaggregation import ClusterRoleAggregationController
 from haven.controllers.cronjob import CronJobController
 from haven.controllers.daemonset import DaemonSetController
@@ -109,6 +110,12 @@ def catalog(settings: Settings) -> list[Entry]:
             "pv-protection-controller",
             "pv-protection-controller",
             VolumeProtectionController,
+        ),
+        Entry(
+            "volumeattributesclass-protection",
+            "volumeattributesclass-protection-controller",
+            "volumeattributesclass-protection-controller",
+            AttributesClassProtectionController,
         ),
         Entry("endpoints", "endpoint-controller", "endpoint-controller", EndpointsController),
         Entry("endpointslice", "endpointslice-controller", "endpoint-slice-controller", EndpointSliceController),

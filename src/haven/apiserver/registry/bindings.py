@@ -48,7 +48,7 @@ class Bindings:
 
     async def create(self, request: Request, endpoint: Endpoint) -> Response:
         """Answer a POST to pods/{name}/binding, or to bindings (then the body names the Pod)."""
-        form = answer_form(request, endpoint)
+        form = answer_form(request, endpoint, tables=False)
         parameters = write_parameters(request.query, "CreateOptions")
         binding: core.Binding = body_of(request, _GVK, parameters)
         namespace = request.info.namespace

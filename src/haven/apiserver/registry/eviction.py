@@ -51,7 +51,7 @@ class Evictions:
 
     async def create(self, request: Request, endpoint: Endpoint) -> Response:
         """Answer a POST to pods/{name}/eviction."""
-        form = answer_form(request, endpoint)
+        form = answer_form(request, endpoint, tables=False)
         parameters = write_parameters(request.query, "CreateOptions")
         request.body = request.body.replace(b'"policy/v1beta1"', b'"policy/v1"')
         eviction: policy.Eviction = body_of(request, _GVK, parameters)

@@ -47,14 +47,17 @@ class _WithMetadata(msgspec.Struct):
 _metadata = msgspec.json.Decoder(_WithMetadata).decode
 
 
-def answer_form(request: Request, endpoint: Endpoint, *, streams: bool = False) -> Answer:
-    """Return the representation that the client wants; raise NotAcceptable."""
+def answer_form(request: Request, endpoint: Endpoint, *, streams: bool = False, tables: bool = True) -> Answer:
+    """Return the representation that the client wants; raise NotAcceptable.
+
+    What is only posted and never kept (reviews, bindings, evictions) has no Table.
+    """
     accept = request.headers.get("accept", "")
     if accept == JSON or (not accept and request.local):
         form = _PLAIN
     else:
         check_route(accept, endpoint.offer, streams=streams)
-        form = negotiate(accept, endpoint.offer)
+        form = negotiate(accept, endpoint.offer if tables else replace(endpoint.offer, tables=False))
     if form is _PLAIN or form.is_plain_json:
         agent = request.headers.get("user-agent", "")
         if (agent[:4] in _HUMAN_AGENTS or "pretty" in request.query) and is_pretty(request.get("pretty"), agent):

@@ -37,7 +37,7 @@ def posted(
     """Return the handler of a resource to which an object is posted, and comes back answered."""
 
     async def create(request: Request, endpoint: Endpoint) -> Response:
-        form = answer_form(request, endpoint)
+        form = answer_form(request, endpoint, tables=False)
         parameters = write_parameters(request.query, "CreateOptions")
         kind = gvk or endpoint.gvk
         obj = body_of(request, kind, parameters)

@@ -176,3 +176,13 @@ async def test_unknown_fields_are_warned_about_or_refused_or_ignored(api: Any) -
     assert warned.headers["Warning"] == '299 - "unknown field \\"dota\\""'
     assert (strict, 'unknown field "dota"' in refusal["message"]) == (400, True)
     assert "Warning" not in ignored.headers
+
+
+async def test_what_is_only_posted_has_no_table(api: Any) -> None:
+    review = {"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}}
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+    answered, _ = await api.send("POST", path, review)
+    refused, _ = await api.send("POST", path, review, accept="application/json;as=Table;v=v1;g=meta.k8s.io")
+
+    assert (answered, refused) == (201, 406)
