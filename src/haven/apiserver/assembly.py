@@ -7,7 +7,7 @@ import contextlib
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,7 @@ from haven.apiserver.bootstrap.objects import BootstrapSettings, bootstrap_objec
 from haven.apiserver.bootstrap.reconcile import plan
 from haven.apiserver.chain import Chain
 from haven.apiserver.documents import document_paths
+from haven.apiserver.flowcontrol import FlowControl
 from haven.apiserver.local import LocalClient, LocalTransport
 from haven.apiserver.metrics import Metrics
 from haven.apiserver.objects import Observers, StoredObjects
@@ -145,8 +146,12 @@ class ApiServer:
                 or primary_address(self.settings.host),
                 port=self.port,
             )
-            self._tasks.append(asyncio.create_task(keeper.run(), name="kubernetes-service"))
+            self.keep(keeper.run(), "kubernetes-service")
         return self.port
+
+    def keep(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Run something until the server stops."""
+        self._tasks.append(asyncio.create_task(work, name=name))
 
     def local_transport(self, user: UserInfo = ADMIN) -> LocalTransport:
         """Return a transport that acts as a user, without sockets."""
@@ -194,7 +199,8 @@ async def start(
 
     objects = StoredObjects(storages)
     rbac, graph = RBAC(), NodeGraph()
-    observers = Observers(storages, [rbac, graph])
+    flows = FlowControl(clock)
+    observers = Observers(storages, [rbac, graph, flows])
     observers.load()
     authorizer = AuthorizerUnion(
         [
@@ -282,6 +288,7 @@ async def start(
         ),
         clock=clock,
         metrics=metrics,
+        flows=flows,
         requests_in_flight_max=settings.requests_in_flight_max,
         mutating_requests_in_flight_max=settings.mutating_requests_in_flight_max,
         write_timeout_seconds=settings.write_timeout_seconds,
@@ -304,6 +311,7 @@ async def start(
         clock=clock,
         ready_seconds=time.monotonic() - began,
     )
+    server.keep(flows.run(objects), "flow-schemas")
     if listen:
         await server.listen()
     _log.info("The API server is ready.", port=server.port, seconds=round(time.monotonic() - began, 3))

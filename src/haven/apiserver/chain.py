@@ -14,6 +14,7 @@ from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.codecs.negotiate import DOCUMENTS, JSON, Answer, negotiate
 from haven.apiserver.authentication.impersonation import Impersonation
 from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict, refusal
+from haven.apiserver.flowcontrol import FlowControl
 from haven.apiserver.metrics import Metrics
 from haven.apiserver.registry.output import encode_json_as
 from haven.apiserver.registry.resources import Resources, method_not_allowed, path_not_found
@@ -53,6 +54,7 @@ class Chain:
         paths: Mapping[str, PathHandler],
         clock: Clock,
         metrics: Metrics,
+        flows: FlowControl,
         requests_in_flight_max: int,
         mutating_requests_in_flight_max: int,
         write_timeout_seconds: float,
@@ -64,6 +66,7 @@ class Chain:
         self._impersonation = Impersonation(authorizer)
         self._clock = clock
         self._metrics = metrics
+        self._flows = flows
         self._reading_max = requests_in_flight_max
         self._mutating_max = mutating_requests_in_flight_max
         self._reading = self._mutating = 0
@@ -93,6 +96,7 @@ class Chain:
             wanted = self._impersonation.apply(request)
             if wanted is not None:
                 request.user = wanted
+            request.flow = self._flows.classify(request.user, info)
         if self._is_long(info) or request.local:
             return await self._authorized(request, info)
         reading = info.verb in _READING

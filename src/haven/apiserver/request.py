@@ -68,6 +68,8 @@ class Request:
     connection: Any = None
     user: UserInfo = UserInfo("system:anonymous", groups=("system:unauthenticated",))
     info: RequestInfo = RequestInfo(verb="", path="", is_resource=False)
+    flow: tuple[str, str] = ("", "")
+    """The UIDs of the flow schema and the priority level that the request falls under."""
     warnings: list[str] = field(default_factory=list)
     audit_annotations: dict[str, str] = field(default_factory=dict)
 

@@ -154,7 +154,7 @@ class HttpServer:
         if response.hijack is not None:
             return await self._hand_over(request, response)
         if response.stream is not None:
-            return await self._send_stream(raw, response, lower)
+            return await self._send_stream(raw, request, response, lower)
         packed = "Content-Encoding" in response.headers
         if len(response.body) > self._gzip_bytes_min and not packed and "gzip" in lower.get("accept-encoding", ""):
             response.body = await asyncio.to_thread(_gzip, response.body)
@@ -162,25 +162,25 @@ class HttpServer:
         return self._plain(request, response, lower)
 
     @staticmethod
-    def _common(headers: dict[str, str], lower: Mapping[str, str]) -> dict[str, str]:
-        return {
-            "Audit-Id": lower.get("audit-id") or _audit_id(),
-            "Cache-Control": "no-cache, private",
-            **headers,
-        }
+    def _common(request: Request, headers: dict[str, str], lower: Mapping[str, str]) -> dict[str, str]:
+        common = {"Audit-Id": lower.get("audit-id") or _audit_id(), "Cache-Control": "no-cache, private"}
+        if request.flow[0]:
+            common["X-Kubernetes-Pf-Flowschema-Uid"], common["X-Kubernetes-Pf-Prioritylevel-Uid"] = request.flow
+        common.update(headers)
+        return common
 
     def _plain(self, request: Request, response: Response, lower: Mapping[str, str]) -> web.Response:
         return web.Response(
             status=response.status,
-            headers=self._common(response.headers, lower),
+            headers=self._common(request, response.headers, lower),
             body=response.body if request.method != "HEAD" else b"",
         )
 
     async def _send_stream(
-        self, raw: web.BaseRequest, response: Response, lower: Mapping[str, str]
+        self, raw: web.BaseRequest, request: Request, response: Response, lower: Mapping[str, str]
     ) -> web.StreamResponse:
         assert response.stream is not None
-        answer = web.StreamResponse(status=response.status, headers=self._common(response.headers, lower))
+        answer = web.StreamResponse(status=response.status, headers=self._common(request, response.headers, lower))
         answer.enable_chunked_encoding()
         await answer.prepare(raw)
         task = asyncio.current_task()
