@@ -8,33 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Coroutine
 from enum import Enum
 from typing import Any
 
 from haven.api.core.v1 import Container, Pod, PodCondition, PodStatus, ResourceRequirements
-from haven.api.node.v1 import RuntimeClass
-from haven.api.scheme import resource_of
-from haven.apimachinery import apierrors, times
-from haven.client.interface import Client
-from haven.clock import Clock
+from haven.apimachinery import times
 from haven.cri import errors
 from haven.cri import interface as cri
-from haven.kubelet.backoff import Backoff
-from haven.kubelet.cgroups import CgroupLimits, Cgroups
-from haven.kubelet.containerstart import ContainerStarter, Sandbox, StartError
+from haven.kubelet.cgroups import CgroupLimits
+from haven.kubelet.containerstart import Sandbox, StartError
 from haven.kubelet.containerstatus import StartFailure, StatusContext
-from haven.kubelet.env import ConfigError, referenced_objects
-from haven.kubelet.events import EventRecorder, container_reference, pod_reference
+from haven.kubelet.env import referenced_objects
+from haven.kubelet.events import container_reference, pod_reference
 from haven.kubelet.fieldref import FieldFacts
-from haven.kubelet.images import ImageManager
-from haven.kubelet.nodestate import NodeState
-from haven.kubelet.objects import ObjectCaches
 from haven.kubelet.observation import ObservedPod
 from haven.kubelet.observer import Observer
-from haven.kubelet.podconfig import PodInputs, log_directory, sandbox_config
-from haven.kubelet.podnetwork import HostnameError, pod_dns
+from haven.kubelet.podconfig import PodInputs
+from haven.kubelet.podservices import PodServices, SyncError
 from haven.kubelet.podspec import (
     all_containers,
     container_hash,
@@ -53,7 +44,6 @@ from haven.kubelet.podstatus import (
     order_ips,
     terminated_status,
 )
-from haven.kubelet.probes import ProbeManager
 from haven.kubelet.resize import (
     ResizePlan,
     allocation,
@@ -65,15 +55,12 @@ from haven.kubelet.resize import (
     with_resources,
 )
 from haven.kubelet.resources import pod_cgroup_limits
-from haven.kubelet.settings import Settings
-from haven.kubelet.statuswriter import StatusWriter
-from haven.kubelet.termination import Terminator
-from haven.kubelet.tokens import TokenManager
+from haven.kubelet.sandboxstart import ensure_sandbox, pod_inputs, runtime_handler
 from haven.kubelet.volumes.content import referenced_names
-from haven.kubelet.volumes.manager import MountedVolume, VolumeError, VolumeManager
+from haven.kubelet.volumes.manager import MountedVolume, VolumeError
 from haven.telemetry import logger
 
-__all__ = ["PodServices", "PodWorker", "WorkerState"]
+__all__ = ["PodWorker", "WorkerState"]
 
 _log = logger("pod")
 _RETRY_SECONDS, _RETRY_SECONDS_MAX = 0.5, 20.0
@@ -86,35 +73,6 @@ class WorkerState(Enum):
     SYNCING = "syncing"
     TERMINATING = "terminating"
     FINISHED = "finished"
-
-
-@dataclass(frozen=True)
-class PodServices:
-    """What all pod workers of a node share."""
-
-    settings: Settings
-    client: Client
-    clock: Clock
-    runtime: cri.Runtime
-    recorder: EventRecorder
-    images: ImageManager
-    objects: ObjectCaches
-    tokens: TokenManager
-    volumes: VolumeManager
-    probes: ProbeManager
-    statuses: StatusWriter
-    starter: ContainerStarter
-    terminator: Terminator
-    cgroups: Cgroups
-    crash_backoff: Backoff
-    sandbox_slots: asyncio.Semaphore
-    node: NodeState
-    cannot_fit: Callable[[Pod], tuple[str, str] | None]
-    """Returns why the node cannot give a running pod what its spec asks for now."""
-
-
-class SyncError(Exception):
-    """This pass could not do all it wanted; the next one tries again."""
 
 
 class PodWorker:
@@ -457,8 +415,12 @@ class PodWorker:
         if not (actions.create_sandbox or actions.start or actions.start_init or actions.start_ephemeral):
             self._look_again_in(0)
             return
-        inputs = await self._inputs()
-        sandbox = await self._ensure_sandbox(actions, inputs)
+        self._handler = await runtime_handler(services, pod)
+        inputs = pod_inputs(services, pod, self.status.qos_class, self._handler)
+        sandbox = await ensure_sandbox(services, pod, actions, inputs, self._handler, self._ips())
+        if actions.create_sandbox:
+            self.observed = await self._observer.observe()
+            self._report()
         await self._start_containers(actions, inputs, sandbox)
 
     async def _purge_init_containers(self) -> None:
@@ -466,63 +428,6 @@ class PodWorker:
         for item in self.observed.containers:
             if item.name in names:
                 await self._services.runtime.remove_container(item.status.id)
-
-    async def _inputs(self) -> PodInputs:
-        services = self._services
-        settings, node = services.settings, services.node
-        self._handler = await self._runtime_handler()
-        return PodInputs(
-            logs_root=settings.pod_logs_directory,
-            cgroup_parent=services.cgroups.pod_path(self.uid, self.status.qos_class),
-            resolver=node.resolver,
-            cluster_domain=settings.cluster_domain,
-            seccomp_directory=settings.seccomp_directory,
-            seccomp_default=settings.seccomp_default,
-            memory_capacity_bytes=node.memory_bytes,
-            features=node.features.handler(self._handler),
-            supports_strict_groups=node.supports_strict_groups,
-        )
-
-    async def _runtime_handler(self) -> str:
-        name = self.pod.spec.runtime_class_name
-        if not name:
-            return ""
-        try:
-            found = await self._services.client.get(resource_of(RuntimeClass), "", name)
-        except apierrors.ApiError as error:
-            text = f"failed to get sandbox runtime: {error.message}"
-            self._sandbox_failed(text)
-            raise SyncError(text) from error
-        return found.handler
-
-    def _sandbox_failed(self, text: str) -> None:
-        self._services.recorder.warning(
-            pod_reference(self.pod), "FailedCreatePodSandBox", f"Failed to create pod sandbox: {text}"
-        )
-
-    async def _ensure_sandbox(self, actions: PodActions, inputs: PodInputs) -> Sandbox:
-        services, pod = self._services, self.pod
-        try:
-            config = sandbox_config(pod, actions.attempt, inputs)
-        except (ConfigError, HostnameError) as error:
-            self._sandbox_failed(str(error))
-            raise SyncError(str(error)) from error
-        if not actions.create_sandbox:
-            return Sandbox(actions.sandbox_id, config, self._ips())
-        for warning in pod_dns(pod, inputs.resolver).warnings:
-            services.recorder.warning(pod_reference(pod), "DNSConfigForming", warning)
-        await asyncio.to_thread(log_directory(inputs.logs_root, pod).mkdir, parents=True, exist_ok=True)
-        async with services.sandbox_slots:
-            try:
-                sandbox_id = await services.runtime.run_sandbox(config, self._handler)
-                status = await services.runtime.sandbox_status(sandbox_id)
-            except errors.RuntimeFailure as error:
-                self._sandbox_failed(error.rpc_text)
-                raise SyncError(error.rpc_text) from error
-        ips = services.node.host_ips if is_host_network(pod) else order_ips(status.ips, services.node.host_ips)
-        self.observed = await self._observer.observe()
-        self._report()
-        return Sandbox(sandbox_id, config, tuple(ips))
 
     async def _start_containers(self, actions: PodActions, inputs: PodInputs, sandbox: Sandbox) -> None:
         pod = self.pod

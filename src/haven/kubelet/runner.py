@@ -37,8 +37,9 @@ from haven.kubelet.nodestate import NodeState
 from haven.kubelet.nodestatus import NodeStatusLoop
 from haven.kubelet.objects import ObjectCaches
 from haven.kubelet.observation import ObservedContainer
+from haven.kubelet.podservices import PodServices
 from haven.kubelet.podspec import CONFIG_MIRROR, is_mirror, is_static, is_terminal
-from haven.kubelet.podworker import PodServices, PodWorker, WorkerState
+from haven.kubelet.podworker import PodWorker, WorkerState
 from haven.kubelet.probes import ProbeManager
 from haven.kubelet.resize import allocated_of_status, cannot_fit, differs, with_resources
 from haven.kubelet.settings import Settings
