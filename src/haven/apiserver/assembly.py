@@ -15,6 +15,7 @@ from cryptography import x509
 
 from haven import telemetry
 from haven.api.apiregistration import v1 as apiregistration
+from haven.api.flowcontrol import v1 as flowcontrol
 from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.names import Revision
 from haven.apiserver.admission.chain import AdmissionChain
@@ -38,7 +39,7 @@ from haven.apiserver.bootstrap.objects import BootstrapSettings, bootstrap_objec
 from haven.apiserver.bootstrap.reconcile import plan
 from haven.apiserver.chain import Chain
 from haven.apiserver.documents import document_paths
-from haven.apiserver.flowcontrol import FlowControl
+from haven.apiserver.flowcontrol import FlowControl, dangling
 from haven.apiserver.local import LocalClient, LocalTransport
 from haven.apiserver.metrics import Metrics
 from haven.apiserver.objects import Observers, StoredObjects
@@ -362,6 +363,9 @@ async def _bootstrap(
             systemfields.fill(metadata, clock.now_seconds())
             if change.resource.group in _WITH_GENERATION:
                 metadata.generation = metadata.generation or 1
+            if isinstance(new, flowcontrol.FlowSchema):
+                level = new.spec.priority_level_configuration.name
+                new.status.conditions = [dangling(level, metadata.creation_timestamp, exists=True)]
             if isinstance(new, apiregistration.APIService) and new.spec.service is None:
                 new.status.conditions = [_locally_available(metadata.creation_timestamp)]
         entry = storage.get(metadata.namespace, metadata.name)

@@ -20,7 +20,7 @@ from haven.apiserver.admission.interface import Objects
 from haven.apiserver.request import RequestInfo, UserInfo
 from haven.clock import Clock
 
-__all__ = ["FlowControl"]
+__all__ = ["FlowControl", "dangling"]
 
 _SCHEMAS = scheme.resource_of(flowcontrol.FlowSchema)
 _LEVELS = scheme.resource_of(flowcontrol.PriorityLevelConfiguration)
@@ -56,7 +56,8 @@ class FlowControl:
             if new is not None:
                 self._levels[new.metadata.name] = new.metadata.uid
             return
-        name = (new or old).metadata.name
+        present: Any = old if new is None else new
+        name = present.metadata.name
         self._schemas = [item for item in self._schemas if item[0].metadata.name != name]
         if new is not None:
             self._schemas.append((new, _compile(new)))
@@ -94,21 +95,25 @@ class FlowControl:
     async def _settle(self, objects: Objects, schema: flowcontrol.FlowSchema) -> None:
         level = schema.spec.priority_level_configuration.name
         exists = level in self._levels
-        status, reason = ("False", "Found") if exists else ("True", "NotFound")
-        present = next((one for one in schema.status.conditions if one.type == _DANGLING), None)
-        if present is not None and (present.status, present.reason) == (status, reason):
+        status = "False" if exists else "True"
+        if any(one.type == _DANGLING and one.status == status for one in schema.status.conditions):
             return
         new = serialization.copy(schema)
-        there = "and it exists" if exists else "but there is no such object"
-        condition = flowcontrol.FlowSchemaCondition(
-            type=_DANGLING,
-            status=status,
-            last_transition_time=times.format_time(self._clock.now_seconds()),
-            reason=reason,
-            message=f'This FlowSchema references the PriorityLevelConfiguration object named "{level}" {there}',
-        )
+        condition = dangling(level, times.format_time(self._clock.now_seconds()), exists=exists)
         new.status.conditions = [*(one for one in new.status.conditions if one.type != _DANGLING), condition]
         await objects.update_status(_SCHEMAS, new)
+
+
+def dangling(level: str, now: str | None, *, exists: bool) -> flowcontrol.FlowSchemaCondition:
+    """Return the condition that tells whether a schema's priority level exists."""
+    there = "and it exists" if exists else "but there is no such object"
+    return flowcontrol.FlowSchemaCondition(
+        type=_DANGLING,
+        status="False" if exists else "True",
+        last_transition_time=now,
+        reason="Found" if exists else "NotFound",
+        message=f'This FlowSchema references the PriorityLevelConfiguration object named "{level}" {there}',
+    )
 
 
 def _compile(schema: flowcontrol.FlowSchema) -> Test:
