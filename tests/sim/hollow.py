@@ -88,7 +88,7 @@ class Cluster:
     async def delete(self, kind: type[Any], name: str, policy: str = "", namespace: str = "default") -> None:
         await self.client.delete(resource_of(kind), namespace, name, propagation_policy=policy)
 
-    async def wait(self, holds: Callable[[], Awaitable[Any]], seconds: float = 10.0) -> Any:
+    async def wait(self, holds: Callable[[], Awaitable[Any]], seconds: float = 60.0) -> Any:
         """Return once something is true; a condition on objects that do not exist is not."""
         end = time.monotonic() + seconds
         while True:

@@ -52,6 +52,7 @@ async def serve(settings: ClusterSettings) -> None:
     from haven.dns.driver import own_address
     from haven.dns.runner import Dns
     from haven.kubelet import imagearchive, ociimage
+    from haven.kubelet.imagemounts import ImageMounts
     from haven.kubelet.runner import Kubelet
     from haven.kubelet.server.access import Access
     from haven.kubelet.server.server import KubeletServer, ServerSettings
@@ -77,7 +78,7 @@ async def serve(settings: ClusterSettings) -> None:
     transports = [_transport(keys.component(name), f"haven-{name}") for name in ("kubelet", "kube-proxy")]
     client, network_client = (RestClient(transport, managed_fields=False) for transport in transports)
     informers = SharedInformers(network_client, clock=clock, chance=chance)
-    kubelet = Kubelet(kubelet_settings(settings), client, runtime, clock, chance)
+    kubelet = Kubelet(kubelet_settings(settings), client, runtime, clock, chance, image_mounts=ImageMounts(containerd))
     server = KubeletServer(
         ServerSettings(settings.node_name, port=settings.kubelet_port, root=settings.places.kubelet),
         kubelet,
