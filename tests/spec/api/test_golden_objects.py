@@ -44,7 +44,8 @@ _KUBE_API_ACCESS = "/var/run/secrets/kubernetes.io/serviceaccount"
 # Conversations about other things than the kinds' own rules: machinery in front of, or behind, the strategies.
 _OTHER_FILES = (
     "admission", "auth-reviews", "delete", "discovery", "field-validation", "kind-deletion",
-    "kind-field-selectors", "kind-pod-security", "kind-reviews", "kind-tables", "patch-", "pod-security-levels", "pod-subresources",
+    "kind-field-selectors", "kind-pod-security", "kind-reviews", "kind-tables", "patch-", "pod-security-levels",
+    "pod-subresources",
     "quota-and-limits", "selectors", "smoke", "watch", "apply",
 )  # fmt: skip
 

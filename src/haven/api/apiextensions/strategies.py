@@ -139,8 +139,8 @@ def _stored_versions(crd: CRD, path: Path) -> ErrorList:
     for index, name in enumerate(stored):
         if name not in names:
             words = (
-                f"missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions "
-                f"until a storage migration ensures no data remains persisted in {name} and removes {name} from "
+                f"missing from spec.versions; {name} was previously a storage version, and must remain in "
+                f"spec.versions until a storage migration ensures no data remains persisted in {name} and removes {name} from "
                 "status.storedVersions"
             )
             errors.append(invalid(path.index(index), name, words))
