@@ -8,6 +8,7 @@ import random
 import signal
 import ssl
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,17 @@ def command(log_level: str) -> None:
     telemetry.configure(level=log_level, stream=sys.stderr)
     try:
         uvloop.run(serve(settings))
-    except* (MissingRuntime, NftablesError) as group:
-        raise Failure("; ".join(str(error) for error in group.exceptions)) from group
+    except* (MissingRuntime, NftablesError, OSError) as group:
+        raise Failure("; ".join(str(error) for error in leaves(group))) from group
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """Yield the errors of a group, however deep they lie."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error
 
 
 async def serve(settings: ClusterSettings) -> None:
