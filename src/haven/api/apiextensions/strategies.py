@@ -140,8 +140,8 @@ def _stored_versions(crd: CRD, path: Path) -> ErrorList:
         if name not in names:
             words = (
                 f"missing from spec.versions; {name} was previously a storage version, and must remain in "
-                f"spec.versions until a storage migration ensures no data remains persisted in {name} and removes {name} from "
-                "status.storedVersions"
+                "spec.versions until a storage migration ensures no data remains persisted in "
+                f"{name} and removes {name} from status.storedVersions"
             )
             errors.append(invalid(path.index(index), name, words))
     return errors
