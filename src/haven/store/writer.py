@@ -31,6 +31,7 @@ BATCH_TRANSACTIONS_MAX = 512  # More gains nothing and makes the first of them w
 PENDING_TRANSACTIONS_MAX = 100_000
 BRIEF_WAIT_SECONDS = 0.02
 COMPACT_STEP_CHANGES = 500  # History moves in steps, because each costs a sync.
+COMPACT_STEP_SECONDS = 60.0  # So that history ends in time where little is written.
 SWEEP_ROWS = 1000  # About 10 ms of the writer.
 SWEEP_FACTOR = 2  # Rows looked at per row written: more than one, or a backlog would never go away.
 CHECKPOINT_FRAMES = 2000  # 8 MB of log.
@@ -88,6 +89,7 @@ class Writer:
             settings.brief_retention, compacted=ledger.brief_compacted, newest=ledger.newest, now_seconds=now
         )
         self._changes_since_compaction = 0
+        self._compacted_seconds = now
         self._made_room_seconds = float("-inf")
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -196,7 +198,9 @@ class Writer:
         self._retention.record(ledger.newest, outcome.written_bytes, now)
         self._brief_retention.record(ledger.newest, outcome.written_bytes, now)
         self._changes_since_compaction += len(outcome.changes)
-        if self._changes_since_compaction >= COMPACT_STEP_CHANGES:
+        is_due = now - self._compacted_seconds >= COMPACT_STEP_SECONDS
+        if is_due or self._changes_since_compaction >= COMPACT_STEP_CHANGES:
+            self._compacted_seconds = now
             rows = SWEEP_FACTOR * self._changes_since_compaction
             self._changes_since_compaction = 0
             ledger.compact(self._retention.target(now))

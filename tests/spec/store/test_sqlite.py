@@ -295,6 +295,17 @@ async def test_history_older_than_its_time_is_compacted_by_itself(path: Path) ->
     await store.close()
 
 
+async def test_history_ends_in_time_where_little_is_written(path: Path) -> None:
+    clock = FakeClock()
+    store = await SqliteStore.open(path, SqliteSettings(retention=RetentionLimits(seconds=300)), clock=clock)
+    for _ in range(50):
+        await store.commit([Put(b"/a", b"")])
+        await clock.advance(10)
+
+    assert 10 <= store.compacted <= 20
+    await store.close()
+
+
 # Backups
 
 
