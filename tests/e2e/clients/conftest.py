@@ -51,7 +51,7 @@ class Cluster:
         return self.run("helm", *arguments).stdout
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Not longer: other tests bring up clusters of their own on this host.
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if os.geteuid() != 0 or not shutil.which("containerd"):
         pytest.skip("needs root and the packages that tools/install-host.sh installs")
