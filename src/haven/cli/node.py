@@ -9,7 +9,7 @@ from pathlib import Path
 from haven.cli.settings import ClusterSettings
 from haven.clock import SystemClock
 from haven.cri import errors
-from haven.cri.interface import SandboxState
+from haven.cri.interface import Runtime, SandboxState
 from haven.kubelet.containerd import Containerd, ContainerdSettings
 
 __all__ = ["containerd_of", "containerd_settings", "remove_pods", "stop_node"]
@@ -64,14 +64,10 @@ async def _stop(settings: ClusterSettings, *, remove: bool) -> None:
         await containerd.stop()
 
 
-async def _stop_sandbox(runtime: object, sandbox_id: str, state: SandboxState, remove: bool) -> None:
-    from haven.cri.interface import Runtime
-
-    assert hasattr(runtime, "stop_sandbox")
-    driver: Runtime = runtime  # type: ignore[assignment]
+async def _stop_sandbox(runtime: Runtime, sandbox_id: str, state: SandboxState, remove: bool) -> None:
     with contextlib.suppress(errors.NotFound):
         async with asyncio.timeout(STOP_SECONDS_MAX):
             if state is SandboxState.READY or remove:
-                await driver.stop_sandbox(sandbox_id)
+                await runtime.stop_sandbox(sandbox_id)
             if remove:
-                await driver.remove_sandbox(sandbox_id)
+                await runtime.remove_sandbox(sandbox_id)
