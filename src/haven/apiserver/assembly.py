@@ -63,6 +63,8 @@ from haven.apiserver.server import HttpServer
 from haven.apiserver.settings import Settings
 from haven.apiserver.streaming.handlers import NodeBackends, Streaming
 from haven.apiserver.watchcache import Statistics
+from haven.apiserver.webhooks.caller import WebhookCaller
+from haven.apiserver.webhooks.services import ClusterAddresses, EndpointAddresses
 from haven.clock import Clock, SystemClock
 from haven.store.interface import Store
 
@@ -115,6 +117,7 @@ class ApiServer:
         http: HttpServer,
         streaming: Streaming,
         objects: StoredObjects,
+        caller: WebhookCaller,
         clock: Clock,
         ready_seconds: float,
     ) -> None:
@@ -124,6 +127,7 @@ class ApiServer:
         self.resources = resources
         self.chain = chain
         self.objects = objects
+        self.caller = caller
         self.port = 0
         self._http = http
         self._streaming = streaming
@@ -177,6 +181,7 @@ class ApiServer:
         self.storages.close()
         await self._http.close(self.settings.shutdown_grace_seconds)
         await self._streaming.close()
+        await self.caller.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
@@ -199,6 +204,9 @@ async def start(
     await storages.load()
 
     objects = StoredObjects(storages)
+    caller = WebhookCaller(
+        EndpointAddresses(objects, chance) if settings.aggregator_routing else ClusterAddresses(objects)
+    )
     rbac, graph = RBAC(), NodeGraph()
     flows = FlowControl(clock)
     observers = Observers(storages, [rbac, graph, flows])
@@ -309,6 +317,7 @@ async def start(
         http=http,
         streaming=streaming,
         objects=objects,
+        caller=caller,
         clock=clock,
         ready_seconds=time.monotonic() - began,
     )

@@ -42,3 +42,6 @@ class Settings:
     """Alpha and beta versions to serve, as group/version; upstream serves none of them by default either."""
     serve_kubernetes_service: bool = True
     """Whether to keep the Service `kubernetes` and its endpoints in the namespace default."""
+    aggregator_routing: bool = False
+    """Whether webhooks and extension API servers behind Services are dialled at their endpoints, not at the cluster IP.
+    It helps where kube-proxy does not run beside the API server, and Pods' addresses are reachable."""

@@ -1,0 +1,208 @@
+"""Posts a document to a webhook and returns its answer: the one way in which this server calls programs of its users.
+
+Connections are kept and shared by callers with the same trust. Services are dialled directly, never through a proxy of
+the environment; their Host header and TLS name are <name>.<namespace>.svc, whatever address answers for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import ssl
+from collections import OrderedDict
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+import aiohttp
+import yarl
+
+from haven.apimachinery import apierrors
+from haven.apimachinery.goformat import quote
+from haven.apiserver.webhooks.failures import answer_error, describe
+from haven.apiserver.webhooks.services import ServiceAddresses, Unroutable
+from haven.apiserver.webhooks.target import DEFAULT_PORT, Target, tls_context
+
+__all__ = ["CallFailed", "WebhookCaller", "calling_webhook"]
+
+USER_AGENT = "kube-apiserver-admission"
+ANSWER_BYTES_MAX = 64 * 1024 * 1024
+CONTEXTS_MAX = 500
+IDLE_SECONDS = 90.0
+DIAL_SECONDS = 30.0
+RETRIES_MAX = 10
+"""How often an answer with Retry-After is asked for again, in the caller's time."""
+_NETWORK_ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
+_Key = tuple[bytes, bool, bytes, bytes, str]
+
+
+class CallFailed(Exception):
+    """The callee could not be asked, or did not answer with a success.
+
+    The message is what upstream shows; `status` is the refusal that it answered with, if it answered at all.
+    """
+
+    def __init__(self, message: str, status: apierrors.ApiError | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def calling_webhook(name: str, because: str) -> str:
+    """Return upstream's words for a webhook that cannot be asked."""
+    return f"failed calling webhook {quote(name)}: {because}"
+
+
+class WebhookCaller:
+    """Calls webhooks. Use it in one event loop; `close` it."""
+
+    def __init__(self, services: ServiceAddresses) -> None:
+        self.services = services
+        self._contexts: OrderedDict[_Key, ssl.SSLContext] = OrderedDict()
+        self._direct: aiohttp.ClientSession | None = None
+        self._proxied: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close the connections that are kept."""
+        for session in (self._direct, self._proxied):
+            if session is not None:
+                await session.close()
+        self._direct = self._proxied = None
+
+    async def post(
+        self,
+        target: Target,
+        body: bytes,
+        *,
+        timeout_seconds: float | None = None,
+        content_type: str = "application/json",
+    ) -> bytes:
+        """Return the body of a successful answer; raise CallFailed.
+
+        A timeout is also told to the callee, as ?timeout=10s, rounded up to whole seconds.
+        """
+        url = target.url
+        if timeout_seconds is not None:
+            url += f"{'&' if '?' in url else '?'}timeout={max(1, math.ceil(timeout_seconds))}s"
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                return await self._post(target, url, body, content_type)
+        except TimeoutError:
+            raise CallFailed(f"Post {quote(url)}: context deadline exceeded") from None
+
+    async def _post(self, target: Target, url: str, body: bytes, content_type: str) -> bytes:
+        retries = 0
+        while True:
+            code, headers, data = await self._exchange(target, url, body, content_type)
+            if 200 <= code <= 206:
+                return data
+            wait = headers.get("Retry-After", "")
+            if (code == 429 or code >= 500) and wait.isdecimal() and retries < RETRIES_MAX:
+                retries += 1
+                await asyncio.sleep(int(wait))
+                continue
+            error = answer_error(code, data, headers.get("Content-Type", ""))
+            raise CallFailed(error.message, error)
+
+    async def _exchange(self, target: Target, url: str, body: bytes, content_type: str) -> tuple[int, Any, bytes]:
+        parts = urlsplit(url)
+        try:
+            host, port, dialled = self._place(target, parts)
+            context = self._context(target)
+        except (apierrors.ApiError, Unroutable, ValueError) as error:
+            raise CallFailed(f"Post {quote(url)}: {error}") from error
+        headers = [
+            ("Host", parts.netloc),
+            ("User-Agent", USER_AGENT),
+            ("Content-Type", content_type),
+            ("Accept", "application/json, */*"),
+            ("Accept-Encoding", "gzip"),
+            *target.headers,
+        ]
+        if target.token_file is not None:
+            headers.append(("Authorization", f"Bearer {target.token_file.read_text().strip()}"))
+        session = self._session(target)
+        for attempt in (1, 2):
+            seen = SimpleNamespace(reused=False)
+            try:
+                async with session.post(
+                    dialled,
+                    data=body,
+                    headers=headers,
+                    ssl=context if context is not None else True,
+                    server_hostname=target.tls_name or None,
+                    allow_redirects=False,
+                    trace_request_ctx=seen,
+                ) as answer:
+                    return answer.status, answer.headers, await _read(answer)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionResetError) as error:
+                # The callee gave up a kept connection just when we used it: it has not seen this request.
+                if attempt == 1 and seen.reused and not isinstance(error, aiohttp.ClientConnectorError):
+                    continue
+                raise self._failed(url, error, host, port, target) from error
+            except _NETWORK_ERRORS as error:
+                raise self._failed(url, error, host, port, target) from error
+        raise AssertionError("unreachable")
+
+    @staticmethod
+    def _failed(url: str, error: BaseException, host: str, port: int, target: Target) -> CallFailed:
+        return CallFailed(f"Post {quote(url)}: {describe(error, host, port, server_name=target.tls_name)}")
+
+    def _place(self, target: Target, url: SplitResult) -> tuple[str, int, yarl.URL]:
+        """Return the host and port to connect to, and the URL that makes the client do so."""
+        if target.service is None:
+            port = url.port or (80 if url.scheme == "http" else DEFAULT_PORT)
+            return url.hostname or "", port, yarl.URL(url.geturl(), encoded=True)
+        host, port = self.services.resolve(target.service)
+        shown = f"[{host}]" if ":" in host else host
+        return host, port, yarl.URL(url._replace(netloc=f"{shown}:{port}").geturl(), encoded=True)
+
+    def _context(self, target: Target) -> ssl.SSLContext | None:
+        if target.url.startswith("http:"):
+            return None
+        # The name is part of the key, so that a kept connection is never taken for another server's.
+        key = (target.ca, target.insecure, target.certificate, target.key, target.tls_name)
+        context = self._contexts.get(key)
+        if context is None:
+            context = tls_context(
+                ca=target.ca, insecure=target.insecure, certificate=target.certificate, key=target.key
+            )
+            self._contexts[key] = context
+            if len(self._contexts) > CONTEXTS_MAX:
+                self._contexts.popitem(last=False)
+        else:
+            self._contexts.move_to_end(key)
+        return context
+
+    def _session(self, target: Target) -> aiohttp.ClientSession:
+        if target.service is not None:
+            if self._direct is None:
+                self._direct = _new_session(trust_env=False)
+            return self._direct
+        if self._proxied is None:
+            self._proxied = _new_session(trust_env=True)
+        return self._proxied
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    data = bytearray()
+    async for chunk in answer.content.iter_any():
+        data += chunk
+        if len(data) > ANSWER_BYTES_MAX:
+            raise aiohttp.ClientError(f"the answer is larger than {ANSWER_BYTES_MAX} bytes")
+    return bytes(data)
+
+
+def _new_session(*, trust_env: bool) -> aiohttp.ClientSession:
+    trace = aiohttp.TraceConfig()
+
+    async def reused(_session: Any, context: Any, _parameters: Any) -> None:
+        context.trace_request_ctx.reused = True
+
+    trace.on_connection_reuseconn.append(reused)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=DIAL_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=trust_env,
+        trace_configs=[trace],
+    )
