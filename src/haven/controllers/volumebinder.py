@@ -11,15 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from haven.api.core import v1 as core
-from haven.api.scheme import resource_of
-from haven.api.storage import v1 as storage
-from haven.apimachinery import serialization
-from haven.apimachinery.quantity import Quantity
-from haven.controllers import pods
-from haven.controllers.actions import Delete, Emit, Fetch, Requeue, Retry, Steps, Update, Wiring
-from haven.controllers.hostpathdriver import HostPathError
-from haven.controllers.protection import CLAIMS, index_by_claim
-from haven.controllers.volumebinding import (
+from haven.api.core.volumebinding import (
     BIND_COMPLETED,
     BOUND_BY_CONTROLLER,
     PROVISIONED_BY,
@@ -34,6 +26,14 @@ from haven.controllers.volumebinding import (
     modes_differ,
     unbound,
 )
+from haven.api.scheme import resource_of
+from haven.api.storage import v1 as storage
+from haven.apimachinery import serialization
+from haven.apimachinery.quantity import Quantity
+from haven.controllers import pods
+from haven.controllers.actions import Delete, Emit, Fetch, Requeue, Retry, Steps, Update, Wiring
+from haven.controllers.hostpathdriver import HostPathError
+from haven.controllers.protection import CLAIMS, index_by_claim
 
 __all__ = ["VolumeBinder"]
 

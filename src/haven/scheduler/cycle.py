@@ -14,27 +14,34 @@ from dataclasses import dataclass
 import numpy as np
 
 from haven.scheduler.plugins.imagelocality import ImageLocality
-from haven.scheduler.plugins.interface import Filter, Scorer
+from haven.scheduler.plugins.interface import Filter, PreFilter, Scorer
 from haven.scheduler.plugins.interpodaffinity import InterPodAffinity
 from haven.scheduler.plugins.nodeaffinity import NodeAffinity, named_nodes
 from haven.scheduler.plugins.nodename import NodeName
 from haven.scheduler.plugins.nodeports import NodePorts
 from haven.scheduler.plugins.noderesources import BalancedAllocation, NodeResourcesFit
 from haven.scheduler.plugins.nodeunschedulable import NodeUnschedulable
+from haven.scheduler.plugins.nodevolumelimits import NodeVolumeLimits
 from haven.scheduler.plugins.podtopologyspread import PodTopologySpread
 from haven.scheduler.plugins.tainttoleration import TaintToleration
+from haven.scheduler.plugins.volumebinding import VolumeBinding
+from haven.scheduler.plugins.volumerestrictions import VolumeRestrictions
+from haven.scheduler.plugins.volumezone import VolumeZone
 from haven.scheduler.podinfo import PodInfo
 from haven.scheduler.snapshot import Mask, NodeRow, Snapshot
+from haven.scheduler.volumes import Volumes
 
 __all__ = ["Failure", "Placement", "Profile", "default_profile", "fit_message", "place"]
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The plugins in use, in order."""
+    """The plugins in use, in order. `binding` also decides which volumes a placed Pod gets."""
 
+    pre_filters: Sequence[PreFilter]
     filters: Sequence[Filter]
     scorers: Sequence[Scorer]
+    binding: VolumeBinding
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +64,15 @@ class Failure:
     candidates: tuple[NodeRow, ...]
 
 
-def default_profile(snapshot: Snapshot, namespace_labels: Callable[[str], Mapping[str, str]]) -> Profile:
+def default_profile(
+    snapshot: Snapshot, namespace_labels: Callable[[str], Mapping[str, str]], volumes: Volumes
+) -> Profile:
     """Return upstream's default plugins with their default weights."""
     taints, affinity, fit = TaintToleration(snapshot), NodeAffinity(snapshot), NodeResourcesFit()
     topology, pods = PodTopologySpread(), InterPodAffinity(namespace_labels)
+    restrictions, binding, zone = VolumeRestrictions(volumes), VolumeBinding(volumes), VolumeZone(volumes)
     return Profile(
+        pre_filters=(restrictions, binding, zone),
         filters=(
             NodeUnschedulable(snapshot),
             NodeName(),
@@ -69,15 +80,28 @@ def default_profile(snapshot: Snapshot, namespace_labels: Callable[[str], Mappin
             affinity,
             NodePorts(),
             fit,
+            restrictions,
+            NodeVolumeLimits(volumes),
+            binding,
+            zone,
             topology,
             pods,
         ),
         scorers=(taints, affinity, fit, topology, pods, BalancedAllocation(), ImageLocality()),
+        binding=binding,
     )
 
 
 def place(info: PodInfo, snapshot: Snapshot, profile: Profile, chance: random.Random) -> Placement | Failure:
     """Choose a node for a Pod; equally good ones are drawn by `chance`."""
+    if not snapshot.node_count:
+        return Failure("no nodes available to schedule pods", 0, {}, frozenset(), ())
+    for pre_filter in profile.pre_filters if info.claims else ():
+        objection = pre_filter.objection(info)
+        if objection:
+            nodes = snapshot.node_count
+            message = f"0/{nodes} nodes are available: {objection}."
+            return Failure(message, nodes, {}, frozenset({pre_filter.name}), ())
     masks: list[tuple[Filter, Mask]] = []
     mask = snapshot.alive.copy()
     for plugin in profile.filters:
@@ -121,8 +145,7 @@ def _explain(info: PodInfo, snapshot: Snapshot, masks: list[tuple[Filter, Mask]]
                 if plugin.preemption_helps and not hopeless:
                     candidates.append(row)
                 break
-    message = fit_message(nodes, counts) if nodes else "no nodes available to schedule pods"
-    return Failure(message, nodes, counts, frozenset(rejected_by), tuple(candidates))
+    return Failure(fit_message(nodes, counts), nodes, counts, frozenset(rejected_by), tuple(candidates))
 
 
 def fit_message(nodes: int, reasons: Mapping[str, int]) -> str:

@@ -11,7 +11,7 @@ from haven.apimachinery import times
 from haven.apimachinery.names import UID
 from haven.apimachinery.quantity import Quantity
 
-__all__ = ["HostPort", "PodInfo", "amounts_of"]
+__all__ = ["ClaimUse", "HostPort", "PodInfo", "amounts_of"]
 
 # A container that asks for nothing still uses something: these stand in when nodes are scored, never when filtered.
 SCORED_CPU = Quantity.of_milli(100)
@@ -24,6 +24,13 @@ class HostPort(NamedTuple):
     protocol: str
     port: int
     address: str
+
+
+class ClaimUse(NamedTuple):
+    """A claim that a Pod mounts; that of an ephemeral volume is made for the Pod, under a name of the Pod's."""
+
+    name: str
+    is_ephemeral: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +47,7 @@ class PodInfo:
     scored_cpu: int
     scored_memory: int
     host_ports: tuple[HostPort, ...]
+    claims: tuple[ClaimUse, ...]
 
     @classmethod
     def of(cls, pod: core.Pod) -> PodInfo:
@@ -57,7 +65,13 @@ class PodInfo:
             scored_cpu=scored["cpu"].milli_value,
             scored_memory=scored["memory"].value,
             host_ports=_host_ports(pod.spec),
+            claims=_claims(pod) if pod.spec.volumes else (),
         )
+
+    @property
+    def claim_places(self) -> list[str]:
+        """Return the namespace/name of each claim that other Pods may use too."""
+        return [f"{self.namespace}/{use.name}" for use in self.claims if not use.is_ephemeral]
 
     @property
     def is_terminating(self) -> bool:
@@ -77,3 +91,13 @@ def _host_ports(spec: core.PodSpec) -> tuple[HostPort, ...]:
         for port in container.ports
         if port.host_port > 0
     )
+
+
+def _claims(pod: core.Pod) -> tuple[ClaimUse, ...]:
+    found = []
+    for volume in pod.spec.volumes:
+        if volume.persistent_volume_claim is not None:
+            found.append(ClaimUse(volume.persistent_volume_claim.claim_name, is_ephemeral=False))
+        elif volume.ephemeral is not None:
+            found.append(ClaimUse(f"{pod.metadata.name}-{volume.name}", is_ephemeral=True))
+    return tuple(found)

@@ -28,6 +28,11 @@ class ClusterEvent(Enum):
     NODE_CHANGED = "node changed"
     POD_GONE = "pod gone"
     POD_PLACED = "pod placed"
+    CLAIM = "claim"
+    VOLUME = "volume"
+    STORAGE_CLASS = "storage class"
+    CSI = "CSI driver, its nodes and its capacity"
+    DETACHED = "volume detached"
     OTHER = "other"
 
 
@@ -39,6 +44,35 @@ _HELPS: dict[str, frozenset[ClusterEvent]] = {
     "NodeAffinity": frozenset({ClusterEvent.NODE_ADDED, ClusterEvent.NODE_CHANGED}),
     "NodePorts": frozenset({ClusterEvent.NODE_ADDED, ClusterEvent.POD_GONE}),
     "NodeResourcesFit": frozenset({ClusterEvent.NODE_ADDED, ClusterEvent.NODE_CHANGED, ClusterEvent.POD_GONE}),
+    "VolumeRestrictions": frozenset({ClusterEvent.NODE_ADDED, ClusterEvent.POD_GONE, ClusterEvent.CLAIM}),
+    "NodeVolumeLimits": frozenset(
+        {
+            ClusterEvent.NODE_ADDED,
+            ClusterEvent.POD_GONE,
+            ClusterEvent.CLAIM,
+            ClusterEvent.CSI,
+            ClusterEvent.DETACHED,
+        }
+    ),
+    "VolumeBinding": frozenset(
+        {
+            ClusterEvent.NODE_ADDED,
+            ClusterEvent.NODE_CHANGED,
+            ClusterEvent.CLAIM,
+            ClusterEvent.VOLUME,
+            ClusterEvent.STORAGE_CLASS,
+            ClusterEvent.CSI,
+        }
+    ),
+    "VolumeZone": frozenset(
+        {
+            ClusterEvent.NODE_ADDED,
+            ClusterEvent.NODE_CHANGED,
+            ClusterEvent.CLAIM,
+            ClusterEvent.VOLUME,
+            ClusterEvent.STORAGE_CLASS,
+        }
+    ),
 }
 
 
@@ -73,7 +107,7 @@ class Queue:
     _backoff: list[tuple[float, int, UID]] = field(default_factory=list)
     _in_backoff: set[UID] = field(default_factory=set)
     _waiting: set[UID] = field(default_factory=set)
-    _missed: set[ClusterEvent] = field(default_factory=set)
+    _missed: set[tuple[ClusterEvent, str]] = field(default_factory=set)
     _order: itertools.count[int] = field(default_factory=itertools.count)
 
     def add(self, info: PodInfo, now_seconds: float) -> None:
@@ -118,15 +152,18 @@ class Queue:
         entry.due_seconds = now_seconds + min(
             BACKOFF_FIRST_SECONDS * 2 ** min(entry.attempts - 1, 10), BACKOFF_MAX_SECONDS
         )
-        if retry or any(self._helps(event, entry) for event in self._missed):
+        if retry or any(self._helps(event, claim, entry) for event, claim in self._missed):
             self._back_off(entry)
         else:
             self._waiting.add(uid)
 
-    def happened(self, event: ClusterEvent, now_seconds: float) -> None:
-        """Move Pods that the event may help from waiting to the queue, after what is left of their backoff."""
-        self._missed.add(event)
-        for uid in [uid for uid in self._waiting if self._helps(event, self._entries[uid])]:
+    def happened(self, event: ClusterEvent, now_seconds: float, *, claim: str = "") -> None:
+        """Move Pods that the event may help from waiting to the queue, after what is left of their backoff.
+
+        What happened to a `claim` (namespace/name) helps those alone that use it.
+        """
+        self._missed.add((event, claim))
+        for uid in [uid for uid in self._waiting if self._helps(event, claim, self._entries[uid])]:
             self._waiting.discard(uid)
             entry = self._entries[uid]
             if entry.due_seconds <= now_seconds:
@@ -155,7 +192,9 @@ class Queue:
         assert sum(map(len, places)) == len(set().union(*places))
         assert set().union(*places) <= set(self._entries)
 
-    def _helps(self, event: ClusterEvent, entry: _Entry) -> bool:
+    def _helps(self, event: ClusterEvent, claim: str, entry: _Entry) -> bool:
+        if claim and all(f"{entry.info.namespace}/{use.name}" != claim for use in entry.info.claims):
+            return False
         return not entry.rejected_by or any(
             event in _HELPS.get(plugin, frozenset(ClusterEvent)) for plugin in entry.rejected_by
         )

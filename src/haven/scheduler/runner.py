@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -16,6 +16,7 @@ from haven import telemetry
 from haven.api.core import v1 as core
 from haven.api.policy import v1 as policy
 from haven.api.scheme import resource_of
+from haven.api.storage import v1 as storage
 from haven.apimachinery import apierrors, meta, times
 from haven.apimachinery.names import UID
 from haven.client.interface import Client, Patch, PatchType
@@ -27,6 +28,8 @@ from haven.scheduler.podinfo import PodInfo
 from haven.scheduler.preemption import Preemption, find_preemption
 from haven.scheduler.queue import ClusterEvent, Queue
 from haven.scheduler.snapshot import Snapshot
+from haven.scheduler.volumes import BindingFailed, Claim, Listers, PodVolumes, Volume, Volumes
+from haven.scheduler.volumewriter import VolumeWriter
 
 __all__ = ["Recorder", "Scheduler", "Settings", "Statistics"]
 
@@ -48,6 +51,7 @@ class Settings:
 
     scheduler_name: str = "default-scheduler"  # Pods name the scheduler they want.
     binds_max: int = 64  # Binds under way at once; more would only wait in the API server.
+    volume_bind_timeout_seconds: float = 600.0  # How long a Pod waits for its volumes to be made.
     pods_per_turn_max: int = 16  # Cycles before other tasks of the event loop get their turn.
 
 
@@ -90,7 +94,32 @@ class Scheduler:
         self._nodes = informers.informer(core.Node)
         self._namespaces = informers.informer(core.Namespace)
         self._budgets = informers.informer(policy.PodDisruptionBudget)
-        self._profile = default_profile(self._snapshot, self._namespace_labels)
+        self._claims = informers.informer(Claim)
+        self._persistent_volumes = informers.informer(Volume)
+        self._classes = informers.informer(storage.StorageClass)
+        self._csi_nodes = informers.informer(storage.CSINode)
+        self._csi_drivers = informers.informer(storage.CSIDriver)
+        self._capacities = informers.informer(storage.CSIStorageCapacity)
+        self._attachments = informers.informer(storage.VolumeAttachment)
+        self._volumes = Volumes(
+            Listers(
+                self._claims,
+                self._persistent_volumes,
+                self._classes,
+                self._csi_nodes,
+                self._csi_drivers,
+                self._capacities,
+                self._attachments,
+            )
+        )
+        self._volume_writer = VolumeWriter(
+            client,
+            self._volumes,
+            lambda name: self._nodes.get("", name),
+            clock,
+            settings.volume_bind_timeout_seconds,
+        )
+        self._profile = default_profile(self._snapshot, self._namespace_labels, self._volumes)
 
     def statistics(self) -> Statistics:
         """Return a snapshot for metrics."""
@@ -100,9 +129,31 @@ class Scheduler:
 
     async def run(self) -> None:
         """Schedule until cancelled."""
-        removers = [self._nodes.add_handler(self._node_changed), self._pods.add_handler(self._pod_changed)]
+        removers = [
+            self._nodes.add_handler(self._node_changed),
+            self._pods.add_handler(self._pod_changed),
+            self._claims.add_handler(self._claim_changed),
+            self._persistent_volumes.add_handler(self._volume_changed),
+            self._classes.add_handler(self._on_change(ClusterEvent.STORAGE_CLASS)),
+            self._csi_nodes.add_handler(self._on_change(ClusterEvent.CSI)),
+            self._csi_drivers.add_handler(self._on_change(ClusterEvent.CSI)),
+            self._capacities.add_handler(self._on_change(ClusterEvent.CSI)),
+            self._attachments.add_handler(self._attachment_changed),
+        ]
         try:
-            for informer in (self._nodes, self._pods, self._namespaces, self._budgets):
+            for informer in (
+                self._claims,
+                self._persistent_volumes,
+                self._classes,
+                self._csi_nodes,
+                self._csi_drivers,
+                self._capacities,
+                self._attachments,
+                self._namespaces,
+                self._budgets,
+                self._nodes,
+                self._pods,
+            ):
                 await informer.wait_synced()
             async with asyncio.TaskGroup() as tasks:
                 await self._loop(tasks)
@@ -178,6 +229,26 @@ class Scheduler:
         self._queue.add(info, self._clock.now_seconds())
         self._wake.set()
 
+    def _claim_changed(self, old: Claim | None, new: Claim | None) -> None:
+        self._volume_writer.changed()
+        if new is not None:
+            self._happened(ClusterEvent.CLAIM, claim=f"{new.metadata.namespace}/{new.metadata.name}")
+
+    def _volume_changed(self, old: Volume | None, new: Volume | None) -> None:
+        self._volume_writer.changed()
+        if new is not None:
+            self._happened(ClusterEvent.VOLUME)
+
+    def _attachment_changed(self, old: storage.VolumeAttachment | None, new: storage.VolumeAttachment | None) -> None:
+        if new is None:
+            self._happened(ClusterEvent.DETACHED)
+
+    def _on_change(self, event: ClusterEvent) -> Callable[[object, object], None]:
+        def changed(old: object, new: object) -> None:
+            self._happened(event)
+
+        return changed
+
     def _forget(self, uid: UID) -> None:
         self._queue.remove(uid)
         self._assumed.pop(uid, None)
@@ -186,8 +257,8 @@ class Scheduler:
             self._snapshot.remove_pod(uid)
             self._happened(ClusterEvent.POD_GONE)
 
-    def _happened(self, event: ClusterEvent) -> None:
-        self._queue.happened(event, self._clock.now_seconds())
+    def _happened(self, event: ClusterEvent, *, claim: str = "") -> None:
+        self._queue.happened(event, self._clock.now_seconds(), claim=claim)
         self._wake.set()
 
     def _namespace_labels(self, name: str) -> Mapping[str, str]:
@@ -199,10 +270,15 @@ class Scheduler:
     async def _schedule(self, info: PodInfo, tasks: asyncio.TaskGroup) -> None:
         result = self._place(info)
         if isinstance(result, Placement):
+            volumes = self._reserve_volumes(info, result.node_name)
             self._snapshot.add_pod(info, result.node_name)
             self._assumed[info.uid] = result.node_name
+            name = f"bind-{info.namespace}/{info.name}"
+            if volumes:
+                tasks.create_task(self._bind_with_volumes(info, result, volumes), name=name)
+                return
             await self._binds.acquire()
-            tasks.create_task(self._bind(info, result), name=f"bind-{info.namespace}/{info.name}")
+            tasks.create_task(self._bind(info, result), name=name)
             return
         self._failed += 1
         preemption = Preemption("", ())
@@ -227,6 +303,24 @@ class Scheduler:
         finally:
             for other, _ in others:
                 self._snapshot.remove_pod(other.uid)
+
+    def _reserve_volumes(self, info: PodInfo, node_name: str) -> PodVolumes:
+        decided = self._profile.binding.decide(info, self._snapshot.by_name[node_name])
+        return self._volumes.assume(node_name, decided) if decided else decided
+
+    async def _bind_with_volumes(self, info: PodInfo, placement: Placement, volumes: PodVolumes) -> None:
+        """Bind the volumes, which may take minutes and must not hold up other Pods, then the Pod."""
+        try:
+            await self._volume_writer.write(volumes, placement.node_name, lambda: info.uid in self._assumed)
+        except (BindingFailed, apierrors.ApiError) as error:
+            self._volumes.forget(volumes)
+            if info.uid in self._assumed:
+                self._unassume(info)
+                message = f'running PreBind plugin "VolumeBinding": {error}'
+                await self._report_waiting(info, "SchedulerError", message)
+            return
+        await self._binds.acquire()
+        await self._bind(info, placement)
 
     async def _bind(self, info: PodInfo, placement: Placement) -> None:
         binding = core.Binding(
@@ -267,24 +361,30 @@ class Scheduler:
     async def _report(self, info: PodInfo, failure: Failure, preemption: Preemption) -> None:
         """Tell the user why the Pod waits; evict the victims, if any, after the Pod is nominated for their node."""
         message = f"{failure.message} {preemption.message}".strip()
-        self._recorder.event(info.pod, "Warning", "FailedScheduling", message, action="Scheduling")
-        condition = _unschedulable(info.pod, message, self._clock)
-        status: dict[str, Any] = {}
-        known = next((item for item in info.pod.status.conditions if item.type == "PodScheduled"), None)
-        if known is None or (known.status, known.reason, known.message) != ("False", "Unschedulable", message):
-            status["conditions"] = [condition]
-        if preemption.node_name and preemption.node_name != info.pod.status.nominated_node_name:
-            status["nominatedNodeName"] = preemption.node_name
-        try:
-            if status:
-                patch = Patch(PatchType.STRATEGIC, {"metadata": {"uid": info.uid}, "status": status})
-                await self._client.patch(_PODS, info.namespace, info.name, patch, subresource="status")
+        if await self._report_waiting(info, "Unschedulable", message, nominated=preemption.node_name):
             for victim in preemption.victims:
                 await self._evict(victim, info, preemption.node_name)
+
+    async def _report_waiting(self, info: PodInfo, reason: str, message: str, *, nominated: str = "") -> bool:
+        """Say in an Event and in the Pod's status why it is not placed; False if that could not be written."""
+        self._recorder.event(info.pod, "Warning", "FailedScheduling", message, action="Scheduling")
+        status: dict[str, Any] = {}
+        known = next((item for item in info.pod.status.conditions if item.type == "PodScheduled"), None)
+        if known is None or (known.status, known.reason, known.message) != ("False", reason, message):
+            status["conditions"] = [_not_scheduled(info.pod, reason, message, self._clock)]
+        if nominated and nominated != info.pod.status.nominated_node_name:
+            status["nominatedNodeName"] = nominated
+        if not status:
+            return True
+        patch = Patch(PatchType.STRATEGIC, {"metadata": {"uid": info.uid}, "status": status})
+        try:
+            await self._client.patch(_PODS, info.namespace, info.name, patch, subresource="status")
         except (apierrors.NotFound, apierrors.Conflict):
-            return  # The Pod is gone or is another one by now: its own events take care of it.
+            return False  # The Pod is gone or is another one by now: its own events take care of it.
         except apierrors.ApiError as error:
             _log.warning("could not report", pod=f"{info.namespace}/{info.name}", because=error.message)
+            return False
+        return True
 
     async def _evict(self, victim: PodInfo, preemptor: PodInfo, node_name: str) -> None:
         note = f"{self._settings.scheduler_name}: preempting to accommodate a higher priority pod"
@@ -299,7 +399,10 @@ class Scheduler:
             patch = Patch(PatchType.STRATEGIC, {"metadata": {"uid": victim.uid}, "status": {"conditions": [condition]}})
             await self._client.patch(_PODS, victim.namespace, victim.name, patch, subresource="status")
             await self._client.delete(_PODS, victim.namespace, victim.name, uid=victim.uid)
-        except apierrors.NotFound:
+        except (apierrors.NotFound, apierrors.Conflict):
+            return  # Gone already, or another Pod has its name.
+        except apierrors.ApiError as error:
+            _log.warning("eviction failed", pod=f"{victim.namespace}/{victim.name}", because=error.message)
             return
         self._preempted += 1
         self._recorder.event(
@@ -311,11 +414,11 @@ class Scheduler:
         )
 
 
-def _unschedulable(pod: core.Pod, message: str, clock: Clock) -> dict[str, Any]:
+def _not_scheduled(pod: core.Pod, reason: str, message: str, clock: Clock) -> dict[str, Any]:
     return {
         "type": "PodScheduled",
         "status": "False",
-        "reason": "Unschedulable",
+        "reason": reason,
         "message": message,
         "observedGeneration": pod.metadata.generation,
         "lastProbeTime": None,

@@ -62,6 +62,7 @@ class Snapshot:
         self.generation = 0
         self.nodes_generation = 0
         self.images: dict[str, set[int]] = {}
+        self.claim_users: Counter[str] = Counter()  # By namespace/name of the claim.
         self.with_affinity: dict[UID, tuple[NodeRow, PodInfo]] = {}
         self._free = list(range(_ROWS_FIRST - 1, -1, -1))
         self._caches: list[Callable[[int], None]] = []
@@ -124,6 +125,8 @@ class Snapshot:
         self._count(row.index, info, 1)
         for port in info.host_ports:
             row.ports[port] += 1
+        for place in info.claim_places if info.claims else ():
+            self.claim_users[place] += 1
         affinity = info.pod.spec.affinity
         if affinity is not None and (affinity.pod_affinity or affinity.pod_anti_affinity):
             self.with_affinity[info.uid] = (row, info)
@@ -140,6 +143,10 @@ class Snapshot:
             row.ports[port] -= 1
             if not row.ports[port]:
                 del row.ports[port]
+        for place in info.claim_places if info.claims else ():
+            self.claim_users[place] -= 1
+            if not self.claim_users[place]:
+                del self.claim_users[place]
         self.with_affinity.pop(uid, None)
         self.generation += 1
         self._release(row)

@@ -13,7 +13,7 @@ from haven.apimachinery import meta
 from haven.apimachinery.quantity import Quantity
 from haven.controllers.hostpathdriver import HostPathError
 from haven.controllers.volumebinder import VolumeBinder
-from haven.controllers.volumebinding import best_match
+from haven.api.core.volumebinding import best_match
 
 MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany")
 

@@ -7,7 +7,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis.strategies import integers, lists, sampled_from, tuples
-from tests.spec.scheduler.objects import a_node, a_pod, a_snapshot, put
+from tests.spec.scheduler.objects import Storage, a_node, a_pod, a_snapshot, put
 
 from haven.api.core import v1 as core
 from haven.apimachinery import meta
@@ -17,7 +17,7 @@ from haven.scheduler.snapshot import Snapshot
 
 
 def try_place(snapshot: Snapshot, pod: core.Pod) -> Placement | Failure:
-    profile = default_profile(snapshot, lambda namespace: {"kubernetes.io/metadata.name": namespace})
+    profile = default_profile(snapshot, lambda namespace: {"kubernetes.io/metadata.name": namespace}, Storage().view)
     return place(PodInfo.of(pod), snapshot, profile, random.Random(1))
 
 
@@ -105,7 +105,7 @@ def test_a_pod_for_one_named_node_says_that_the_others_were_not_asked() -> None:
 
 def test_a_label_change_is_seen_by_the_next_cycle() -> None:
     snapshot = a_snapshot(a_node("a"), a_node("b"))
-    profile = default_profile(snapshot, lambda _: {})
+    profile = default_profile(snapshot, lambda _: {}, Storage().view)
     info = PodInfo.of(a_pod(node_selector={"disk": "ssd"}))
     assert isinstance(place(info, snapshot, profile, random.Random(1)), Failure)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from tests.spec.scheduler.objects import a_node, a_pod, a_snapshot, put
+from tests.spec.scheduler.objects import Storage, a_node, a_pod, a_snapshot, put
 
 from haven.api.core import v1 as core
 from haven.api.policy import v1 as policy
@@ -17,7 +17,7 @@ from haven.scheduler.snapshot import Snapshot
 
 
 def preempt(snapshot: Snapshot, pod: core.Pod, budgets: Sequence[policy.PodDisruptionBudget] = ()) -> Preemption:
-    profile = default_profile(snapshot, lambda _: {})
+    profile = default_profile(snapshot, lambda _: {}, Storage().view)
     info = PodInfo.of(pod)
     failure = place(info, snapshot, profile, random.Random(1))
     assert isinstance(failure, Failure)

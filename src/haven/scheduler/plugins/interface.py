@@ -17,9 +17,19 @@ from haven.apimachinery.names import UID
 from haven.scheduler.podinfo import PodInfo
 from haven.scheduler.snapshot import Mask, NodeRow, Snapshot
 
-__all__ = ["Filter", "Floats", "Scorer"]
+__all__ = ["Filter", "Floats", "PreFilter", "Scorer"]
 
 Floats = NDArray[np.float64]
+
+
+class PreFilter(Protocol):
+    """Rules out all nodes for what is wrong with the Pod itself, before any node is looked at."""
+
+    name: str
+
+    def objection(self, info: PodInfo) -> str:
+        """Return why the Pod can go nowhere now, "" if nodes are to be asked."""
+        ...
 
 
 class Filter(Protocol):

@@ -5,9 +5,10 @@ Source: https://kubernetes.io/docs/concepts/storage/persistent-volumes/#binding
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from haven.api.core import v1 as core
+from haven.api.core.nodeselection import matches_selector
 from haven.api.storage import v1 as storage
 from haven.apimachinery import selectors, serialization
 from haven.apimachinery.names import UID
@@ -19,12 +20,15 @@ __all__ = [
     "PROVISIONED_BY",
     "SELECTED_NODE",
     "best_match",
+    "best_on_node",
     "bound_to",
     "class_of_claim",
     "class_of_volume",
     "default_class",
     "has_class",
     "is_bound_to",
+    "is_fully_bound",
+    "is_reachable",
     "mismatch",
     "modes_differ",
     "unbound",
@@ -71,6 +75,19 @@ def is_bound_to(volume: core.PersistentVolume, claim: core.PersistentVolumeClaim
     return not reference.uid or reference.uid == claim.metadata.uid
 
 
+def is_fully_bound(claim: core.PersistentVolumeClaim) -> bool:
+    """Tell whether both sides of a binding are written."""
+    return bool(claim.spec.volume_name) and BIND_COMPLETED in claim.metadata.annotations
+
+
+def is_reachable(volume: core.PersistentVolume, node_labels: Mapping[str, str]) -> bool:
+    """Tell whether a volume's node affinity lets a node with such labels use it."""
+    affinity = volume.spec.node_affinity
+    if affinity is None or affinity.required is None:
+        return True
+    return matches_selector(affinity.required, "", node_labels)
+
+
 def modes_differ(volume: core.PersistentVolume, claim: core.PersistentVolumeClaim) -> bool:
     """Tell whether one is a file system and the other a block device."""
     return (claim.spec.volume_mode or "Filesystem") != (volume.spec.volume_mode or "Filesystem")
@@ -114,8 +131,24 @@ def best_match(
     return None
 
 
+def best_on_node(
+    claim: core.PersistentVolumeClaim,
+    volumes: Iterable[core.PersistentVolume],
+    node_labels: Mapping[str, str],
+    *,
+    taken: Collection[str] = (),
+) -> core.PersistentVolume | None:
+    """Return the volume meant for a claim, else the smallest free one, if a node reaches it; never one of `taken`."""
+    free = (volume for volume in volumes if volume.metadata.name not in taken)
+    return _best_of(claim, free, is_delayed=False, node_labels=node_labels)
+
+
 def _best_of(
-    claim: core.PersistentVolumeClaim, volumes: Iterable[core.PersistentVolume], *, is_delayed: bool
+    claim: core.PersistentVolumeClaim,
+    volumes: Iterable[core.PersistentVolume],
+    *,
+    is_delayed: bool,
+    node_labels: Mapping[str, str] | None = None,
 ) -> core.PersistentVolume | None:
     selector = selectors.from_label_selector(claim.spec.selector) if claim.spec.selector is not None else None
     requested, wanted_class = _request(claim), class_of_claim(claim)
@@ -128,10 +161,14 @@ def _best_of(
         if volume.metadata.deletion_timestamp is not None:
             continue
         if is_bound_to(volume, claim):
-            return volume
+            return volume if node_labels is None or is_reachable(volume, node_labels) else None
         if is_delayed or volume.status.phase != "Available" or class_of_volume(volume) != wanted_class:
             continue
         if selector is not None and not selector.matches(volume.metadata.labels):
+            continue
+        if node_labels is not None and not (
+            set(claim.spec.access_modes) <= set(volume.spec.access_modes) and is_reachable(volume, node_labels)
+        ):
             continue
         if best is None or _capacity(volume) < _capacity(best):
             best = volume
