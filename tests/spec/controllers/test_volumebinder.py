@@ -8,12 +8,12 @@ from hypothesis.strategies import booleans, integers, lists, sampled_from, sets,
 from tests.spec.controllers.world import World
 
 from haven.api.core import v1 as core
+from haven.api.core.volumebinding import best_match
 from haven.api.storage import v1 as storage
 from haven.apimachinery import meta
 from haven.apimachinery.quantity import Quantity
 from haven.controllers.hostpathdriver import HostPathError
 from haven.controllers.volumebinder import VolumeBinder
-from haven.api.core.volumebinding import best_match
 
 MODES = ("ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany")
 
