@@ -18,6 +18,7 @@ __all__ = ["Format", "InvalidQuantity", "Quantity"]
 _NANO = 10**9
 _MAX = (2**63 - 1) * _NANO
 _SYNTAX = re.compile(r"([+-]?)(\d+\.?\d*|\.\d+)(?:([KMGTPE]i)|([numkMGTPE])|[eE]([+-]?\d+))?", re.ASCII)
+_INT64_DIGITS = 18
 _NO_MATCH = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 _BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}
 _DECIMAL_EXPONENTS = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
@@ -137,10 +138,21 @@ def _parse(text: str) -> Quantity:
     else:
         amount *= Fraction(10) ** _DECIMAL_EXPONENTS[decimal or ""]
         format = Format.DECIMAL_SI
-    nano = min(-((-amount.numerator) // amount.denominator), _MAX)
+    nano = -((-amount.numerator) // amount.denominator)
+    if not _exact(number, binary, decimal, exponent):
+        nano = min(nano, _MAX)
     if format is Format.BINARY_SI and nano < 1024 * _NANO:
         format = Format.DECIMAL_SI
     return Quantity(-nano if sign == "-" else nano, format)
+
+
+def _exact(number: str, binary: str, decimal: str | None, exponent: str | None) -> bool:
+    """Tell whether upstream keeps a decimal number as an int64 and a scale, which has no upper bound."""
+    whole, _, fraction = number.partition(".")
+    if binary or len(whole.lstrip("0")) + len(fraction) > _INT64_DIGITS:
+        return False
+    scale = int(exponent) if exponent is not None else _DECIMAL_EXPONENTS[decimal or ""]
+    return scale - len(fraction) >= -9
 
 
 def _canonical(nano: int, format: Format) -> str:
@@ -158,7 +170,7 @@ def _canonical(nano: int, format: Format) -> str:
                 whole, suffix = whole // 1024, name
             return f"{sign}{whole}{suffix}"
     exponent = -9
-    while amount % 1000 == 0 and exponent < 18:
+    while amount % 1000 == 0 and (exponent < 18 or format is Format.DECIMAL_EXPONENT):
         amount, exponent = amount // 1000, exponent + 3
     if format is Format.DECIMAL_EXPONENT:
         return f"{sign}{amount}" + (f"e{exponent}" if exponent else "")

@@ -14,6 +14,7 @@ reset: the kernel limits the rate of ICMP errors per host, and a client would ha
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def change(layout: Layout, old: Plan, new: Plan) -> str:
     if not changed:
         return ""
     lines: list[str] = []
-    before, after = _elements(old, changed), _elements(new, changed)
+    before, after = _elements(old), _elements(new)
     for (family, name), elements in sorted(before.items()):
         gone = elements.keys() - after.get((family, name), {}).keys()
         moved = {e for e, v in elements.items() if after.get((family, name), {}).get(e, v) != v}
@@ -75,6 +76,7 @@ def change(layout: Layout, old: Plan, new: Plan) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+@functools.lru_cache(maxsize=65536)
 def chain_name(key: PortKey, kind: str) -> str:
     """Return the name of a Service port's chain: stable, readable, and never too long for the kernel."""
     text = f"{key.namespace}/{key.service}/{key.protocol}/{key.port}"
@@ -146,36 +148,42 @@ table {ip} {TABLE} {{
 """
 
 
-def _elements(plan: Plan, keys: Iterable[PortKey]) -> dict[tuple[Family, str], dict[str, str]]:
-    """Return the map elements of some ports: (family, map) -> element -> verdict."""
+def _elements(plan: Plan) -> dict[tuple[Family, str], dict[str, str]]:
+    """Return all map elements: (family, map) -> element -> verdict.
+
+    Two Services may claim one external IP and port, which the API allows: the one with the smaller name has it, so that
+    the outcome does not depend on who came first.
+    """
     result: dict[tuple[Family, str], dict[str, str]] = {}
+    owners: dict[tuple[Family, str, str], PortKey] = {}
 
-    def put(family: Family, name: str, element: str, verdict: str) -> None:
-        result.setdefault((family, name), {})[element] = verdict
+    def put(key: PortKey, name: str, element: str, verdict: str) -> None:
+        owner = owners.setdefault((key.family, name, element), key)
+        if owner > key:
+            owners[key.family, name, element] = owner = key
+        if owner == key:
+            result.setdefault((key.family, name), {})[element] = verdict
 
-    for key in keys:
-        port = plan.get(key)
-        if port is None:
-            continue
+    for key, port in plan.items():
         protocol = key.protocol.lower()
         inside = f"{port.cluster_ip} . {protocol} . {key.port}"
         if port.internal:
-            put(key.family, "services", inside, f"goto {chain_name(key, 'svc')}")
+            put(key, "services", inside, f"goto {chain_name(key, 'svc')}")
         else:
             dead = "discard" if port.internal_local and port.cluster else "refuse"
-            put(key.family, "dead_services", inside, f"goto {dead}")
+            put(key, "dead_services", inside, f"goto {dead}")
         outside = [f"{address} . {protocol} . {key.port}" for address in (*port.external_ips, *port.load_balancer_ips)]
         for element in outside:
             if port.cluster:
-                put(key.family, "services", element, f"goto {chain_name(key, 'ext')}")
+                put(key, "services", element, f"goto {chain_name(key, 'ext')}")
             else:
-                put(key.family, "dead_services", element, "goto refuse")
+                put(key, "dead_services", element, "goto refuse")
         if port.node_port:
             element = f"{protocol} . {port.node_port}"
             if port.cluster:
-                put(key.family, "node_ports", element, f"goto {chain_name(key, 'ext')}")
+                put(key, "node_ports", element, f"goto {chain_name(key, 'ext')}")
             else:
-                put(key.family, "dead_node_ports", element, "goto refuse")
+                put(key, "dead_node_ports", element, "goto refuse")
     return result
 
 

@@ -14,7 +14,8 @@ from haven.apimachinery.quantity import Format, InvalidQuantity, Quantity
     [
         ("100m", "100m"), ("1000m", "1"), ("0.5", "500m"), ("1.5Gi", "1536Mi"), ("1024", "1024"), ("1Ki", "1Ki"),
         ("2e3", "2e3"), ("12E6", "12e6"), ("0", "0"), ("-1.5", "-1500m"), ("0.1n", "1n"), ("1500k", "1500k"),
-        ("5.", "5"), (".5Mi", "512Ki"), ("0.5Ki", "512"),
+        ("5.", "5"), (".5Mi", "512Ki"), ("0.5Ki", "512"), ("1e400", "10e399"), ("1.5e30", "1500e27"),
+        ("9999999999999999999e3", "9223372036854775807"),
     ],
 )  # fmt: skip
 def test_a_quantity_is_written_in_its_canonical_form(text: str, canonical: str) -> None:

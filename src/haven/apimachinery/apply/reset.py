@@ -9,46 +9,19 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-from haven.apimachinery.apply.fieldset import MEMBER, FieldSet, of_paths, recursive_difference
+from haven.apimachinery.apply.fieldset import FieldSet, of_paths, recursive_difference
 
 __all__ = ["Reset", "custom_resource_reset", "reset_for"]
 
 
 class Reset(NamedTuple):
-    """What to leave out of every set: either the fields of `exclude`, or all but those of `include`.
-
-    In `include` the element "*" stands for any.
-    """
+    """What to leave out of every set."""
 
     exclude: FieldSet
-    include: FieldSet | None = None
 
     def filter(self, fields: FieldSet) -> FieldSet:
         """Return what is left of a set."""
-        if self.include is not None:
-            return _included(fields, self.include)
         return recursive_difference(fields, self.exclude)
-
-
-def _included(fields: FieldSet, pattern: FieldSet) -> FieldSet:
-    """Keep what the pattern names, the members on the way to it and everything below it."""
-    if not pattern:
-        return fields
-    result: FieldSet = {}
-    for element, node in fields.items():
-        if element == ".":
-            result["."] = MEMBER
-            continue
-        matched = pattern.get(element, pattern.get("*"))
-        if matched is None:
-            continue
-        if not node:
-            result[element] = MEMBER
-            continue
-        inner = _included(node, matched)
-        if inner:
-            result[element] = MEMBER if list(inner) == ["."] else inner
-    return result
 
 
 _WITH_STATUS = {
@@ -85,15 +58,6 @@ _SPECIAL: dict[tuple[str, str, str], Reset] = {
         of_paths(("spec",), ("metadata", "deletionTimestamp"), ("metadata", "ownerReferences"))
     ),
     ("", "namespaces", "finalize"): Reset(of_paths(("status",))),
-    ("", "pods", "ephemeralcontainers"): Reset({}, {"f:spec": {"f:ephemeralContainers": {}}}),
-    ("", "pods", "resize"): Reset(
-        {},
-        {
-            "f:spec": {
-                name: {"*": {"f:resources": {}, "f:resizePolicy": {}}} for name in ("f:containers", "f:initContainers")
-            }
-        },
-    ),
 }
 _STATUS = Reset(of_paths(("status",)))
 _SPEC = Reset(of_paths(("spec",)))

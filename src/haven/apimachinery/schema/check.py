@@ -25,6 +25,7 @@ from haven.apimachinery.schema.goscalars import (
     write_duration,
 )
 from haven.apimachinery.schema.model import Schema, schema_named
+from haven.apimachinery.schema.repeated import merge_repeated
 
 __all__ = ["INT_RANGES", "Findings", "check", "fits"]
 
@@ -50,6 +51,8 @@ class Findings:
     error: str | None = None
     strict: list[str] = field(default_factory=list)
     dirty: bool = False
+    tree: Any = None
+    """What to read instead of the tree that was checked, as keys come twice in its text."""
 
     @property
     def strict_error(self) -> str | None:
@@ -70,7 +73,8 @@ def check(tree: Any, schema: Schema, data: bytes | None = None) -> Findings:
     if dirty is not None and (data is None or not lost_keys(data, orjson.dumps(tree))):
         return _DIRTY if dirty else _CLEAN
     error, strict = explain(orjson.dumps(tree) if data is None else data, schema)
-    return Findings(error, strict, dirty=True)
+    merged = merge_repeated(data, schema) if data is not None and error is None and strict else None
+    return Findings(error, strict, dirty=True, tree=merged)
 
 
 def fits(tree: Any, schema: Schema) -> bool | None:

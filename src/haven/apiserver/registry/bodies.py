@@ -81,6 +81,8 @@ def typed(
             raise _not_handled(expected, expected, f"strict decoding error: {', '.join(complaints)}")
         for complaint in complaints:
             warnings.extend(complaint.removeprefix(_YAML_ERRORS).replace("\n  ", "\n").split("\n"))
+    if findings.tree is not None:
+        tree = findings.tree
     if findings.dirty:
         tree = normalize(tree, schema)
     tree["kind"], tree["apiVersion"] = expected.kind, expected.api_version

@@ -8,7 +8,8 @@ from typing import Any
 from haven.api.core import v1 as core
 from haven.api.scheme import GroupVersionKind
 from haven.api.strategy import nothing
-from haven.apimachinery import apierrors, serialization
+from haven.apimachinery import apierrors, meta, serialization
+from haven.apimachinery.goformat import quote
 from haven.apimachinery.schema import schema_for
 from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.interface import CREATE, AdmissionRequest
@@ -107,4 +108,9 @@ def component_statuses(names: Mapping[str, Callable[[], str]]) -> Mapping[str, H
             )
         return Response(200, {"Content-Type": form.media_type}, encode_json_as(data, form))
 
-    return {"get": get, "list": list_all}
+    async def watch(request: Request, endpoint: Endpoint) -> Response:
+        plural = endpoint.resource.plural
+        text = f"watch is not supported on resources of kind {quote(plural)}"
+        raise apierrors.MethodNotAllowed(text, meta.StatusDetails(kind=plural))
+
+    return {"get": get, "list": list_all, "watch": watch}

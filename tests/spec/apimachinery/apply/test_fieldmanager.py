@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from haven.apimachinery import apierrors
-from haven.apimachinery.apply import Reset, apply, keep_timestamps, reset_for, update
+from haven.apimachinery.apply import apply, keep_timestamps, reset_for, update
 from haven.apimachinery.apply.created import created_fields
 from haven.apimachinery.apply.fieldset import members, union
 from haven.apimachinery.apply.managers import Manager, Owned, cap
@@ -241,17 +241,6 @@ def test_the_owners_of_replicas_are_shown_on_the_scale_and_back() -> None:
     assert {e["manager"]: e["fieldsV1"] for e in result} == {
         "one": {"f:spec": {"f:paused": {}}}, "hpa": {"f:spec": {"f:replicas": {}}},
     }  # fmt: skip
-
-
-def test_a_reset_may_also_name_what_to_keep() -> None:
-    reset = reset_for("", "pods", "resize")
-    assert reset is not None
-    fields = {"f:metadata": {"f:labels": {}}, "f:spec": {"f:containers": {'k:{"name":"a"}': {
-        ".": {}, "f:image": {}, "f:resources": {"f:limits": {}}}}}}  # fmt: skip
-    assert reset.filter(fields) == {
-        "f:spec": {"f:containers": {'k:{"name":"a"}': {".": {}, "f:resources": {"f:limits": {}}}}}
-    }
-    assert Reset({"f:status": {}}).filter({"f:status": {"f:a": {}}, "f:spec": {}}) == {"f:spec": {}}
 
 
 # Empty lists and maps are left out: applying one neither empties a list nor owns it.

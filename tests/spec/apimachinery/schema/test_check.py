@@ -173,3 +173,21 @@ def test_bad_times_are_told_as_go_tells_them(text: str, message: str) -> None:
 )
 def test_bad_base64_is_told_as_go_tells_it(text: str, at: int | None) -> None:
     assert decode_base64_error(text) == (None if at is None else f"illegal base64 data at input byte {at}")
+
+
+@pytest.mark.parametrize(
+    ("body", "read"),
+    [
+        ('{"data":{"k":"v","k":"w"},"data":{"z":"zz"}}', {"data": {"k": "w", "z": "zz"}}),
+        (
+            '{"metadata":{"name":"a"},"metadata":{"labels":{"x":"y"}}}',
+            {"metadata": {"name": "a", "labels": {"x": "y"}}},
+        ),
+        ('{"data":{"k":"v"},"data":null}', {"data": None}),
+        ('{"metadata":{"name":"a"},"metadata":null}', {"metadata": {"name": "a"}}),
+    ],
+)
+def test_a_field_that_comes_twice_is_decoded_into_what_is_there(body: str, read: dict[str, Any]) -> None:
+    data = body.encode()
+
+    assert check(orjson.loads(data), of("ConfigMap"), data).tree == read

@@ -10,6 +10,7 @@ import json
 from haven.api.core import v1
 from haven.api.core.validation.metadata import validate_meta, validate_meta_update
 from haven.apimachinery.fielderrors import ErrorList, Path, forbidden, invalid, required, too_long
+from haven.apimachinery.schema.gojson import syntax_error
 from haven.apimachinery.validation.names import byte_length, config_map_key_errors
 from haven.apimachinery.validation.objectmeta import validate_immutable
 
@@ -107,23 +108,10 @@ _GO_KINDS = {list: "array", str: "string", int: "number", float: "number", bool:
 
 def _json_object_complaint(data: bytes) -> str:
     """Say in Go's words why the data is no JSON object; "" if it is one."""
-    text = data.decode("utf-8", "replace")
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        if error.pos >= len(text.rstrip()):
-            return "unexpected end of JSON input"
-        char = text[error.pos]
-        shown = "'\\''" if char == "'" else f"'{char}'"
-        if "property name" in error.msg:
-            return f"invalid character {shown} looking for beginning of object key string"
-        if "':'" in error.msg:
-            return f"invalid character {shown} after object key"
-        if "','" in error.msg:
-            return f"invalid character {shown} after object key:value pair"
-        if "Extra data" in error.msg:
-            return f"invalid character {shown} after top-level value"
-        return f"invalid character {shown} looking for beginning of value"
+    complaint = syntax_error(data)
+    if complaint is not None:
+        return complaint
+    value = json.loads(data)
     if value is None or isinstance(value, dict):
         return ""
     return f"json: cannot unmarshal {_GO_KINDS[type(value)]} into Go value of type map[string]interface {{}}"
