@@ -19,6 +19,7 @@ __all__ = [
     "FieldSelectors",
     "Strategy",
     "create_errors",
+    "make_canonical",
     "no_errors",
     "no_errors_update",
     "no_warnings",
@@ -60,7 +61,9 @@ class Strategy(Generic[T]):
     order and as often as upstream does: the registry must not; it calls `create_errors` and `update_errors`, which add
     what upstream's registry adds. `canonicalize` changes a sound object into its stored form. `complaint_group`
     is the group that an Invalid status names, where that is not the resource's own. `name_errors` returns
-    what is wrong with a name (texts), as metadata.name's rule.
+    what is wrong with a name (texts), as metadata.name's rule. `alike` is for kinds that are made by the thousand from
+    templates: everything of a new object that `validate` and `warnings` look at, so that equal answers mean equal
+    complaints; None for an object that must be looked at itself.
     """
 
     default: Callable[[T], None] = nothing
@@ -77,6 +80,7 @@ class Strategy(Generic[T]):
     grace_period_seconds: Callable[[T, int | None], int] | None = None
     complaint_group: str | None = None
     selectable_fields: FieldSelectors = field(default_factory=dict)
+    alike: Callable[[T], bytes | None] | None = None
     subresources: Mapping[str, Strategy[Any]] = field(default_factory=dict)
 
 
@@ -87,9 +91,14 @@ def create_errors(strategy: Strategy[Any], new: Any, *, namespaced: bool) -> Err
     """
     errors = strategy.validate(new) or validate_object_meta(new.metadata, namespaced=namespaced)
     if not errors:
-        strategy.canonicalize(new)
-        forget_empty_lists(new)
+        make_canonical(strategy, new)
     return errors
+
+
+def make_canonical(strategy: Strategy[Any], new: Any) -> None:
+    """Give a sound object the form in which it is stored."""
+    strategy.canonicalize(new)
+    forget_empty_lists(new)
 
 
 def update_errors(strategy: Strategy[Any], new: Any, old: Any, *, namespaced: bool) -> ErrorList:
@@ -103,6 +112,5 @@ def update_errors(strategy: Strategy[Any], new: Any, old: Any, *, namespaced: bo
         + strategy.validate_update(new, old)
     )
     if not errors:
-        strategy.canonicalize(new)
-        forget_empty_lists(new)
+        make_canonical(strategy, new)
     return errors

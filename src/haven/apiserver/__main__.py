@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import signal
 import ssl
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import uvloop
 
 from haven import telemetry
-from haven.apiserver import assembly
+from haven.apiserver import assembly, garbage
 from haven.apiserver.authentication.statictokens import parse_token_file
 from haven.apiserver.authentication.tokenkeys import SigningKeys
 from haven.apiserver.devpki import serving_files
@@ -39,6 +40,7 @@ current-context: haven
 
 async def serve(arguments: argparse.Namespace) -> None:
     """Serve until a signal comes."""
+    gc.disable()  # Until all is made: nothing of it is garbage.
     data = Path(arguments.data)
     data.mkdir(parents=True, exist_ok=True)
     tokens = parse_token_file(Path(arguments.token_file).read_text(encoding="utf-8")) if arguments.token_file else {}
@@ -51,6 +53,7 @@ async def serve(arguments: argparse.Namespace) -> None:
     settings = Settings(host=arguments.host, port=arguments.port)
     trust = assembly.Trust(SigningKeys(signing_key.read_bytes()), static_tokens=tokens, tls=tls)
     server = await assembly.start(settings, store, trust)
+    garbage.settle()
     done = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, done.set)

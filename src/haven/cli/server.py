@@ -22,7 +22,6 @@ from haven.cli.settings import ClusterSettings
 __all__ = ["command", "serve"]
 
 SYSTEM_NAMESPACE = "kube-system"
-COLLECT_AFTER = (20_000, 20, 50)  # Objects of the API hold no cycles; Python's 700 allocations would be all the time.
 NODE_LEASES = b"/registry/coordination.k8s.io/leases/kube-node-lease/"  # Written all the time, read by few.
 
 
@@ -52,7 +51,7 @@ def command(log_level: str) -> None:
 
 async def serve(settings: ClusterSettings) -> None:
     """Serve until SIGTERM or SIGINT."""
-    from haven.apiserver import assembly
+    from haven.apiserver import assembly, garbage
     from haven.apiserver.request import UserInfo
     from haven.cli.addons import ensure_addons
     from haven.client.events import EventRecorder
@@ -94,9 +93,7 @@ async def serve(settings: ClusterSettings) -> None:
     recorder = EventRecorder(scheduler_client, "default-scheduler", series=True, clock=clock, chance=chance)
     scheduler = Scheduler(SchedulerSettings(), scheduler_client, informers, recorder, clock, chance)
     await ensure_addons(server.local_client(), settings)
-    gc.freeze()  # What was made so far lives as long as the process: the collector need not look at it again.
-    gc.set_threshold(*COLLECT_AFTER)
-    gc.enable()
+    garbage.settle()
     await run_until(stopping, [informers.run, controllers.run, recorder.run, scheduler.run])
     await server.stop()
     await store.close()

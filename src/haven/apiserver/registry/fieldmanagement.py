@@ -43,7 +43,8 @@ class FieldManagement:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
 
-    def _now(self) -> str:
+    def now(self) -> str:
+        """Return the time as managedFields give it."""
         return times.format_time(self._clock.now_seconds())
 
     def created(self, obj: Any, endpoint: Endpoint, manager: str) -> None:
@@ -53,7 +54,7 @@ class FieldManagement:
             _served_tree(obj, endpoint),
             endpoint.schema,
             manager,
-            now=self._now(),
+            now=self.now(),
             reset=apply.reset_for(endpoint.resource.group, endpoint.resource.plural),
         )
         obj.metadata.managed_fields = typed_entries(entries)
@@ -62,7 +63,7 @@ class FieldManagement:
         """Set the managedFields of an object that is answered and not stored."""
         tree = serialization.to_tree(obj)
         tree["kind"], tree["apiVersion"] = gvk.kind, gvk.api_version
-        entries = apply.update(None, tree, schema, manager, now=self._now(), subresource=subresource)
+        entries = apply.update(None, tree, schema, manager, now=self.now(), subresource=subresource)
         obj.metadata.managed_fields = typed_entries(entries)
 
     def updated(self, new: Any, live: Entry | None, endpoint: Endpoint, manager: str, subresource: str) -> None:
@@ -72,7 +73,7 @@ class FieldManagement:
             _served_tree(new, endpoint),
             endpoint.schema,
             manager,
-            now=self._now(),
+            now=self.now(),
             subresource=subresource,
             reset=apply.reset_for(endpoint.resource.group, endpoint.resource.plural, subresource),
             convert=_Converter(endpoint),
@@ -92,7 +93,7 @@ class FieldManagement:
             api_version=resource.api_version,
             kind=resource.kind,
             force=force,
-            now=self._now(),
+            now=self.now(),
             subresource=subresource,
             reset=apply.reset_for(resource.group, resource.plural, subresource),
             convert=_Converter(endpoint),

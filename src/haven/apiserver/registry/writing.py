@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from haven.api.strategy import Strategy, create_errors, update_errors
+from haven.api.strategy import Strategy, create_errors, make_canonical, update_errors
 from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.codecs.negotiate import Answer
 from haven.apimachinery.fielderrors import Path, invalid
@@ -27,6 +27,7 @@ from haven.apiserver.registry.fieldmanagement import FieldManagement, manager_of
 from haven.apiserver.registry.options import WriteParameters, parse_revision, write_parameters
 from haven.apiserver.registry.output import answer_form, entry_response, object_response
 from haven.apiserver.registry.storage import Reservation, Storages, Write
+from haven.apiserver.registry.templates import Templates
 from haven.apiserver.request import Request, Response, UserInfo
 from haven.apiserver.watchcache import Entry
 from haven.clock import Clock
@@ -116,6 +117,7 @@ class Writing:
         self._clock = clock
         self._chance = chance
         self._event_ttl_seconds = event_ttl_seconds
+        self._templates = Templates()
         self.hooks: dict[apierrors.GroupResource, Hooks] = {}
         self.stamps: dict[apierrors.GroupResource, Callable[[Any, UserInfo], None]] = {}
         """What a new object says about the user who makes it."""
@@ -153,14 +155,9 @@ class Writing:
         """Answer a POST to a collection."""
         form = answer_form(request, endpoint)
         parameters = write_parameters(request.query, "CreateOptions")
-        obj = self.body_object(request, endpoint, parameters)
-        metadata = obj.metadata
+        obj = self._new_object(request, endpoint, parameters)
         namespace = request.info.namespace if endpoint.resource.namespaced else ""
-        name = metadata.name
-        systemfields.wipe(metadata)
-        systemfields.ensure_namespace(metadata, namespace)
-        systemfields.deduplicate_owners(obj, request.warnings, after_admission=False)
-        self.fields.created(obj, endpoint, manager_of(parameters.field_manager, request))
+        name = obj.metadata.name
         admission = self._admission_request(
             request, endpoint, "", CREATE, namespace or self._own_namespace(endpoint, name), name, parameters
         )
@@ -170,6 +167,26 @@ class Writing:
         systemfields.deduplicate_owners(obj, request.warnings, after_admission=True)
         result = await self._create_named(request, endpoint, obj, admission, parameters)
         return self.respond(request, endpoint, form, result, 201)
+
+    def _new_object(self, request: Request, endpoint: Endpoint, parameters: WriteParameters) -> Any:
+        """Return the object in a request as admission is to see it."""
+        manager = manager_of(parameters.field_manager, request)
+        likeness = self._templates.likeness(request, endpoint, parameters, manager)
+        if likeness is not None:
+            obj = self._templates.make(likeness, endpoint, self.fields.now())
+            if obj is not None:
+                return obj
+        warnings = len(request.warnings)
+        obj = self.body_object(request, endpoint, parameters)
+        metadata = obj.metadata
+        systemfields.wipe(metadata)
+        systemfields.ensure_namespace(metadata, request.info.namespace if endpoint.resource.namespaced else "")
+        systemfields.deduplicate_owners(obj, request.warnings, after_admission=False)
+        own_fields = not metadata.managed_fields
+        self.fields.created(obj, endpoint, manager)
+        if likeness is not None and own_fields and len(request.warnings) == warnings:
+            self._templates.keep(likeness, obj)
+        return obj
 
     @staticmethod
     def _own_namespace(endpoint: Endpoint, name: str) -> str:
@@ -232,10 +249,7 @@ class Writing:
         if stamp is not None:
             stamp(obj, request.user)
         strategy.prepare_for_create(obj)
-        errors = create_errors(strategy, obj, namespaced=endpoint.resource.namespaced)
-        if errors:
-            raise apierrors.Invalid.of(endpoint.complaint_kind(strategy), metadata.name, errors)
-        request.warnings.extend(strategy.warnings(obj, None))
+        self._check_new(request, endpoint, obj)
         admission.object = obj
         await self._admission.validate(admission)
         if admission.operation == CREATE and request.method == "POST" and metadata.resource_version not in ("", "0"):
@@ -259,6 +273,22 @@ class Writing:
         if entry is None or entry.uid != metadata.uid:  # Deleted again before we looked.
             return Result(object=obj, created=True)
         return Result(entry=entry, created=True)
+
+    def _check_new(self, request: Request, endpoint: Endpoint, obj: Any) -> None:
+        """Raise Invalid unless an object may be created; warn; make it canonical."""
+        strategy = endpoint.strategy
+        fingerprint = self._templates.fingerprint(strategy, obj)
+        if self._templates.is_sound(fingerprint):
+            make_canonical(strategy, obj)
+            return
+        errors = create_errors(strategy, obj, namespaced=endpoint.resource.namespaced)
+        if errors:
+            raise apierrors.Invalid.of(endpoint.complaint_kind(strategy), obj.metadata.name, errors)
+        warnings = strategy.warnings(obj, None)
+        if warnings:
+            request.warnings.extend(warnings)
+        else:
+            self._templates.found_sound(fingerprint)
 
     def _already_exists(self, endpoint: Endpoint, existing: Entry, *, generated: bool) -> apierrors.AlreadyExists:
         error = apierrors.AlreadyExists.of(endpoint.group_resource, existing.name)
