@@ -39,7 +39,10 @@ from haven.apiserver.bootstrap.objects import BootstrapSettings, bootstrap_objec
 from haven.apiserver.bootstrap.reconcile import plan
 from haven.apiserver.chain import Chain
 from haven.apiserver.documents import document_paths
-from haven.apiserver.flowcontrol import FlowControl, dangling
+from haven.apiserver.flowcontrol.dumps import dump_paths
+from haven.apiserver.flowcontrol.matching import dangling
+from haven.apiserver.flowcontrol.metrics import FlowMetrics
+from haven.apiserver.flowcontrol.runner import FlowControl
 from haven.apiserver.local import LocalClient, LocalTransport
 from haven.apiserver.metrics import Metrics
 from haven.apiserver.objects import Observers, StoredObjects
@@ -208,7 +211,11 @@ async def start(
         EndpointAddresses(objects, chance) if settings.aggregator_routing else ClusterAddresses(objects)
     )
     rbac, graph = RBAC(), NodeGraph()
-    flows = FlowControl(clock)
+    flows = FlowControl(
+        clock,
+        seats=settings.requests_in_flight_max + settings.mutating_requests_in_flight_max,
+        sizes=storages.sizes,
+    )
     observers = Observers(storages, [rbac, graph, flows])
     observers.load()
     authorizer = AuthorizerUnion(
@@ -281,6 +288,7 @@ async def start(
     streaming = Streaming(objects, admission, trust.nodes or NodeBackends(ssl.create_default_context()))
     resources.subresources.update(streaming.handlers())
     metrics = Metrics()
+    metrics.registry.register(FlowMetrics(flows, clock))
     chain = Chain(
         resources=resources,
         identify=RequestAuthenticator(authenticators),
@@ -297,11 +305,12 @@ async def start(
         ),
         clock=clock,
         metrics=metrics,
-        flows=flows,
+        flows=flows if settings.priority_and_fairness else None,
         requests_in_flight_max=settings.requests_in_flight_max,
         mutating_requests_in_flight_max=settings.mutating_requests_in_flight_max,
         write_timeout_seconds=settings.write_timeout_seconds,
     )
+    chain.paths |= dump_paths(flows, clock)
     http = HttpServer(
         chain.handle,
         body_bytes_max=settings.body_bytes_max,

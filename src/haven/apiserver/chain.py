@@ -14,7 +14,8 @@ from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.codecs.negotiate import DOCUMENTS, JSON, Answer, negotiate
 from haven.apiserver.authentication.impersonation import Impersonation
 from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict, refusal
-from haven.apiserver.flowcontrol import FlowControl
+from haven.apiserver.flowcontrol.levels import Ticket
+from haven.apiserver.flowcontrol.runner import FlowControl, TooManyRequests
 from haven.apiserver.metrics import Metrics
 from haven.apiserver.registry.output import encode_json_as
 from haven.apiserver.registry.resources import Resources, method_not_allowed, path_not_found
@@ -54,7 +55,7 @@ class Chain:
         paths: Mapping[str, PathHandler],
         clock: Clock,
         metrics: Metrics,
-        flows: FlowControl,
+        flows: FlowControl | None,
         requests_in_flight_max: int,
         mutating_requests_in_flight_max: int,
         write_timeout_seconds: float,
@@ -76,9 +77,11 @@ class Chain:
         """Answer a request."""
         started = self._clock.monotonic_seconds()
         try:
-            response = await self._handle(request)
+            response = await self._handle(request, started)
         except apierrors.ApiError as error:
             response = self.refuse(request, error)
+        except TooManyRequests as error:
+            response = _too_many(error)
         except MalformedPath as error:
             response = _internal_text(request, error)
         except Exception as error:
@@ -89,46 +92,63 @@ class Chain:
         self._metrics.observe(request, response, self._clock.monotonic_seconds() - started)
         return response
 
-    async def _handle(self, request: Request) -> Response:
+    async def _handle(self, request: Request, started: float) -> Response:
         info = request.info = resolve(request.method, request.path, request.query)
-        if not request.local:
-            request.user = await self._identify.authenticate(request)
-            wanted = self._impersonation.apply(request)
-            if wanted is not None:
-                request.user = wanted
-            request.flow = self._flows.classify(request.user, info)
-        if self._is_long(info) or request.local:
+        if request.local:
+            return await self._authorized(request, info)
+        request.user = await self._identify.authenticate(request)
+        wanted = self._impersonation.apply(request)
+        if wanted is not None:
+            request.user = wanted
+        if _is_long(info) and info.verb != "watch":
+            return await self._authorized(request, info)
+        if self._flows is None:
+            return await self._counted(request, info)
+        ticket = self._flows.enter(request, started)
+        if ticket is None:
+            return await self._timed(request, info)
+        if not ticket.started:
+            await self._flows.wait_turn(ticket)
+        return await self._seated(request, info, self._flows, ticket)
+
+    async def _seated(self, request: Request, info: RequestInfo, flows: FlowControl, ticket: Ticket) -> Response:
+        try:
+            response = await self._timed(request, info)
+        finally:
+            flows.leave(ticket, self._clock.monotonic_seconds())
+        if info.verb == "watch" and response.stream is not None:
+            response.when_over.append(flows.watches.add(info))
+        return response
+
+    async def _counted(self, request: Request, info: RequestInfo) -> Response:
+        """Serve a request if not too many are under way, whosever they are: what happens without fairness."""
+        if info.verb == "watch":
             return await self._authorized(request, info)
         reading = info.verb in _READING
+        if (self._reading >= self._reading_max) if reading else (self._mutating >= self._mutating_max):
+            raise TooManyRequests(1)
         if reading:
-            if self._reading >= self._reading_max:
-                raise self._too_many()
             self._reading += 1
         else:
-            if self._mutating >= self._mutating_max:
-                raise self._too_many()
             self._mutating += 1
         try:
-            if reading:
-                return await self._authorized(request, info)
-            async with asyncio.timeout(self._write_timeout_seconds):
-                return await self._authorized(request, info)
-        except TimeoutError:
-            text = "Timeout: request did not complete within requested timeout - context deadline exceeded"
-            raise apierrors.Timeout(text, meta.StatusDetails()) from None
+            return await self._timed(request, info)
         finally:
             if reading:
                 self._reading -= 1
             else:
                 self._mutating -= 1
 
-    @staticmethod
-    def _is_long(info: RequestInfo) -> bool:
-        return info.verb in _LONG_VERBS or info.subresource in _LONG_SUBRESOURCES
-
-    @staticmethod
-    def _too_many() -> apierrors.TooManyRequests:
-        return apierrors.TooManyRequests.after("Too many requests, please try again later.", 1)
+    async def _timed(self, request: Request, info: RequestInfo) -> Response:
+        """Serve a request; give up on a write that takes too long."""
+        if info.verb in _READING:
+            return await self._authorized(request, info)
+        try:
+            async with asyncio.timeout(self._write_timeout_seconds):
+                return await self._authorized(request, info)
+        except TimeoutError:
+            text = "Timeout: request did not complete within requested timeout - context deadline exceeded"
+            raise apierrors.Timeout(text, meta.StatusDetails()) from None
 
     def check(self, attributes: Attributes) -> None:
         """Raise Forbidden unless a user may do something."""
@@ -190,6 +210,14 @@ class Chain:
             escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ").replace("\r", " ")
             seen.append(f'299 - "{escaped}"')
         response.headers = {**response.headers, "Warning": ", ".join(seen)}
+
+
+def _is_long(info: RequestInfo) -> bool:
+    return info.verb in _LONG_VERBS or info.subresource in _LONG_SUBRESOURCES
+
+
+def _too_many(error: TooManyRequests) -> Response:
+    return Response(429, {**_TEXT, "Retry-After": str(error.retry_after_seconds)}, f"{error}\n".encode())
 
 
 def _status_form(request: Request) -> Answer:

@@ -95,3 +95,5 @@ class Response:
     stream: AsyncIterator[bytes] | None = None
     hijack: Hijack | None = None
     object: Any = None
+    when_over: list[Callable[[], None]] = field(default_factory=list)
+    """What to call when a stream or a hijack has ended; nobody calls it for other answers."""

@@ -152,9 +152,15 @@ class HttpServer:
                 return self._plain(request, _too_large(self._body_bytes_max), lower)
         response = await self._handle(request)
         if response.hijack is not None:
-            return await self._hand_over(request, response)
+            try:
+                return await self._hand_over(request, response)
+            finally:
+                _over(response)
         if response.stream is not None:
-            return await self._send_stream(raw, request, response, lower)
+            try:
+                return await self._send_stream(raw, request, response, lower)
+            finally:
+                _over(response)
         packed = "Content-Encoding" in response.headers
         if len(response.body) > self._gzip_bytes_min and not packed and "gzip" in lower.get("accept-encoding", ""):
             response.body = await asyncio.to_thread(_gzip, response.body)
@@ -213,6 +219,11 @@ class HttpServer:
         if connection.response is not None:
             return connection.response
         raise asyncio.CancelledError  # How aiohttp is told that the connection is over and nothing is to be written.
+
+
+def _over(response: Response) -> None:
+    for call in response.when_over:
+        call()
 
 
 def _audit_id() -> str:

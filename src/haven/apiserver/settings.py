@@ -25,6 +25,8 @@ class Settings:
     """Answers above this size are compressed when the client accepts it."""
     requests_in_flight_max: int = 400
     mutating_requests_in_flight_max: int = 200
+    priority_and_fairness: bool = True
+    """Whether requests in flight are divided among priority levels; without, each of the two limits is for all."""
     write_timeout_seconds: float = 34.0
     """A write that is not stored by then is answered with a timeout; it may or may not have happened."""
     watch_timeout_seconds_min: int = 1800

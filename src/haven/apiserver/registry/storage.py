@@ -7,6 +7,7 @@ knows about the object it commits (labels, the typed object) is handed to the ca
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from haven.api.scheme import Resource
@@ -30,6 +31,7 @@ __all__ = ["ROOT", "Reservation", "Storage", "Storages", "Write"]
 
 ROOT = b"/registry/"
 _LOAD_PAGE = 5000
+_SAMPLE = 8
 
 
 class Storage:
@@ -144,6 +146,14 @@ class Storages:
     def all(self) -> Sequence[Storage]:
         """Return every kind's storage."""
         return list(self._by_resource.values())
+
+    def sizes(self, group: str, plural: str) -> tuple[int, int] | None:
+        """Return (number of objects, their average size in bytes as a few of them show it); None if not kept here."""
+        storage = self._by_resource.get(GroupResource(group, plural))
+        if storage is None:
+            return None
+        some = [len(entry.data) for entry in islice(storage.cache.entries(), _SAMPLE)]
+        return len(storage.cache), sum(some) // len(some) if some else 0
 
     async def load(self, only: Storage | None = None) -> None:
         """Read what the store holds into the caches. Call before anything is served or written."""

@@ -10,7 +10,7 @@ from haven.api.flowcontrol import v1 as flowcontrol
 from haven.api.scheme import resource_of
 from haven.apimachinery import meta
 from haven.apimachinery.names import UID
-from haven.apiserver.flowcontrol import FlowControl
+from haven.apiserver.flowcontrol.runner import FlowControl
 from haven.apiserver.request import UserInfo
 from haven.apiserver.requestinfo import resolve
 from haven.clock import FakeClock
