@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 HAVEN := $(VENV)/bin/haven
 
-.PHONY: up down test check venv host bench clean
+.PHONY: up down test check venv host host-for-tests bench clean
 
 up: host venv
 	@$(HAVEN) up --example
@@ -11,7 +11,7 @@ up: host venv
 down:
 	@$(HAVEN) down
 
-test: host check
+test: host-for-tests check
 	$(VENV)/bin/pytest
 
 check: venv
@@ -27,6 +27,9 @@ bench: venv
 # What containers need on this machine, installed if missing (Debian, Ubuntu).
 host:
 	@sh tools/install-host.sh
+
+host-for-tests:
+	@sh tools/install-host.sh tests
 
 venv: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml requirements.lock

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Install what a node needs and this machine lacks. Only Debian and Ubuntu; elsewhere `haven doctor` names the packages.
+# Install what a node needs and this machine lacks; with "tests", also what only the tests need.
+# Only Debian and Ubuntu; elsewhere `haven doctor` names what is missing.
 set -eu
 
 missing=""
 need() { # program-or-file package
-	if ! command -v "$1" >/dev/null 2>&1 && [ ! -e "$1" ]; then
+	if ! PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null 2>&1 && [ ! -e "$1" ]; then
 		missing="$missing $2"
 	fi
 }
@@ -18,6 +19,9 @@ need iptables iptables
 need ip iproute2
 need /bin/busybox busybox-static
 python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
+if [ "${1:-}" = tests ]; then
+	need etcd etcd-server
+fi
 
 [ -n "$missing" ] || exit 0
 if ! command -v apt-get >/dev/null 2>&1; then
@@ -28,9 +32,31 @@ if [ "$(id -u)" -ne 0 ]; then
 	echo "these packages are missing and need root to install: sudo apt-get install$missing" >&2
 	exit 1
 fi
+
+# Haven runs a containerd of its own and tests run an etcd of theirs: the packages' services shall neither be started
+# now (policy-rc.d, as in Debian's own installer) nor at the next boot.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+	trap 'rm -f "$policy"' EXIT
+	trap 'exit 1' HUP INT TERM
+fi
 echo "installing$missing"
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
+log=$(mktemp)
 # Word splitting is wanted: a list of packages.
 # shellcheck disable=SC2086
-apt-get install -y -qq --no-install-recommends $missing >/dev/null
+if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing; } >"$log" 2>&1; then
+	tail -n 15 "$log" >&2
+	echo "apt-get could not install$missing: mend what it says above, then try again" >&2
+	exit 1
+fi
+rm -f "$log"
+if [ -d /run/systemd/system ]; then
+	for service in containerd etcd; do
+		case "$missing " in
+		*" $service "* | *" $service-server "*) systemctl disable --quiet "$service" 2>/dev/null || true ;;
+		esac
+	done
+fi

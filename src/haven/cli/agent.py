@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import signal
@@ -20,7 +21,6 @@ from haven.cli.settings import ClusterSettings
 
 __all__ = ["command", "serve"]
 
-BRIDGE = "haven0"
 PAUSE_IMAGE = "haven.local/pause:1"
 _log = telemetry.logger("agent")
 
@@ -31,14 +31,27 @@ def command(log_level: str) -> None:
     import uvloop
 
     from haven.kubelet.containerd import MissingRuntime
+    from haven.kubelet.delegation import DelegationError
     from haven.kubeproxy.driver import NftablesError
 
     settings = ClusterSettings.load()
     telemetry.configure(level=log_level, stream=sys.stderr)
+    known = (DelegationError, MissingRuntime, NftablesError, OSError)
     try:
         uvloop.run(serve(settings))
-    except* (MissingRuntime, NftablesError, OSError) as group:
-        raise Failure("; ".join(str(error) for error in leaves(group))) from group
+    except known as error:
+        raise Failure(_sentence(error)) from error
+    except BaseExceptionGroup as group:
+        reasons = list(leaves(group))
+        if not all(isinstance(error, known) for error in reasons):
+            raise
+        raise Failure("; ".join(_sentence(error) for error in reasons)) from group
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}; mend that, the agent is started again by itself"
+    return str(error)
 
 
 def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
@@ -52,7 +65,7 @@ def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
 
 async def serve(settings: ClusterSettings) -> None:
     """Serve until SIGTERM or SIGINT; Pods go on running."""
-    from haven.cli.node import containerd_of
+    from haven.cli.node import containerd_of, delegation_of
     from haven.cli.server import run_until
     from haven.client.sharedinformers import SharedInformers
     from haven.client.typed import RestClient
@@ -73,17 +86,19 @@ async def serve(settings: ClusterSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     clock, chance, keys = SystemClock(), random.Random(), Pki(settings.places.pki)
-    await _wait_file(keys.component("kubelet"), clock)
+    await _wait_kubeconfig(keys.component("kubelet"), settings.api_url, clock)
     _remember(settings, prepare_kernel())
 
+    await asyncio.to_thread(delegation_of(settings).ensure)
     containerd = containerd_of(settings)
     await containerd.start()
     runtime = containerd.runtime()
     if await runtime.image_status(PAUSE_IMAGE) is None:
         await imagearchive.load_images(containerd, [ociimage.pause_image(PAUSE_IMAGE)])
-    await own_address(settings.dns_address)
+    label = settings.places.address_label
+    await own_address(settings.dns_address, label)
     if settings.pod_side_address:
-        await own_address(settings.pod_side_address)  # The bridge has it too, but only once a Pod has run.
+        await own_address(settings.pod_side_address, label)  # The bridge has it too, but only once a Pod has run.
 
     transports = [_transport(keys.component(name), f"haven-{name}") for name in ("kubelet", "kube-proxy")]
     client, network_client = (RestClient(transport, managed_fields=False) for transport in transports)
@@ -114,6 +129,7 @@ def _transport(kubeconfig: Path, user_agent: str) -> Any:
 
 def kubelet_settings(settings: ClusterSettings) -> Any:
     """Return how the kubelet of this machine works."""
+    from haven.cli.node import delegation_of
     from haven.kubelet.settings import Settings
 
     places = settings.places
@@ -125,8 +141,9 @@ def kubelet_settings(settings: ClusterSettings) -> Any:
         manifest_directory=places.manifests,
         cni_conf_directory=places.cni_conf,
         cni_data_directory=str(places.cni_state),
-        cni_bridge=BRIDGE,
-        cgroup_root=f"/{places.cgroup}",
+        cni_bridge=places.bridge,
+        cni_network=places.cni_network,
+        cgroup_root=f"{delegation_of(settings).path}/{places.cgroup}",
         pod_cidr=settings.pod_cidr,
         cluster_dns=(settings.dns_address,),
         cluster_domain=settings.cluster_domain,
@@ -139,8 +156,13 @@ def _proxy_settings(settings: ClusterSettings) -> Any:
     from haven.kubeproxy.runner import Settings
 
     # Until machines are joined, NodePorts answer this host and its Pods only, like everything else here.
-    interfaces = (BRIDGE,) if settings.listen.startswith("127.") else ()
-    layout = Layout((settings.pod_cidr,), (settings.service_cidr,), node_port_interfaces=interfaces)
+    interfaces = (settings.places.bridge,) if settings.listen.startswith("127.") else ()
+    layout = Layout(
+        (settings.pod_cidr,),
+        (settings.service_cidr,),
+        node_port_interfaces=interfaces,
+        table=settings.places.nft_table,
+    )
     return Settings(settings.node_name, layout, answered_here=frozenset({settings.dns_address}))
 
 
@@ -162,16 +184,24 @@ def _serving_context(keys: Any) -> ssl.SSLContext:
     return context
 
 
-async def _wait_file(path: Any, clock: Any) -> None:
-    """Return once the server has written the agent's credentials."""
-    while not path.exists():
+async def _wait_kubeconfig(path: Path, url: str, clock: Any) -> None:
+    """Return once the server has written the agent's credentials for where it listens now.
+
+    A file from before the API server moved to another port would send the agent to the old one.
+    """
+    while True:
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if f"server: {url}\n" in path.read_text():
+                return
         await clock.sleep(0.05)
 
 
 def _remember(settings: ClusterSettings, changed: dict[str, str]) -> None:
     """Keep the kernel's former settings, so that haven reset can bring them back."""
     path = settings.places.journal
-    known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    known: dict[str, str] = {}
+    with contextlib.suppress(FileNotFoundError, ValueError):  # Half-written on a full disk: what it said is lost.
+        known = json.loads(path.read_text())
     fresh = {name: value for name, value in changed.items() if name not in known}
     if fresh:
         path.write_text(json.dumps({**known, **fresh}))

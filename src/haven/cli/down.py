@@ -2,35 +2,51 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from haven.cli import processes
 from haven.cli.failure import Failure
 from haven.cli.progress import step
 from haven.cli.settings import ClusterSettings
+from haven.cli.supervisor import orphans, stop_orphans
 
-__all__ = ["command"]
+__all__ = ["command", "stop_cluster", "stop_programs"]
 
 SUPERVISOR_SECONDS_MAX = 45.0
 
 
 @click.command(help="Stop the cluster; its state stays.")
 def command() -> None:
-    import os
-
     if os.geteuid() != 0:
         raise Failure("the cluster belongs to root: run sudo haven down")
     settings = ClusterSettings.load()
-    stop_cluster(settings)
+    with processes.exclusive(settings.places):
+        stop_cluster(settings)
 
 
 def stop_cluster(settings: ClusterSettings) -> None:
     """Stop the control plane, the agent, the containers and containerd."""
     from haven.cli.node import stop_node
+    from haven.cri.errors import RuntimeFailure
+    from haven.kubelet.containerd import MissingRuntime
 
-    pid = processes.supervisor_pid(settings.places)
-    if pid:
-        with step("stopping the control plane and the agent"):
-            processes.stop(pid, "haven.cli.supervisor", seconds=SUPERVISOR_SECONDS_MAX)
+    stop_programs(settings)
     with step("stopping containers"):
-        stop_node(settings)
+        try:
+            stop_node(settings)
+        except* (RuntimeFailure, MissingRuntime, TimeoutError) as group:
+            reasons = "; ".join(str(error) for error in group.exceptions)
+            click.echo(f"containerd did not stop its containers ({reasons}): haven up takes them over", err=True)
+
+
+def stop_programs(settings: ClusterSettings) -> None:
+    """Stop the supervisor with what it keeps running, and what a killed one left running."""
+    state = settings.places.supervisor_state
+    pid = processes.supervisor_pid(settings.places)
+    if pid or orphans(state):
+        with step("stopping the control plane and the agent"):
+            if pid:
+                processes.stop(pid, "haven.cli.supervisor", seconds=SUPERVISOR_SECONDS_MAX)
+            stop_orphans(state)

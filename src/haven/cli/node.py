@@ -11,8 +11,9 @@ from haven.clock import SystemClock
 from haven.cri import errors
 from haven.cri.interface import Runtime, SandboxState
 from haven.kubelet.containerd import Containerd, ContainerdSettings
+from haven.kubelet.delegation import Delegation
 
-__all__ = ["containerd_of", "containerd_settings", "remove_pods", "stop_node"]
+__all__ = ["containerd_of", "containerd_settings", "delegation_of", "remove_pods", "stop_node"]
 
 STOP_SECONDS_MAX = 30.0
 
@@ -35,9 +36,15 @@ def containerd_of(settings: ClusterSettings) -> Containerd:
     return Containerd(containerd_settings(settings), SystemClock())
 
 
+def delegation_of(settings: ClusterSettings) -> Delegation:
+    """Return the part of systemd's cgroup tree that this cluster's Pods get, needed or not."""
+    return Delegation(settings.places.scope)
+
+
 def stop_node(settings: ClusterSettings) -> None:
     """Stop every Pod and containerd; what they wrote stays."""
     asyncio.run(_stop(settings, remove=False))
+    delegation_of(settings).end()
 
 
 def remove_pods(settings: ClusterSettings) -> None:

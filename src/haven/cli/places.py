@@ -24,11 +24,44 @@ class Places:
     cni_bin: Path = Path("/usr/lib/cni")
 
     @property
-    def cgroup(self) -> str:
-        """The name of the cgroup of all Pods; clusters in other places have names of their own."""
+    def tag(self) -> str:
+        """What tells apart the names that clusters on one machine give to things outside their folders.
+
+        "" in the usual place: most machines have one cluster, and its names should be plain.
+        """
         if self.data == Path("/var/lib/haven"):
-            return "kubepods"
-        return f"kubepods-{hashlib.sha256(str(self.data).encode()).hexdigest()[:8]}"
+            return ""
+        return hashlib.sha256(str(self.data).encode()).hexdigest()[:8]
+
+    @property
+    def cgroup(self) -> str:
+        """The name of the cgroup of all Pods."""
+        return f"kubepods-{self.tag}" if self.tag else "kubepods"
+
+    @property
+    def scope(self) -> str:
+        """systemd's name for what all Pods run in."""
+        return f"haven-pods-{self.tag}.scope" if self.tag else "haven-pods.scope"
+
+    @property
+    def bridge(self) -> str:
+        """The link that joins all Pods; the kernel allows 15 characters."""
+        return f"hv-{self.tag}" if self.tag else "haven0"
+
+    @property
+    def address_label(self) -> str:
+        """The label of the addresses that the loopback interface gets; the kernel wants the interface's name first."""
+        return f"lo:hv-{self.tag}" if self.tag else "lo:haven"
+
+    @property
+    def nft_table(self) -> str:
+        """The table of the service rules."""
+        return f"haven-services-{self.tag}" if self.tag else "haven-services"
+
+    @property
+    def cni_network(self) -> str:
+        """The name of the Pods' network, which the portmap plugin writes beside each of its rules."""
+        return f"haven-{self.tag}" if self.tag else "haven"
 
     @property
     def kubelet(self) -> Path:

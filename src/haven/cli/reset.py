@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,13 +14,20 @@ from pathlib import Path
 import click
 
 from haven.cli import processes
+from haven.cli.down import stop_programs
 from haven.cli.failure import Failure
 from haven.cli.progress import step
-from haven.cli.settings import ClusterSettings
+from haven.cli.settings import ClusterSettings, places_of_environment
 
-__all__ = ["command", "leftovers"]
+__all__ = ["command", "leftovers", "reset"]
 
-NFT_TABLES = ("haven-services",)
+SHARED_FOLDERS = (
+    # Programs that are not Haven's keep a little there; the folders go if they are empty.
+    "/run/containerd/runc/k8s.io", "/run/containerd/runc", "/run/containerd/s", "/run/containerd",
+    "/var/lib/cni/results", "/var/lib/cni/networks", "/var/lib/cni",
+)  # fmt: skip
+MARKS = ("settings.json", "store.db", "pki", "containerd", "journal.json", "log", "run")
+"""What says that a folder is a cluster's: nothing else is removed, whatever HAVEN_DATA_DIR names."""
 
 
 @click.command(help="Remove the cluster and all it left on this machine.")
@@ -27,20 +35,32 @@ NFT_TABLES = ("haven-services",)
 def command(yes: bool) -> None:
     if os.geteuid() != 0:
         raise Failure("the cluster belongs to root: run sudo haven reset")
-    settings = ClusterSettings.load()
+    settings = ClusterSettings(places=places_of_environment())
+    with contextlib.suppress(Failure):  # Damaged settings must not stop their own removal.
+        settings = ClusterSettings.load()
+    _check_place(settings)
     if not yes:
         if not sys.stdin.isatty():
             raise Failure("this deletes the cluster and its data: say so with --yes")
         click.confirm(f"Delete the cluster in {settings.places.data} and all its data?", abort=True)
-    reset(settings)
+    with processes.exclusive(settings.places):
+        reset(settings)
 
 
-def reset(settings: ClusterSettings) -> None:
+def _check_place(settings: ClusterSettings) -> None:
+    data = settings.places.data
+    if not data.exists():
+        return
+    if not data.is_dir():
+        raise Failure(f"{data} is a file: name a cluster's directory with HAVEN_DATA_DIR")
+    names = set(os.listdir(data)) - {"lost+found"}
+    if names and not names & set(MARKS):
+        raise Failure(f"{data} holds no cluster but other files: name a cluster's directory with HAVEN_DATA_DIR")
+
+
+def reset(settings: ClusterSettings, *, keep_logs: bool = False) -> None:
     """Remove everything; raise Failure naming what is left, if anything is."""
-    pid = processes.supervisor_pid(settings.places)
-    if pid:
-        with step("stopping the control plane and the agent"):
-            processes.stop(pid, "haven.cli.supervisor", seconds=45)
+    stop_programs(settings)
     with step("removing Pods and containerd"):
         _remove_pods(settings)
     with step("removing networks"):
@@ -49,9 +69,9 @@ def reset(settings: ClusterSettings) -> None:
         _unmount(settings)
         _remove_cgroups(settings)
         _restore_sysctls(settings)
-        _remove_files(settings)
+        _remove_files(settings, keep_logs=keep_logs)
     with step("looking for leftovers"):
-        left = leftovers(settings)
+        left = [] if keep_logs else leftovers(settings)
         if left:
             raise Failure("these are left, remove them by hand: " + ", ".join(left))
 
@@ -92,45 +112,55 @@ def _kill_shims(settings: ClusterSettings) -> None:
 def _remove_network(settings: ClusterSettings) -> None:
     import asyncio
 
-    from haven.cli.agent import BRIDGE
     from haven.cni.driver import remove_bridge
     from haven.dns.driver import release_address
     from haven.kubeproxy import rules
     from haven.kubeproxy.driver import Nftables
 
     nftables = Nftables()
-    nftables.run(rules.remove())
+    places = settings.places
+    nftables.run(rules.remove(places.nft_table))
     nftables.close()
-    remove_bridge(BRIDGE)
+    remove_bridge(places.bridge)
     for address in _own_addresses(settings):
-        asyncio.run(release_address(address))
-    _remove_host_port_chains()
+        asyncio.run(release_address(address, places.address_label))
+    if not _other_clusters(settings):
+        _remove_host_port_chains()
+
+
+def _other_clusters(settings: ClusterSettings) -> list[str]:
+    """Return the bridges of other clusters on this machine."""
+    links = [path.name for path in Path("/sys/class/net").iterdir()]
+    return [name for name in links if (name == "haven0" or name.startswith("hv-")) and name != settings.places.bridge]
 
 
 def _remove_host_port_chains() -> None:
-    """The portmap plugin keeps its (empty) chains in iptables' tables, which only iptables can name."""
+    """The portmap plugin keeps its chains in iptables' tables, which only iptables can name.
+
+    Pods took their own rules with them; what is left is empty, unless other programs of this machine use the plugin.
+    """
     for program in ("iptables", "ip6tables"):
         path = shutil.which(program)
         if path is None:
             continue
         listed = subprocess.run([path, "-t", "nat", "-S"], capture_output=True, text=True, check=False).stdout
         lines = [line for line in listed.splitlines() if "CNI-" in line]
-        chains = [line.split()[1] for line in lines if line.startswith("-N ")]
+        if any(line.startswith("-A CNI-HOSTPORT-DNAT") for line in lines):
+            continue  # A host port of somebody else's Pod.
         for line in lines:
             if line.startswith("-A "):
-                subprocess.run([path, "-t", "nat", "-D", *line.split()[1:]], capture_output=True, check=False)
-        for chain in chains:
-            subprocess.run([path, "-t", "nat", "-F", chain], capture_output=True, check=False)
-        for chain in chains:
+                subprocess.run([path, "-t", "nat", "-D", *shlex.split(line)[1:]], capture_output=True, check=False)
+        for chain in [line.split()[1] for line in lines if line.startswith("-N ")]:
             subprocess.run([path, "-t", "nat", "-X", chain], capture_output=True, check=False)
 
 
 def _mounts(settings: ClusterSettings) -> list[str]:
+    """Return the mounts below the cluster's folders, and on them the ones that Haven made (binds of a folder)."""
     places = settings.places
     roots = tuple(f"{path}/" for path in (places.data, places.run))
     exact = {str(places.data), str(places.run)}
-    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return [point for point in points if point.startswith(roots) or point in exact]
+    lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [words[4] for words in lines if words[4].startswith(roots) or (words[4] in exact and words[3] != "/")]
 
 
 def _unmount(settings: ClusterSettings) -> None:
@@ -139,13 +169,19 @@ def _unmount(settings: ClusterSettings) -> None:
 
 
 def _cgroups(settings: ClusterSettings) -> list[Path]:
+    from haven.cli.node import delegation_of
+
     root = Path("/sys/fs/cgroup")
-    bases = [root, *(path for path in root.iterdir() if path.is_dir())] if root.exists() else []
+    delegated = root / delegation_of(settings).path.strip("/")
+    bases = [root, delegated, *(path for path in root.iterdir() if path.is_dir())] if root.exists() else []
     found = {base / settings.places.cgroup for base in bases}
     return sorted(path for path in found if path.is_dir())
 
 
 def _remove_cgroups(settings: ClusterSettings) -> None:
+    from haven.cli.node import delegation_of
+
+    delegation_of(settings).end()
     for top in _cgroups(settings):
         folders = [top, *(path for path in top.rglob("*") if path.is_dir())]
         for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
@@ -154,18 +190,34 @@ def _remove_cgroups(settings: ClusterSettings) -> None:
 
 
 def _restore_sysctls(settings: ClusterSettings) -> None:
-    journal = settings.places.journal
-    if not journal.exists():
-        return
-    for name, value in json.loads(journal.read_text()).items():
+    if _other_clusters(settings):
+        return  # They need them as they are.
+    changed: dict[str, str] = {}
+    with contextlib.suppress(OSError, ValueError):
+        changed = json.loads(settings.places.journal.read_text())
+    for name, value in changed.items():
         with contextlib.suppress(OSError):
             Path("/proc/sys", *name.split(".")).write_text(value)
 
 
-def _remove_files(settings: ClusterSettings) -> None:
+def _remove_files(settings: ClusterSettings, *, keep_logs: bool) -> None:
     places = settings.places
-    for path in (places.data, places.run, places.logs, places.pod_logs, places.container_logs):
-        shutil.rmtree(path, ignore_errors=True)
+    kept = {places.logs, *places.logs.parents} if keep_logs else set()
+    for path in (places.run, places.pod_logs, places.container_logs, places.logs, places.data):
+        if not path.is_dir() or path == places.logs in kept:
+            continue
+        for entry in path.iterdir():
+            if entry in kept or entry.name == "lost+found":
+                continue
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # Not empty, or a disk of its own that the user mounted there.
+            path.rmdir()
+    for name in SHARED_FOLDERS:
+        with contextlib.suppress(OSError):
+            os.rmdir(name)
     from haven.cli.up import COMMAND_LINK
 
     if COMMAND_LINK.is_symlink() and COMMAND_LINK.readlink() == Path(sys.executable).parent / "haven":
@@ -176,23 +228,22 @@ def leftovers(settings: ClusterSettings) -> list[str]:
     """Return what of a cluster is still on this machine; [] after a reset."""
     from pyroute2 import IPRoute
 
-    from haven.cli.agent import BRIDGE
     from haven.kubeproxy.driver import Nftables
 
     places = settings.places
     left = [f"mount {point}" for point in _mounts(settings)]
     left += [f"cgroup {path}" for path in _cgroups(settings)]
     for path in (places.data, places.run, places.logs, places.pod_logs, places.container_logs):
-        if path.exists():
+        if path.is_dir() and (not os.path.ismount(path) or set(os.listdir(path)) - {"lost+found"}):
             left.append(f"directory {path}")
     nftables = Nftables()
     tables = nftables.run("list tables\n")
     nftables.close()
-    left += [f"nft table {name}" for name in NFT_TABLES if f" {name}\n" in tables]
+    left += [f"nft table {places.nft_table}"] * (f" {places.nft_table}\n" in tables)
     with IPRoute() as route:
-        left += [f"link {BRIDGE}"] * bool(route.link_lookup(ifname=BRIDGE))
-        addresses = [item.get_attr("IFA_ADDRESS") for item in route.get_addr()]
-        left += [f"address {address}" for address in _own_addresses(settings) if address in addresses]
+        left += [f"link {places.bridge}"] * bool(route.link_lookup(ifname=places.bridge))
+        labels = {item.get_attr("IFA_LABEL") for item in route.get_addr()}
+        left += [f"addresses labelled {places.address_label}"] * (places.address_label in labels)
     return left
 
 

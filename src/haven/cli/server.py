@@ -116,10 +116,9 @@ def pki_settings(settings: ClusterSettings) -> Any:
     """Return what the certificates of this machine contain."""
     from haven.cluster.pki import PkiSettings
 
-    host = "127.0.0.1" if settings.listen in ("0.0.0.0", "::") else settings.listen
     return PkiSettings(
         directory=settings.places.pki,
-        server=f"https://{host}:{settings.api_port}",
+        server=settings.api_url,
         cluster_domain=settings.cluster_domain,
         service_network=settings.service_cidr,
         node_name=settings.node_name,

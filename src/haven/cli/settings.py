@@ -14,7 +14,7 @@ from typing import Any
 from haven.cli.failure import Failure
 from haven.cli.places import Places
 
-__all__ = ["ClusterSettings"]
+__all__ = ["ClusterSettings", "kept_settings", "places_of_environment"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class ClusterSettings:
     places: Places = field(default_factory=Places)
 
     @property
+    def pod_network(self) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+        """The addresses of Pods, parsed."""
+        return ipaddress.ip_network(self.pod_cidr)
+
+    @property
     def pod_side_address(self) -> str:
         """Where Pods reach the API server: the first address of their network, since loopback is not theirs.
 
@@ -44,20 +49,17 @@ class ClusterSettings:
             return ""
         return str(next(ipaddress.ip_network(self.pod_cidr).hosts()))
 
+    @property
+    def api_url(self) -> str:
+        """Where this machine's programs reach the API server."""
+        host = "127.0.0.1" if self.listen in ("0.0.0.0", "::") else self.listen
+        return f"https://[{host}]:{self.api_port}" if ":" in host else f"https://{host}:{self.api_port}"
+
     @classmethod
     def load(cls) -> ClusterSettings:
         """Return the settings kept with the data, or the defaults before the first start."""
         places = places_of_environment()
-        try:
-            kept = json.loads(places.settings.read_text())
-        except FileNotFoundError:
-            kept = {}
-        except PermissionError:
-            raise Failure(f"{places.settings} cannot be read: run it as root (sudo haven …)") from None
-        except json.JSONDecodeError as error:
-            raise Failure(f"{places.settings} is damaged ({error}): restore it, or run haven reset") from None
-        known = {item.name for item in fields(cls)} - {"places"}
-        return cls(**{name: value for name, value in kept.items() if name in known}, places=places)
+        return cls(**kept_settings(places), places=places)
 
     def save(self) -> None:
         """Keep the settings with the data."""
@@ -80,12 +82,41 @@ class ClusterSettings:
                 wrong.append(f"--{name.replace('_', '-')}: {error}")
         if len(networks) == 2 and networks[0].overlaps(networks[1]):
             wrong.append(f"--pod-cidr {self.pod_cidr} and --service-cidr {self.service_cidr} overlap: choose others")
-        if len(networks) == 2 and ipaddress.ip_address(self.dns_address) not in networks[1]:
-            wrong.append(f"--dns-address {self.dns_address} is not inside --service-cidr {self.service_cidr}")
+        try:
+            if len(networks) == 2 and ipaddress.ip_address(self.dns_address) not in networks[1]:
+                wrong.append(f"--dns-address {self.dns_address} is not inside --service-cidr {self.service_cidr}")
+            ipaddress.ip_address(self.listen)
+        except ValueError as error:
+            wrong.append(f"--dns-address, --listen: {error}")
+        if self.api_port == self.kubelet_port:
+            wrong.append(f"--api-port and --kubelet-port are both {self.api_port}: choose two")
         for name in ("api_port", "kubelet_port", "node_port_first", "node_port_last"):
             if not 0 < getattr(self, name) < 65536:
                 wrong.append(f"--{name.replace('_', '-')} {getattr(self, name)} is no port: use 1 to 65535")
         return wrong
+
+
+def kept_settings(places: Places) -> dict[str, Any]:
+    """Return what was chosen and kept, {} before the first start; raise Failure if it is damaged."""
+    path = places.settings
+    try:
+        kept = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except NotADirectoryError:
+        raise Failure(f"{places.data} is a file: name a directory with HAVEN_DATA_DIR") from None
+    except PermissionError:
+        raise Failure(f"{path} cannot be read: run it as root (sudo haven …)") from None
+    except ValueError as error:
+        raise Failure(f"{path} is damaged ({error}): mend it, or remove it to begin with the defaults") from None
+    kinds = {item.name: int if item.type == "int" else str for item in fields(ClusterSettings) if item.name != "places"}
+    if not isinstance(kept, dict):
+        raise Failure(f"{path} is damaged (no object): mend it, or remove it to begin with the defaults")
+    wrong = [name for name, kind in kinds.items() if name in kept and type(kept[name]) is not kind]
+    if wrong:
+        names = ", ".join(f"{name} is no {'number' if kinds[name] is int else 'text'}" for name in wrong)
+        raise Failure(f"{path} is damaged ({names}): mend it, or remove it to begin with the defaults")
+    return {name: value for name, value in kept.items() if name in kinds}
 
 
 def places_of_environment() -> Places:

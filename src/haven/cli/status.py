@@ -10,6 +10,7 @@ import click
 
 from haven.cli import processes
 from haven.cli.settings import ClusterSettings
+from haven.cli.supervisor import orphans, read_state
 
 __all__ = ["command"]
 
@@ -31,10 +32,12 @@ def collect(settings: ClusterSettings) -> dict[str, Any]:
     from haven.cli.api import Api
     from haven.cli.failure import Failure
 
-    running = processes.is_running(settings.places)
-    components: dict[str, Any] = {}
-    if running and settings.places.supervisor_state.exists():
-        components = json.loads(settings.places.supervisor_state.read_text())
+    supervised = processes.is_running(settings.places)
+    left = {} if supervised else orphans(settings.places.supervisor_state)
+    running = supervised or bool(left)
+    components: dict[str, Any] = read_state(settings.places.supervisor_state) if running else {}
+    for facts in components.values():
+        facts.pop("command", None)
     nodes: list[dict[str, str]] = []
     ready = False
     pods: dict[str, int] = {}
@@ -52,8 +55,16 @@ def collect(settings: ClusterSettings) -> dict[str, Any]:
                 pods[phase] = pods.get(phase, 0) + 1
         except Failure as error:
             components["api"] = {"error": str(error)}
-    well = running and ready and bool(nodes) and all(node["ready"] == "True" for node in nodes)
-    return {"running": running, "api": ready, "components": components, "nodes": nodes, "pods": pods, "well": well}
+    well = supervised and ready and bool(nodes) and all(node["ready"] == "True" for node in nodes)
+    return {
+        "running": running,
+        "supervised": supervised,
+        "api": ready,
+        "components": components,
+        "nodes": nodes,
+        "pods": pods,
+        "well": well,
+    }
 
 
 def _show(report: dict[str, Any]) -> None:
@@ -63,10 +74,13 @@ def _show(report: dict[str, Any]) -> None:
     if not report["running"]:
         click.echo(f"{mark(False)} not running: haven up starts it")
         return
+    if not report["supervised"]:
+        click.echo(f"{mark(False)} the supervisor is gone, its programs go on: haven up watches over them again")
     for name, facts in report["components"].items():
         pid, starts = facts.get("pid", 0), facts.get("starts", 0)
         again = f", started {starts} times, last exit {facts.get('last_exit')}" if starts > 1 else ""
-        click.echo(f"{mark(bool(pid))} {name:8} pid {pid}{again}")
+        why = f": {facts['said']}" if not pid and facts.get("said") else ""
+        click.echo(f"{mark(bool(pid))} {name:8} pid {pid}{again}{why}")
     click.echo(f"{mark(report['api'])} API server {'ready' if report['api'] else 'not ready'}")
     for node in report["nodes"]:
         click.echo(f"{mark(node['ready'] == 'True')} node {node['name']}")

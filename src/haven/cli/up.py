@@ -1,4 +1,4 @@
-"""haven up: start a cluster on this machine and wait until it is well."""
+"""haven up: start a cluster on this machine and wait until it is well; one that does not come up is taken down."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from typing import Any
 import click
 
 from haven.cli import processes
-from haven.cli.doctor import findings
+from haven.cli.doctor import findings, free_networks
+from haven.cli.down import stop_cluster, stop_programs
 from haven.cli.failure import Failure
 from haven.cli.progress import step
-from haven.cli.settings import ClusterSettings
-from haven.cli.supervisor import Child, Plan, start_detached
+from haven.cli.settings import ClusterSettings, kept_settings
+from haven.cli.supervisor import Child, Plan, orphans, read_state, start_detached
 
 __all__ = ["command"]
 
 READY_SECONDS_MAX = 60.0
 NODE_SECONDS_MAX = 90.0
+STARTS_MAX = 3
 COMMAND_LINK = Path("/usr/local/bin/haven")
+MOVABLE = {"listen", "api_port", "kubelet_port"}
+"""What may change in a cluster that exists: everybody finds these through kubeconfig files and the node's entry."""
 
 
 @click.command(help="Start a cluster on this machine.")
@@ -31,32 +35,15 @@ COMMAND_LINK = Path("/usr/local/bin/haven")
 @click.option("--listen", help="The address of the API server; 127.0.0.1 by default, so that nobody else reaches it.")
 @click.option("--api-port", type=int, help="The port of the API server; 6443 by default.")
 @click.option("--kubelet-port", type=int, help="The port of the kubelet; 10250 by default.")
-@click.option("--pod-cidr", help="The addresses of Pods; 10.244.0.0/24 by default.")
-@click.option("--service-cidr", help="The addresses of Services; 10.96.0.0/16 by default.")
-@click.option("--dns-address", help="The address of the cluster's DNS; 10.96.0.10 by default.")
+@click.option("--pod-cidr", help="The addresses of Pods; 10.244.0.0/24, or what is free on this machine.")
+@click.option("--service-cidr", help="The addresses of Services; 10.96.0.0/16, or what is free on this machine.")
+@click.option("--dns-address", help="The address of the cluster's DNS; the tenth of Services by default.")
 @click.option("--runtime", type=click.Choice(["crun", "runc"]), help="The OCI runtime; crun where it is installed.")
 @click.option("--example", is_flag=True, help="Run examples/hello and show that it answers.")
 def command(example: bool, **chosen: Any) -> None:
-    settings = _settings({name: value for name, value in chosen.items() if value is not None})
-    running = processes.is_running(settings.places)
-    with step("checking this machine"):
-        failed = [item for item in findings(settings, running=running) if item.required and not item.ok]
-        if failed:
-            raise Failure("; ".join(f"{item.name}: {item.found} (mend it: {item.fix})" for item in failed))
-    settings.save()
-    if not running:
-        with step("starting the cluster"):
-            start_detached(plan_of(settings), settings.places.log("supervisor"))
-    try:
-        with step("waiting for the API server"):
-            _wait_api(settings)
-        with step("waiting for the node"):
-            _wait_node(settings)
-    except BaseException:
-        if not running:
-            _stop_again(settings)
-        raise
-    link_command()
+    before = ClusterSettings.load()
+    with processes.exclusive(before.places):
+        settings = start(before, {name: value for name, value in chosen.items() if value is not None})
     if example:
         from haven.cli.example import run as run_example
 
@@ -64,13 +51,54 @@ def command(example: bool, **chosen: Any) -> None:
     show_next(settings)
 
 
-def _settings(chosen: dict[str, Any]) -> ClusterSettings:
-    settings = ClusterSettings.load()
-    changed = [name for name, value in chosen.items() if getattr(settings, name) != value]
-    if changed and settings.places.store.exists():
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+def start(before: ClusterSettings, chosen: dict[str, Any]) -> ClusterSettings:
+    """Bring the cluster up and return how it is; raise Failure, leaving the machine as it was."""
+    places = before.places
+    fresh = not places.store.exists()
+    before_files = _files_of(before)
+    left = orphans(places.supervisor_state)
+    running = processes.is_running(places)
+    with step("checking this machine"):
+        settings = _settings(before, chosen, fresh=fresh)
+        failed = [
+            item
+            for item in findings(settings, running=running or bool(left), fresh=fresh, load_modules=True)
+            if item.required and not item.ok
+        ]
+        if failed:
+            raise Failure("; ".join(f"{item.name}: {item.found} (mend it: {item.fix})" for item in failed))
+    if (running or left) and settings != before:
+        stop_programs(settings)  # Pods go on.
+        running, left = False, {}
+    try:
+        if not running:
+            with step("starting the cluster"):
+                settings.save()
+                start_detached(plan_of(settings), places.log("supervisor"))
+        with step("waiting for the API server"):
+            _wait_api(settings)
+        with step("waiting for the node"):
+            _wait_node(settings, reports_anew=not running and "agent" not in left)
+    except OSError as error:
+        _undo(settings, before_files, fresh=fresh, running=running)
+        raise Failure(f"{error.filename or places.data}: {error.strerror}: mend that, then haven up again") from error
+    except BaseException:
+        _undo(settings, before_files, fresh=fresh, running=running)
+        raise
+    link_command()
+    return settings
+
+
+def _settings(before: ClusterSettings, chosen: dict[str, Any], *, fresh: bool) -> ClusterSettings:
+    """Return what the cluster shall be; what nobody chose is chosen at its first start, by what is free here."""
+    changed = {name: value for name, value in chosen.items() if getattr(before, name) != value}
+    fixed = sorted(set(changed) - MOVABLE)
+    if fixed and not fresh:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in fixed)
         raise Failure(f"this cluster was made with other values of {names}: leave them out, or run haven reset first")
-    settings = replace(settings, **chosen)
+    settings = replace(before, **chosen)
+    if fresh and not settings.complaints():
+        settings = free_networks(settings, keep={*chosen, *kept_settings(before.places)})
     complaints = settings.complaints()
     if complaints:
         raise Failure("; ".join(complaints))
@@ -88,6 +116,7 @@ def plan_of(settings: ClusterSettings) -> Plan:
         ),
         state=str(places.supervisor_state),
         pid_file=str(places.supervisor_pid),
+        logs=(str(places.containerd / "containerd.log"), str(places.log("supervisor"))),
     )
 
 
@@ -97,7 +126,7 @@ def _wait_api(settings: ClusterSettings) -> None:
     deadline = time.monotonic() + READY_SECONDS_MAX
     why = "it does not listen"
     while time.monotonic() < deadline:
-        _check_supervisor(settings)
+        _check_processes(settings)
         if settings.places.admin_kubeconfig.exists():
             with contextlib.suppress(OSError, ValueError):
                 status, body = Api(settings).request("GET", "/readyz")
@@ -108,18 +137,18 @@ def _wait_api(settings: ClusterSettings) -> None:
     raise Failure(f"the API server is not ready after {READY_SECONDS_MAX:.0f} s ({why}); haven logs server tells more")
 
 
-def _wait_node(settings: ClusterSettings) -> None:
+def _wait_node(settings: ClusterSettings, *, reports_anew: bool) -> None:
     from haven.cli.api import Api
 
     api = Api(settings)
     deadline = time.monotonic() + NODE_SECONDS_MAX
     why = "it has not registered"
     while time.monotonic() < deadline:
-        _check_supervisor(settings)
+        _check_processes(settings)
         status, node = api.get_json(f"/api/v1/nodes/{settings.node_name}")
         if status == 200:
             ready = next((c for c in node["status"].get("conditions", []) if c["type"] == "Ready"), None)
-            if ready and ready["status"] == "True" and _is_fresh(api, settings):
+            if ready and ready["status"] == "True" and (not reports_anew or _is_fresh(api, settings)):
                 return
             why = ready["message"] if ready else "it has not reported"
         time.sleep(0.1)
@@ -136,17 +165,41 @@ def _is_fresh(api: Any, settings: ClusterSettings) -> bool:
     return times.parse(lease["spec"]["renewTime"]) >= settings.places.supervisor_pid.stat().st_mtime - 1
 
 
-def _check_supervisor(settings: ClusterSettings) -> None:
-    if not processes.is_running(settings.places):
-        log = settings.places.log("supervisor")
+def _check_processes(settings: ClusterSettings) -> None:
+    """Do not wait for what will not come: raise Failure with the reason that a part gave when it ended."""
+    places = settings.places
+    if not processes.is_running(places):
+        log = places.log("supervisor")
         last = log.read_text(errors="replace").strip().splitlines()[-1:] if log.exists() else []
         raise Failure(f"the cluster ended while it started: {' '.join(last) or 'see haven logs supervisor'}")
+    for name, facts in read_state(places.supervisor_state).items():
+        if facts.get("said"):
+            raise Failure(facts["said"])
+        if facts.get("last_exit") is not None and facts.get("starts", 0) >= STARTS_MAX:
+            raise Failure(f"the {name} keeps ending (exit status {facts['last_exit']}); haven logs {name} tells more")
 
 
-def _stop_again(settings: ClusterSettings) -> None:
-    pid = processes.supervisor_pid(settings.places)
-    if pid:
-        processes.stop(pid, "haven.cli.supervisor", seconds=30)
+def _files_of(settings: ClusterSettings) -> dict[Path, bytes]:
+    """Return what the user prepared before the first start, which outlives a failed one."""
+    path = settings.places.settings
+    return {path: path.read_bytes()} if path.exists() else {}
+
+
+def _undo(settings: ClusterSettings, before: dict[Path, bytes], *, fresh: bool, running: bool) -> None:
+    """Leave the machine as it was: without a cluster before the first start, with a stopped one afterwards."""
+    if running:
+        return
+    from haven.cli.reset import reset
+
+    with contextlib.suppress(Exception):  # The first failure is the one to tell.
+        if not fresh:
+            stop_cluster(settings)
+            return
+        reset(settings, keep_logs=True)
+    for path, content in before.items() if fresh else ():
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
 
 
 def link_command() -> None:

@@ -1,11 +1,19 @@
-"""What the kernel must do for Pod traffic: forward packets, and show bridged ones to the service rules."""
+"""What the kernel must do for Pods: stack file systems, forward packets, and show bridged ones to the service rules."""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
+import subprocess
 from pathlib import Path
 
-__all__ = ["SYSCTLS", "prepare_kernel", "remove_bridge"]
+__all__ = ["MODULES", "SYSCTLS", "load_modules", "prepare_kernel", "remove_bridge"]
+
+MODULES = {
+    # module: what is there once it is loaded, or built in
+    "overlay": "sys/module/overlay",
+    "br_netfilter": "proc/sys/net/bridge",
+}
 
 SYSCTLS = {
     "net/ipv4/ip_forward": "1",
@@ -16,11 +24,18 @@ SYSCTLS = {
 }
 
 
+def load_modules(root: Path = Path("/")) -> None:
+    """Load what is not there yet. What cannot be loaded is no error here: preflight checks tell what is missing."""
+    program = shutil.which("modprobe", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    for name, sign in MODULES.items():
+        if program is not None and not (root / sign).exists():
+            subprocess.run([program, "--quiet", name], capture_output=True, check=False)
+
+
 def prepare_kernel(proc: Path = Path("/proc/sys")) -> dict[str, str]:
     """Set what is not set yet; return the former values of what was changed, for undoing it.
 
-    A switch that this kernel does not have is left out: IPv6 may be off, and bridge filtering is a module that the
-    first bridge loads.
+    A switch that this kernel does not have is left out: IPv6 may be off.
     """
     changed: dict[str, str] = {}
     for name, value in SYSCTLS.items():

@@ -61,7 +61,9 @@ class Cgroups:
     """Makes, limits and removes the cgroups of pods below `parent`, such as /kubepods."""
 
     def __init__(self, parent: str = "/kubepods", root: Path = _ROOT) -> None:
+        """`parent` is a path: all but its last name belongs to others, who enabled its controllers."""
         self.parent = "/" + parent.strip("/")
+        self._owned = len(self.parent.split("/")) - 2  # How many names of a path are not ours.
         self._root = root
         self.mode = cgroup_mode(root)
         self._hierarchies = self._find_hierarchies()
@@ -81,8 +83,8 @@ class Cgroups:
         """Make a cgroup with its parents, and set its limits; raise OSError."""
         for controller, hierarchy in self._hierarchies.items():
             directory = hierarchy
-            for name in path.strip("/").split("/"):
-                if self.mode is CgroupMode.V2:
+            for depth, name in enumerate(path.strip("/").split("/")):
+                if self.mode is CgroupMode.V2 and depth >= self._owned:
                     self._enable_controllers(directory)
                 parent, directory = directory, directory / name
                 fresh = not directory.exists()

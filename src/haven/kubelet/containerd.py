@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -108,7 +109,7 @@ class ContainerdSettings:
         return self.root / "containerd.log"
 
 
-def configuration(settings: ContainerdSettings, *, runtime_path: str, restrict_oom: bool, systemd_cgroup: bool) -> str:
+def configuration(settings: ContainerdSettings, *, runtime_path: str, restrict_oom: bool) -> str:
     """Return containerd's configuration file (version 2: 1.6 reads it, 2.x migrates it)."""
     boolean = {True: "true", False: "false"}
     name = "crun" if Path(runtime_path).name.startswith("crun") else "runc"
@@ -155,7 +156,8 @@ disabled_plugins = [
 
 [{cri}.containerd.runtimes.{name}.options]
   BinaryName = "{runtime_path}"
-  SystemdCgroup = {boolean[systemd_cgroup]}
+  # Also where systemd rules the tree: Pods have a delegated part of it, see delegation.py.
+  SystemdCgroup = false
 """
 
 
@@ -285,7 +287,6 @@ class Containerd:
             settings,
             runtime_path=oci_runtime(settings.oci_runtime),
             restrict_oom=not has_capability(_CAP_SYS_RESOURCE),
-            systemd_cgroup=systemd_rules_cgroups(),
         )
         for mirror in settings.mirrors:
             folder = settings.certs_directory / mirror.registry
@@ -361,16 +362,25 @@ class Containerd:
             self._reap()
             if not self.pid or self._clock.monotonic_seconds() > deadline:
                 raise MissingRuntime(
-                    f"containerd does not come up; the end of {self.settings.log_path}: {self._log_tail()}"
+                    f"containerd does not come up: {self._log_tail()}; haven logs containerd tells more"
                 )
             await self._clock.sleep(0.03)
 
     def _log_tail(self) -> str:
         try:
-            lines = self.settings.log_path.read_text(errors="replace").splitlines()
+            return last_complaint(self.settings.log_path.read_text(errors="replace"))
         except OSError as error:
             return str(error)
-        return " | ".join(lines[-3:])
+
+
+def last_complaint(log: str) -> str:
+    """Return why containerd ended, of its log: what it called fatal or an error, else its last line."""
+    lines = log.strip().splitlines()[-20:]
+    told = [line for line in lines if "level=fatal" in line or "level=error" in line] or lines
+    if not told:
+        return "it wrote nothing"
+    found = re.search(r'msg="((?:[^"\\]|\\.)*)"(?: error="((?:[^"\\]|\\.)*)")?', told[-1])
+    return ": ".join(part for part in found.groups() if part) if found else told[-1].strip()
 
 
 def oci_runtime(wanted: str) -> str:
@@ -388,11 +398,6 @@ def has_capability(bit: int) -> bool:
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) >> bit & 1)
     return False
-
-
-def systemd_rules_cgroups() -> bool:
-    """Return whether systemd manages the cgroups, so that runtimes must ask it (cgroup v2 hosts booted by systemd)."""
-    return Path("/run/systemd/system").is_dir() and cgroup_mode() is CgroupMode.V2
 
 
 def _needs_private_mounts(runtime_path: str) -> bool:

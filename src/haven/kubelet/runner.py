@@ -438,6 +438,7 @@ class Kubelet:
             return
         network = conflist.PodNetwork(
             tuple(pod_cidr.split(",")),
+            name=self.settings.cni_network,
             bridge=self.settings.cni_bridge,
             data_directory=self.settings.cni_data_directory,
         )

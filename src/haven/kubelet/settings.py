@@ -30,6 +30,8 @@ class Settings:
     """Where to write the pod network's configuration when the node has a pod range; None if someone else does."""
     cni_data_directory: str = "/var/lib/cni/networks"
     cni_bridge: str = "haven0"
+    cni_network: str = "haven"
+    """The network's name, by which the plugins keep apart what belongs to which cluster of a host."""
     pod_cidr: str = ""
     """The pod range where no controller gives one (spec.podCIDR)."""
     cluster_dns: tuple[str, ...] = ()

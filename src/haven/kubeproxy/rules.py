@@ -35,6 +35,7 @@ class Layout:
     pod_cidrs: tuple[str, ...]  # Traffic from other sources is masqueraded, as the answer must come back here.
     service_cidrs: tuple[str, ...]
     node_port_interfaces: tuple[str, ...] = ()  # Where NodePorts may be reached from besides this host; () is anywhere.
+    table: str = TABLE  # Clusters that share a host have a table each.
 
 
 def full(layout: Layout, plan: Plan) -> str:
@@ -43,9 +44,9 @@ def full(layout: Layout, plan: Plan) -> str:
     return text + change(layout, {}, plan)
 
 
-def remove() -> str:
+def remove(table: str = TABLE) -> str:
     """Return a transaction that removes the table, whether it is there or not."""
-    return "".join(f"add table {family.table} {TABLE}\ndelete table {family.table} {TABLE}\n" for family in FAMILIES)
+    return "".join(f"add table {family.table} {table}\ndelete table {family.table} {table}\n" for family in FAMILIES)
 
 
 def change(layout: Layout, old: Plan, new: Plan) -> str:
@@ -58,21 +59,23 @@ def change(layout: Layout, old: Plan, new: Plan) -> str:
     for (family, name), elements in sorted(before.items()):
         gone = elements.keys() - after.get((family, name), {}).keys()
         moved = {e for e, v in elements.items() if after.get((family, name), {}).get(e, v) != v}
-        lines += _element_lines("delete", family, name, sorted(gone | moved), {})
+        lines += _element_lines("delete", layout, family, name, sorted(gone | moved), {})
     for key in sorted(changed):
         if key in new:
             lines += _chains(layout, new[key], old.get(key))
     for (family, name), elements in sorted(after.items()):
         known = before.get((family, name), {})
         fresh = sorted(e for e, v in elements.items() if known.get(e) != v)
-        lines += _element_lines("add", family, name, fresh, elements)
+        lines += _element_lines("add", layout, family, name, fresh, elements)
     for key in sorted(changed):
-        lines += _old_chains(old.get(key), new.get(key))
+        lines += _old_chains(layout, old.get(key), new.get(key))
     pairs_before, pairs_after = _hairpins(old.values()), _hairpins(new.values())
     for family in FAMILIES:
         gone_pairs = sorted(pairs_before[family] - pairs_after[family])
-        lines += _element_lines("delete", family, "hairpin", gone_pairs, {})
-        lines += _element_lines("add", family, "hairpin", sorted(pairs_after[family] - pairs_before[family]), {})
+        lines += _element_lines("delete", layout, family, "hairpin", gone_pairs, {})
+        lines += _element_lines(
+            "add", layout, family, "hairpin", sorted(pairs_after[family] - pairs_before[family]), {}
+        )
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -97,9 +100,9 @@ def _skeleton(layout: Layout, family: Family) -> str:
         f"    {ip} saddr {{ {', '.join(pods)} }} {ip} daddr != {{ {', '.join(pods)} }} masquerade\n" if pods else ""
     )
     unknown = f"    {ip} daddr {{ {', '.join(services)} }} ct state new goto refuse\n" if services else ""
-    return f"""add table {ip} {TABLE}
-delete table {ip} {TABLE}
-table {ip} {TABLE} {{
+    return f"""add table {ip} {layout.table}
+delete table {ip} {layout.table}
+table {ip} {layout.table} {{
   map services {{ type {address} . inet_proto . inet_service : verdict; }}
   map node_ports {{ type inet_proto . inet_service : verdict; }}
   map dead_services {{ type {address} . inet_proto . inet_service : verdict; }}
@@ -188,12 +191,12 @@ def _elements(plan: Plan) -> dict[tuple[Family, str], dict[str, str]]:
 
 
 def _element_lines(
-    verb: str, family: Family, name: str, elements: Sequence[str], verdicts: dict[str, str]
+    verb: str, layout: Layout, family: Family, name: str, elements: Sequence[str], verdicts: dict[str, str]
 ) -> list[str]:
     if not elements:
         return []
     items = ", ".join(f"{element} : {verdicts[element]}" if element in verdicts else element for element in elements)
-    return [f"{verb} element {family.table} {TABLE} {name} {{ {items} }}"]
+    return [f"{verb} element {family.table} {layout.table} {name} {{ {items} }}"]
 
 
 def _chain_kinds(port: ServicePort) -> list[str]:
@@ -207,7 +210,7 @@ def _chain_kinds(port: ServicePort) -> list[str]:
 
 def _chains(layout: Layout, port: ServicePort, old: ServicePort | None) -> list[str]:
     """Return the lines that write a port's chains anew; their names stay, so that maps may go on pointing at them."""
-    table = f"{port.key.family.table} {TABLE}"
+    table = f"{port.key.family.table} {layout.table}"
     lines: list[str] = []
     for kind in _chain_kinds(port):
         name = chain_name(port.key, kind)
@@ -220,7 +223,7 @@ def _chains(layout: Layout, port: ServicePort, old: ServicePort | None) -> list[
             targets = port.external
             rules += _guards(layout, port)
         rules += _choose(port, targets, kind)
-        lines += _affinity_sets(port, targets, kind)
+        lines += _affinity_sets(layout, port, targets, kind)
         lines += [f"add rule {table} {name} {rule}" for rule in rules]
     return lines
 
@@ -260,10 +263,10 @@ def _choose(port: ServicePort, targets: Sequence[Target], kind: str) -> list[str
     return [f"meta l4proto {protocol} dnat {ip} to numgen random mod {len(targets)} map {{ {picks} }}"]
 
 
-def _affinity_sets(port: ServicePort, targets: Sequence[Target], kind: str) -> list[str]:
+def _affinity_sets(layout: Layout, port: ServicePort, targets: Sequence[Target], kind: str) -> list[str]:
     if not port.affinity_seconds:
         return []
-    table, ip = f"{port.key.family.table} {TABLE}", port.key.family.table
+    table, ip = f"{port.key.family.table} {layout.table}", port.key.family.table
     address = "ipv4_addr" if port.key.family == IPV4 else "ipv6_addr"
     lines = []
     for target in targets:
@@ -278,11 +281,11 @@ def _affinity_sets(port: ServicePort, targets: Sequence[Target], kind: str) -> l
     return lines
 
 
-def _old_chains(old: ServicePort | None, new: ServicePort | None) -> list[str]:
+def _old_chains(layout: Layout, old: ServicePort | None, new: ServicePort | None) -> list[str]:
     """Return the lines that remove chains and sets which are not used any more."""
     if old is None:
         return []
-    table = f"{old.key.family.table} {TABLE}"
+    table = f"{old.key.family.table} {layout.table}"
     had, has = _names(old), _names(new) if new else ([], [], [])
     chains = [name for name in had[0] if name not in has[0]]
     endpoints = [name for name in had[1] if name not in has[1]]

@@ -37,8 +37,8 @@ def host() -> Iterator[str]:
         run("ip", "-n", node, "addr", "add", "10.244.0.1/24", "dev", "br0")
         run("ip", "-n", node, "addr", "add", "192.168.77.1/32", "dev", "lo")
         run("ip", "-n", node, "link", "set", "br0", "up")
-        run("ip", "netns", "exec", node, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-        run("ip", "netns", "exec", node, "sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1")
+        run("ip", "netns", "exec", node, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+        run("ip", "netns", "exec", node, "sh", "-c", "echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables")
         for number in (2, 3):
             pod = stack.enter_context(netns(f"{prefix}-pod{number}"))
             run("ip", "-n", node, "link", "add", f"v{number}", "type", "veth", "peer", "name", "eth0", "netns", pod)

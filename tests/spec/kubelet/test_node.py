@@ -400,7 +400,7 @@ def test_the_pod_network_is_written_once(tmp_path: Path) -> None:
 
 
 def test_containerd_is_configured_for_what_the_machine_allows() -> None:
-    text = configuration(ContainerdSettings(), runtime_path="/usr/bin/crun", restrict_oom=True, systemd_cgroup=False)
+    text = configuration(ContainerdSettings(), runtime_path="/usr/bin/crun", restrict_oom=True)
 
     assert "restrict_oom_score_adj = true" in text
     assert 'BinaryName = "/usr/bin/crun"' in text
