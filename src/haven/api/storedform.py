@@ -32,7 +32,7 @@ def forget_empty_lists(obj: Any) -> None:
 @cache
 def _change(kind: type[Any]) -> Change | None:
     """Return the change for objects of a type; None if they cannot hold such lists."""
-    if kind.__module__.startswith(_AS_JSON):
+    if kind.__module__.startswith(_AS_JSON) or not issubclass(kind, Struct):
         return None
     lists, inner = _plan(kind, ())
     return _changing(lists, inner) if lists or inner else None

@@ -78,6 +78,8 @@ class Strategy(Generic[T]):
     allow_unconditional_update: bool = True
     has_generation: bool = False
     grace_period_seconds: Callable[[T, int | None], int] | None = None
+    mark_deleted: Callable[[T], None] | None = None
+    """Makes an object that is deleted for the first time wait for its cleanup; its deletionTimestamp is set."""
     complaint_group: str | None = None
     selectable_fields: FieldSelectors = field(default_factory=dict)
     alike: Callable[[T], bytes | None] | None = None

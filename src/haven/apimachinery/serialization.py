@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from haven.apimachinery.quantity import Quantity
+from haven.apimachinery.unstructured import Unstructured
 
 __all__ = ["convert", "copy", "decode", "decode_tree", "encode", "encode_tree", "to_tree"]
 
@@ -21,6 +22,8 @@ Tree = dict[str, Any]
 def _to_wire(value: object) -> object:
     if isinstance(value, Quantity):
         return str(value)
+    if isinstance(value, Unstructured):
+        return value.to_wire()
     raise TypeError(f"{type(value).__name__} is not part of the API")
 
 
@@ -31,6 +34,8 @@ def _from_wire(kind: type, value: Any) -> Any:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return Quantity.parse(str(value))
         raise ValueError("quantities are strings or numbers")
+    if kind is Unstructured:
+        return Unstructured.from_wire(value)
     raise TypeError(f"{kind.__name__} is not part of the API")
 
 

@@ -38,6 +38,10 @@ from haven.apiserver.authorization.union import AlwaysAllowGroups, AuthorizerUni
 from haven.apiserver.bootstrap.objects import BootstrapSettings, bootstrap_objects, node_rules
 from haven.apiserver.bootstrap.reconcile import plan
 from haven.apiserver.chain import Chain
+from haven.apiserver.customresources.reviews import WebhookReviews
+from haven.apiserver.customresources.runner import DefinitionKeeper
+from haven.apiserver.customresources.scale import CustomScaleFields
+from haven.apiserver.customresources.serving import CustomResources
 from haven.apiserver.documents import document_paths
 from haven.apiserver.flowcontrol.dumps import dump_paths
 from haven.apiserver.flowcontrol.matching import dangling
@@ -54,6 +58,7 @@ from haven.apiserver.registry.kubernetesservice import KubernetesService, primar
 from haven.apiserver.registry.patching import Patching
 from haven.apiserver.registry.reading import Reading
 from haven.apiserver.registry.resources import Handlers, Resources
+from haven.apiserver.registry.scale import Scales
 from haven.apiserver.registry.services import ServiceAllocation
 from haven.apiserver.registry.storage import Storages, Write
 from haven.apiserver.registry.watching import Watching
@@ -289,20 +294,21 @@ async def start(
     resources.subresources.update(streaming.handlers())
     metrics = Metrics()
     metrics.registry.register(FlowMetrics(flows, clock))
+    documents = document_paths(
+        resources=table,
+        metrics=metrics,
+        storages=storages,
+        keys=trust.signing_keys,
+        issuer=trust.issuer,
+        server_address=":".join(
+            (settings.advertise_address or settings.pod_side_address or settings.host, str(settings.port))
+        ),
+    )
     chain = Chain(
         resources=resources,
         identify=RequestAuthenticator(authenticators),
         authorizer=authorizer,
-        paths=document_paths(
-            resources=table,
-            metrics=metrics,
-            storages=storages,
-            keys=trust.signing_keys,
-            issuer=trust.issuer,
-            server_address=":".join(
-                (settings.advertise_address or settings.pod_side_address or settings.host, str(settings.port))
-            ),
-        ),
+        paths=documents.paths,
         clock=clock,
         metrics=metrics,
         flows=flows if settings.priority_and_fairness else None,
@@ -311,6 +317,21 @@ async def start(
         write_timeout_seconds=settings.write_timeout_seconds,
     )
     chain.paths |= dump_paths(flows, clock)
+    custom = CustomResources(
+        storages,
+        resources,
+        chain.paths,
+        documents.discovery,
+        documents.openapi,
+        WebhookReviews(caller),
+        clock,
+        dict(Scales(writing, clock, CustomScaleFields()).handlers()),
+    )
+    await custom.load()
+    definitions = resources.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+    assert definitions is not None
+    keeper = DefinitionKeeper(custom, storages, writing, handlers.deletion, definitions, clock, ADMIN)
+    custom.after_change.append(keeper.notice)
     http = HttpServer(
         chain.handle,
         body_bytes_max=settings.body_bytes_max,
@@ -331,6 +352,7 @@ async def start(
         ready_seconds=time.monotonic() - began,
     )
     server.keep(flows.run(objects), "flow-schemas")
+    server.keep(keeper.run(), "definitions")
     if listen:
         await server.listen()
     _log.info("The API server is ready.", port=server.port, seconds=round(time.monotonic() - began, 3))

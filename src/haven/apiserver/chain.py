@@ -18,7 +18,12 @@ from haven.apiserver.flowcontrol.levels import Ticket
 from haven.apiserver.flowcontrol.runner import FlowControl, TooManyRequests
 from haven.apiserver.metrics import Metrics
 from haven.apiserver.registry.output import encode_json_as
-from haven.apiserver.registry.resources import Resources, method_not_allowed, path_not_found
+from haven.apiserver.registry.resources import (
+    Resources,
+    method_not_allowed,
+    path_not_found,
+    path_not_found_text,
+)
 from haven.apiserver.request import Request, RequestInfo, Response, UserInfo
 from haven.apiserver.requestinfo import MalformedPath, resolve
 from haven.clock import Clock
@@ -163,11 +168,14 @@ class Chain:
             request.audit_annotations["authorization.k8s.io/decision"] = "forbid"
             raise refusal(attributes, decision.reason)
         if info.is_resource:
-            if (info.group, info.version) in self.resources.group_versions:
-                return await self.resources.handle(request)
-            if info.group in self.resources.groups:
+            resources = self.resources
+            if resources.find(info.group, info.version, info.resource) is not None or (
+                (info.group, info.version) in resources.group_versions
+            ):
+                return await resources.handle(request)
+            if info.group in resources.groups:
                 raise path_not_found()
-            return _not_found_text()
+            return path_not_found_text()
         return await self._path(request, info)
 
     async def _path(self, request: Request, info: RequestInfo) -> Response:
@@ -183,7 +191,7 @@ class Chain:
             parts = path.strip("/").split("/")
             if parts[0] == "api" or (len(parts) > 1 and parts[0] == "apis" and parts[1] in self.resources.groups):
                 raise path_not_found()
-            return _not_found_text()
+            return path_not_found_text()
         if request.method not in ("GET", "HEAD") and not getattr(handler, "any_method", False):
             raise method_not_allowed()
         return await handler(request)
@@ -226,10 +234,6 @@ def _status_form(request: Request) -> Answer:
     except apierrors.NotAcceptable:
         return Answer(JSON)
     return Answer(form.media_type) if form.kind else form
-
-
-def _not_found_text() -> Response:
-    return Response(404, dict(_TEXT), b"404 page not found\n")
 
 
 def _internal_text(request: Request, error: Exception) -> Response:

@@ -95,6 +95,8 @@ class ServedVersion:
     group_priority: int = _CUSTOM_GROUP_PRIORITY
     version_priority: int = _CUSTOM_VERSION_PRIORITY
     freshness: str = "Current"
+    names_kinds_fully: bool = False
+    """Whether the aggregated document repeats the group and version of each kind, as it does for custom resources."""
 
     @property
     def group_version(self) -> str:
@@ -324,7 +326,7 @@ class Discovery:
                 versions=[
                     v2.APIVersionDiscovery(
                         version=served.version,
-                        resources=_aggregate(served.resources),
+                        resources=_aggregate(served),
                         freshness=served.freshness,
                     )
                     for served in group
@@ -359,13 +361,15 @@ def _api_group(versions: Sequence[ServedVersion]) -> meta.APIGroup:
     return meta.APIGroup(name=versions[0].group, versions=listed, preferred_version=listed[0])
 
 
-def _aggregate(resources: Iterable[meta.APIResource]) -> list[v2.APIResourceDiscovery]:
+def _aggregate(served: ServedVersion) -> list[v2.APIResourceDiscovery]:
     """Return resources with their subresources inside of them."""
     result: list[v2.APIResourceDiscovery] = []
-    for plural, items in groupby(resources, key=lambda item: item.name.partition("/")[0]):
+    for plural, items in groupby(served.resources, key=lambda item: item.name.partition("/")[0]):
         parent: v2.APIResourceDiscovery | None = None
         for item in items:
             kind = meta.GroupVersionKind(group=item.group, version=item.version, kind=item.kind)
+            if served.names_kinds_fully and not item.version:
+                kind.group, kind.version = served.group, served.version
             if "/" not in item.name:
                 parent = v2.APIResourceDiscovery(
                     resource=plural,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from haven.api.scheme import Resource
@@ -15,7 +16,7 @@ from haven.apiserver.openapi.server import OpenAPI
 from haven.apiserver.registry.storage import Storages
 from haven.apiserver.request import Request, Response
 
-__all__ = ["document_paths"]
+__all__ = ["Documents", "document_paths"]
 
 _HOOKS = (
     "start-apiserver-admission-initializer",
@@ -42,6 +43,15 @@ _HOOKS = (
 """Upstream's start-up steps, which its health endpoints list. Ours are all done before the first request is taken."""
 
 
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """Handlers by path, and the documents among them that change with what is served."""
+
+    paths: dict[str, PathHandler]
+    discovery: Discovery
+    openapi: OpenAPI
+
+
 async def _done() -> str:
     return ""
 
@@ -54,8 +64,8 @@ def document_paths(
     keys: SigningKeys,
     issuer: str,
     server_address: str,
-) -> dict[str, PathHandler]:
-    """Return the handlers by path."""
+) -> Documents:
+    """Return the handlers by path, and the documents that change with what is served."""
 
     async def show_metrics(_: Request) -> Response:
         for storage in storages.all():
@@ -89,7 +99,7 @@ def document_paths(
         if group:
             paths[f"/apis/{group}"] = discovery.handle
         paths[f"/apis/{group}/{version}" if group else f"/api/{version}"] = discovery.handle
-    return paths
+    return Documents(paths, discovery, openapi)
 
 
 def _checks() -> Mapping[str, Mapping[str, Check]]:

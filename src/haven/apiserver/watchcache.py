@@ -85,6 +85,7 @@ class Entry:
         "namespace",
         "revision",
         "uid",
+        "views",
     )
 
     def __init__(
@@ -109,6 +110,8 @@ class Entry:
         self.revision = revision
         self.created = created
         self.encodings: dict[Any, bytes] | None = None
+        self.views: dict[Any, Entry | None] | None = None
+        """The same object as versions of a custom resource show it, by their views; None if just as it is."""
         self._object = obj
         self._fields: Mapping[str, str] | None = None
 
@@ -246,7 +249,7 @@ class Selection:
 class Watched:
     """One change. `entry` is the object after it (for DELETED: its last state, at the deletion's revision)."""
 
-    __slots__ = ("_lost", "entry", "frames", "previous", "revision", "type")
+    __slots__ = ("_lost", "entry", "frames", "previous", "revision", "type", "views")
 
     def __init__(self, type_: str, entry: Entry, previous: Entry | None, revision: Revision) -> None:
         self.type = type_
@@ -254,6 +257,8 @@ class Watched:
         self.previous = previous
         self.revision = revision
         self.frames: dict[Any, bytes] = {}
+        self.views: dict[Any, Watched] = {}
+        """The same change as versions of a custom resource show it, by the version's view."""
         self._lost: Watched | None = None
 
     def seen_by(self, selection: Selection) -> Watched | None:

@@ -14,7 +14,7 @@ from enum import Enum
 from haven.api.apiextensions import v1
 from haven.apimachinery.fielderrors import ErrorList, Path, forbidden, invalid, not_supported, required
 
-__all__ = ["validate_schema"]
+__all__ = ["structural_errors", "validate_schema"]
 
 Schema = v1.JSONSchemaProps
 
@@ -45,6 +45,13 @@ def validate_schema(schema: Schema, path: Path) -> ErrorList:
     if not _has_unsupported(schema):
         errors += sorted(_structural(schema, _Level.ROOT, path) + _completeness(schema, path), key=str)
     return errors + _supported(schema, path, _Place(is_root=True))
+
+
+def structural_errors(schema: Schema, path: Path) -> ErrorList:
+    """Check only whether a schema is structural."""
+    if _has_unsupported(schema):
+        return []
+    return sorted(_structural(schema, _Level.ROOT, path) + _completeness(schema, path), key=str)
 
 
 # ---- structural schemas

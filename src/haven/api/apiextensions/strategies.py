@@ -39,7 +39,7 @@ from haven.apimachinery.validation.objectmeta import (
     validate_object_meta_update,
 )
 
-__all__ = ["STRATEGIES"]
+__all__ = ["STRATEGIES", "approval_state"]
 
 CRD = v1.CustomResourceDefinition
 
@@ -51,6 +51,7 @@ _COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
 _COLUMN_FORMATS = ("byte", "date", "date-time", "double", "float", "int32", "int64", "password")
 _APPROVED = "api-approved.kubernetes.io"
 _MAX_SELECTABLE = 8
+_CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 _AS_LABEL = "may have mixed case, but should otherwise match: "
 
 
@@ -152,8 +153,8 @@ def _approval(new: CRD, old: CRD | None) -> ErrorList:
     protected = group in ("k8s.io", "kubernetes.io") or group.endswith((".k8s.io", ".kubernetes.io"))
     if not protected:
         return []
-    state = _approval_state(new)
-    if old is not None and _approval_state(old)[0] == state[0]:
+    state = approval_state(new)
+    if old is not None and approval_state(old)[0] == state[0]:
         return []
     place = Path("metadata", "annotations").key(_APPROVED)
     if state[0] == "missing":
@@ -163,7 +164,8 @@ def _approval(new: CRD, old: CRD | None) -> ErrorList:
     return []
 
 
-def _approval_state(crd: CRD) -> tuple[str, str]:
+def approval_state(crd: CRD) -> tuple[str, str]:
+    """Return (missing, invalid, bypassed or approved; why): definitions in Kubernetes' own groups need an approval."""
     text = crd.metadata.annotations.get(_APPROVED, "")
     see = "see https://github.com/kubernetes/enhancements/pull/1111"
     if not text:
@@ -456,6 +458,21 @@ def _check_status(new: CRD, old: CRD) -> ErrorList:
     return errors + _names(new.status.accepted_names, Path("status", "acceptedNames"))
 
 
+def _mark_deleted(crd: CRD) -> None:
+    """Keep a deleted definition until its instances are gone."""
+    if _CLEANUP not in crd.metadata.finalizers:
+        crd.metadata.finalizers = [*crd.metadata.finalizers, _CLEANUP]
+    terminating = v1.CustomResourceDefinitionCondition(
+        type="Terminating",
+        status="True",
+        last_transition_time=crd.metadata.deletion_timestamp,
+        reason="InstanceDeletionPending",
+        message="CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
+    )
+    others = [one for one in crd.status.conditions or () if one.type != "Terminating"]
+    crd.status.conditions = [*others, terminating]
+
+
 STRATEGIES: dict[str, Strategy[Any]] = {
     "customresourcedefinitions": Strategy(
         default=_default,
@@ -465,6 +482,7 @@ STRATEGIES: dict[str, Strategy[Any]] = {
         validate_update=_check_update,
         name_errors=lambda name: list(dns_subdomain_name(name, False)),
         has_generation=True,
+        mark_deleted=_mark_deleted,
         subresources={
             "status": Strategy(default=_default, prepare_for_update=_update_status, validate_update=_check_status)
         },

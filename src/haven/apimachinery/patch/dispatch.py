@@ -22,7 +22,7 @@ from haven.apimachinery.schema.model import UNTYPED, Field, Schema
 from haven.apimachinery.schema.normalize import normalize
 from haven.apimachinery.schema.restore import RestoreError, restore
 
-__all__ = ["PATCH_TYPES", "PatchType", "patched"]
+__all__ = ["PATCH_TYPES", "PatchType", "merged", "patched", "refused"]
 
 Tree = dict[str, Any]
 
@@ -49,16 +49,24 @@ def patched(
     strict_level = field_validation or "Warn"
     if kind is PatchType.STRATEGIC:
         return _strategic(live, body, schema, strict_level)
+    tree, complaints = merged(kind, live, body, strict_level)
+    return _decoded(tree, live, schema, complaints, strict_level)
+
+
+def merged(kind: PatchType, live: Tree, body: bytes, field_validation: str) -> tuple[Any, list[str]]:
+    """Return (the tree that a JSON or merge patch makes, complaints about the patch); raise ApiError.
+
+    The tree is not looked at yet: it need not even be an object.
+    """
+    strict_level = field_validation or "Warn"
     if kind is PatchType.JSON:
         operations, complaints = _operations(body, strict_level)
         try:
-            tree = json_patch.apply(_own(live), operations)
+            return json_patch.apply(_own(live), operations), complaints
         except PatchError as error:
             raise unprocessable(error) from error
-    else:
-        patch, complaints = _object(body, strict_level, "error decoding patch: ")
-        tree = merge_patch.apply(live, patch)
-    return _decoded(tree, live, schema, complaints, strict_level)
+    patch, complaints = _object(body, strict_level, "error decoding patch: ")
+    return merge_patch.apply(live, patch), complaints
 
 
 def _own(tree: Tree) -> Tree:
@@ -69,15 +77,15 @@ def _own(tree: Tree) -> Tree:
 
 def _decoded(tree: Any, live: Tree, schema: Schema, complaints: list[str], strict_level: str) -> tuple[Tree, list[str]]:
     if not isinstance(tree, dict):
-        raise _refused(tree, f"json: cannot unmarshal {_json_kind(tree)} into Go value of type {schema.go}")
+        raise refused(tree, f"json: cannot unmarshal {_json_kind(tree)} into Go value of type {schema.go}")
     if tree.get("kind") != live.get("kind") or tree.get("apiVersion") != live.get("apiVersion"):
         problem = _foreign_kind(tree, live)
         if problem:
-            raise _refused(tree, problem)
+            raise refused(tree, problem)
     findings = check(tree, schema)
     if findings.error is not None:
-        raise _refused(tree, findings.error)
-    warnings = _judge(complaints + findings.strict, strict_level, lambda text: _refused(tree, text))
+        raise refused(tree, findings.error)
+    warnings = _judge(complaints + findings.strict, strict_level, lambda text: refused(tree, text))
     return (normalize(tree, schema) if findings.dirty else tree), warnings
 
 
@@ -89,7 +97,8 @@ def _judge(complaints: list[str], strict_level: str, refuse: Any) -> list[str]:
     return complaints
 
 
-def _refused(tree: Any, message: str) -> apierrors.ApiError:
+def refused(tree: Any, message: str) -> apierrors.ApiError:
+    """Return the refusal of what a patch made."""
     return invalid_patch(orjson.dumps(tree).decode(), message)
 
 

@@ -69,6 +69,8 @@ class CustomKind:
 
     resource: Resource[Any]
     schema: Schema | None
+    state: str = ""
+    """What changes whenever the schema does; "" if that is to be found out by comparing."""
 
 
 class Definitions:

@@ -139,7 +139,8 @@ class _Same:
 
     def __init__(self, custom: CustomKind) -> None:
         self.custom = custom
-        self._key = (custom.resource, msgspec.json.encode(custom.schema, order="sorted"))
+        told = custom.state or msgspec.json.encode(custom.schema, order="sorted")
+        self._key = (custom.resource, custom.resource.kind, told)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Same) and self._key == other._key

@@ -20,7 +20,7 @@ from haven.apimachinery.schema import Schema, check, normalize
 from haven.apimachinery.schema.gojson import syntax_error
 from haven.apiserver.registry.options import IGNORE, STRICT
 
-__all__ = ["decode_delete_options", "decode_object", "strict_yaml_error", "typed"]
+__all__ = ["decode_delete_options", "decode_object", "parse_json", "strict_yaml_error", "typed", "unrecognized"]
 
 _SCHEME = 'in scheme "pkg/api/legacyscheme/scheme.go:30"'
 _HEADER = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
@@ -43,18 +43,18 @@ def decode_object(
         try:
             tree, repeated = yaml.parse(data)
         except yaml.InvalidYAML as error:
-            raise _unrecognized(expected.kind, str(error), data) from None
+            raise unrecognized(expected.kind, str(error), data) from None
         strict = [strict_yaml_error(repeated)] if repeated else []
         text = None
     else:
-        tree = _parse_json(data, expected.kind)
+        tree = parse_json(data, expected.kind)
         text = data
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
         what = "array" if isinstance(tree, list) else {str: "string", bool: "bool"}.get(type(tree), "number")
         complaint = f"json: cannot unmarshal {what} into Go value of type {_HEADER}"
-        raise _unrecognized(expected.kind, f"couldn't get version/kind; json parse error: {complaint}", data)
+        raise unrecognized(expected.kind, f"couldn't get version/kind; json parse error: {complaint}", data)
     gvk = _kind_of(tree, expected, data)
     if gvk != expected:
         _refuse_kind(gvk, expected)
@@ -109,17 +109,18 @@ def _from_protobuf(data: bytes, expected: GroupVersionKind) -> dict[str, Any]:
             _refuse_kind(gvk, expected)
         return protobuf.decode_message(framed.raw, expected.api_version, expected.kind)
     except protobuf.InvalidProtobuf as error:
-        raise _unrecognized(expected.kind, str(error), data) from None
+        raise unrecognized(expected.kind, str(error), data) from None
 
 
-def _parse_json(data: bytes, kind: str) -> Any:
+def parse_json(data: bytes, kind: str) -> Any:
+    """Return a body's JSON; raise BadRequest."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
         complaint = syntax_error(data)
         if complaint is None:
             return serialization.decode_tree(data)
-        raise _unrecognized(kind, f"couldn't get version/kind; json parse error: {complaint}", data) from None
+        raise unrecognized(kind, f"couldn't get version/kind; json parse error: {complaint}", data) from None
 
 
 def _kind_of(tree: dict[str, Any], expected: GroupVersionKind, data: bytes) -> GroupVersionKind:
@@ -131,12 +132,12 @@ def _kind_of(tree: dict[str, Any], expected: GroupVersionKind, data: bytes) -> G
                 "bool" if isinstance(value, bool) else "number"
             )  # fmt: skip
             complaint = f"json: cannot unmarshal {what} into Go struct field .{name} of type string"
-            raise _unrecognized(expected.kind, f"couldn't get version/kind; json parse error: {complaint}", data)
+            raise unrecognized(expected.kind, f"couldn't get version/kind; json parse error: {complaint}", data)
     if not api_version:
         return GroupVersionKind(expected.group, expected.version, kind or expected.kind)
     group, _, version = api_version.rpartition("/")
     if "/" in group:
-        raise _unrecognized(expected.kind, f"unexpected GroupVersion string: {api_version}", data)
+        raise unrecognized(expected.kind, f"unexpected GroupVersion string: {api_version}", data)
     return GroupVersionKind(group, version, kind or expected.kind)
 
 
@@ -172,7 +173,8 @@ def _not_handled(gvk: GroupVersionKind, expected: GroupVersionKind, because: str
     )
 
 
-def _unrecognized(kind: str, because: str, data: bytes) -> apierrors.BadRequest:
+def unrecognized(kind: str, because: str, data: bytes) -> apierrors.BadRequest:
+    """Return the refusal of a body that tells no kind, or none at all."""
     return apierrors.BadRequest(
         f"the object provided is unrecognized (must be of type {kind}): {because} ({_summary(data)})"
     )

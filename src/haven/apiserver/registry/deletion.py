@@ -115,7 +115,7 @@ class Deletion:
             if entry is None:
                 raise endpoint.not_found(name)
             try:
-                return await self._attempt(request, endpoint, entry, parameters.copy())
+                return await self._attempt(request, endpoint, await endpoint.show(entry), parameters.copy())
             except TransactionFailed:
                 continue  # It changed meanwhile; look again.
 
@@ -129,6 +129,11 @@ class Deletion:
             raise apierrors.Forbidden.of(endpoint.group_resource, entry.name, because)
         if endpoint.storage.resource.plural == "namespaces" and not endpoint.resource.group:
             return await self._delete_namespace(request, endpoint, entry, old, parameters)
+        if endpoint.strategy.mark_deleted is not None and not old.metadata.deletion_timestamp:
+            await self._admit(self._admission_request(request, endpoint, entry, parameters))
+            old.metadata.deletion_timestamp = times.format_time(self._clock.now_seconds())
+            endpoint.strategy.mark_deleted(old)
+            return await self._store_mark(endpoint, entry, old, parameters)
         graceful, pending = self._before_delete(endpoint, old, parameters)
         if pending:
             return Outcome(False, old, entry)
@@ -257,11 +262,14 @@ class Deletion:
     async def _store_mark(self, endpoint: Endpoint, entry: Entry, old: Any, parameters: DeleteParameters) -> Outcome:
         if parameters.dry_run:
             return Outcome(False, old, shows_object=True)
-        write = self._write(endpoint, entry, old)
+        if endpoint.view is not None and entry.decoded() == old:
+            return Outcome(False, old, entry, shows_object=True)
+        write = self._write(endpoint, entry, await endpoint.stored(old))
         if entry.holds(write.value):
             return Outcome(False, old, entry, shows_object=True)
         await self._storages.commit([write])
-        return Outcome(False, old, endpoint.storage.get(entry.namespace, entry.name), shows_object=True)
+        left = endpoint.storage.get(entry.namespace, entry.name)
+        return Outcome(False, old, await endpoint.show(left) if left is not None else None, shows_object=True)
 
     @staticmethod
     def _write(endpoint: Endpoint, entry: Entry, obj: Any) -> Write:

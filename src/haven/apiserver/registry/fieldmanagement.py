@@ -13,7 +13,7 @@ from haven.api import scheme
 from haven.api.scheme import GroupVersionKind
 from haven.apimachinery import apply, meta, serialization, times
 from haven.apimachinery.schema import Schema, schema_for
-from haven.apiserver.registry.endpoint import Endpoint
+from haven.apiserver.registry.endpoint import Endpoint, Pending
 from haven.apiserver.registry.output import served_bytes
 from haven.apiserver.registry.versions import conversion
 from haven.apiserver.request import Request
@@ -55,7 +55,7 @@ class FieldManagement:
             endpoint.schema,
             manager,
             now=self.now(),
-            reset=apply.reset_for(endpoint.resource.group, endpoint.resource.plural),
+            reset=endpoint.reset(),
         )
         obj.metadata.managed_fields = typed_entries(entries)
 
@@ -66,8 +66,15 @@ class FieldManagement:
         entries = apply.update(None, tree, schema, manager, now=self.now(), subresource=subresource)
         obj.metadata.managed_fields = typed_entries(entries)
 
-    def updated(self, new: Any, live: Entry | None, endpoint: Endpoint, manager: str, subresource: str) -> None:
+    async def updated(self, new: Any, live: Entry | None, endpoint: Endpoint, manager: str, subresource: str) -> None:
         """Set the managedFields of a changed object of the stored version."""
+        while True:
+            try:
+                return self._updated(new, live, endpoint, manager, subresource)
+            except Pending as pending:
+                await pending.fetch()
+
+    def _updated(self, new: Any, live: Entry | None, endpoint: Endpoint, manager: str, subresource: str) -> None:
         entries = apply.update(
             None if live is None else orjson.loads(served_bytes(live, endpoint)),
             _served_tree(new, endpoint),
@@ -75,15 +82,24 @@ class FieldManagement:
             manager,
             now=self.now(),
             subresource=subresource,
-            reset=apply.reset_for(endpoint.resource.group, endpoint.resource.plural, subresource),
+            reset=endpoint.reset(subresource),
             convert=_Converter(endpoint),
         )
         new.metadata.managed_fields = typed_entries(entries)
 
-    def applied(
+    async def applied(
         self, live: Entry | None, patch: Tree, endpoint: Endpoint, manager: str, subresource: str, *, force: bool
     ) -> Tree:
         """Return the tree (of the served version) that applying a configuration leads to."""
+        while True:
+            try:
+                return self._applied(live, patch, endpoint, manager, subresource, force=force)
+            except Pending as pending:
+                await pending.fetch()
+
+    def _applied(
+        self, live: Entry | None, patch: Tree, endpoint: Endpoint, manager: str, subresource: str, *, force: bool
+    ) -> Tree:
         resource = endpoint.resource
         result = apply.apply(
             None if live is None else orjson.loads(served_bytes(live, endpoint)),
@@ -95,7 +111,7 @@ class FieldManagement:
             force=force,
             now=self.now(),
             subresource=subresource,
-            reset=apply.reset_for(resource.group, resource.plural, subresource),
+            reset=endpoint.reset(subresource),
             convert=_Converter(endpoint),
         )
         return result.tree
@@ -148,6 +164,8 @@ class _Converter:
 
     def __call__(self, tree: Tree, api_version: str) -> tuple[Tree, Schema] | None:
         endpoint = self._endpoint
+        if endpoint.view is not None:
+            return endpoint.view.convert(tree, api_version)
         group, _, version = api_version.rpartition("/")
         if group != endpoint.resource.group:
             return None

@@ -56,7 +56,8 @@ def answer_form(request: Request, endpoint: Endpoint, *, streams: bool = False, 
     if accept == JSON or (not accept and request.local):
         form = _PLAIN
     else:
-        check_route(accept, endpoint.offer, streams=streams)
+        if endpoint.view is None:
+            check_route(accept, endpoint.offer, streams=streams)
         form = negotiate(accept, endpoint.offer if tables else replace(endpoint.offer, tables=False))
     if form is _PLAIN or form.is_plain_json:
         agent = request.headers.get("user-agent", "")

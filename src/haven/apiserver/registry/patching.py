@@ -12,7 +12,7 @@ import orjson
 from haven.api.strategy import Strategy
 from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.codecs import yaml
-from haven.apimachinery.patch.dispatch import PATCH_TYPES, patched
+from haven.apimachinery.patch.dispatch import PATCH_TYPES, PatchType, merged, patched
 from haven.apiserver.registry import systemfields
 from haven.apiserver.registry.bodies import strict_yaml_error
 from haven.apiserver.registry.endpoint import Endpoint
@@ -27,11 +27,16 @@ __all__ = ["Patching", "patch_kind"]
 
 APPLY = "application/apply-patch+yaml"
 _ALL = (*PATCH_TYPES, APPLY)
+_CUSTOM = (PatchType.JSON.value, PatchType.MERGE.value, APPLY)
 
 
-def patch_kind(request: Request) -> str:
-    """Return the media type of a patch; raise UnsupportedMediaType."""
+def patch_kind(request: Request, endpoint: Endpoint) -> str:
+    """Return the media type of a patch; raise UnsupportedMediaType. Custom resources have no strategic patches."""
     kind = request.headers.get("content-type", "").partition(";")[0]
+    if endpoint.view is not None and kind not in _CUSTOM:
+        raise apierrors.UnsupportedMediaType(
+            f"the body of the request was in an unknown format - accepted media types include: {', '.join(_CUSTOM)}"
+        )
     if kind not in _ALL:
         raise apierrors.UnsupportedMediaType("415: Unsupported Media Type", meta.StatusDetails())
     return kind
@@ -45,7 +50,7 @@ class Patching:
 
     async def patch(self, request: Request, endpoint: Endpoint, subresource: str = "") -> Response:
         """Answer a PATCH of an object, or of a subresource that has the object's own kind."""
-        kind = patch_kind(request)
+        kind = patch_kind(request, endpoint)
         form = answer_form(request, endpoint)
         parameters = write_parameters(request.query, "PatchOptions", is_apply=kind == APPLY)
         result = await self.change(
@@ -72,10 +77,10 @@ class Patching:
         async def compute(_current: Any | None, live: Entry | None) -> Any:
             warned.clear()
             if kind == APPLY:
-                new = self._applied(live, body, endpoint, subresource, parameters, warned)
+                new = await self._applied(live, body, endpoint, subresource, parameters, warned)
             else:
                 new = self._patched(live, kind, body, endpoint, parameters, warned)
-                self._writing.fields.updated(new, live, endpoint, manager, subresource)
+                await self._writing.fields.updated(new, live, endpoint, manager, subresource)
             systemfields.ensure_namespace(new.metadata, namespace)
             systemfields.check_name(new.metadata, info.name)
             return new
@@ -107,6 +112,10 @@ class Patching:
         warnings: list[str],
     ) -> Any:
         assert live is not None
+        if endpoint.view is not None:
+            level = parameters.field_validation
+            tree, complaints = merged(PATCH_TYPES[kind], orjson.loads(live.data), body, level)
+            return endpoint.view.patched(tree, complaints, level, warnings)
         tree, found = patched(
             PATCH_TYPES[kind],
             orjson.loads(served_bytes(live, endpoint)),
@@ -117,7 +126,7 @@ class Patching:
         warnings.extend(found)
         return self._stored(tree, endpoint)
 
-    def _applied(
+    async def _applied(
         self,
         live: Entry | None,
         body: bytes,
@@ -137,7 +146,7 @@ class Patching:
                 "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
                 f"{'array' if isinstance(patch, list) else 'string'} into Go value of type map[string]interface {{}}"
             )
-        tree = self._writing.fields.applied(
+        tree = await self._writing.fields.applied(
             live, patch, endpoint, parameters.field_manager, subresource, force=bool(parameters.force)
         )
         if repeated and parameters.field_validation != IGNORE:
@@ -149,6 +158,8 @@ class Patching:
 
     @staticmethod
     def _stored(tree: dict[str, Any], endpoint: Endpoint) -> Any:
+        if endpoint.view is not None:
+            return endpoint.view.applied(tree)
         obj = endpoint.conversion.to_stored(serialization.convert(tree, endpoint.resource.type))
         endpoint.strategy.default(obj)
         return obj

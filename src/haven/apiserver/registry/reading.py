@@ -116,7 +116,7 @@ class Reading:
         entry = endpoint.storage.get(info.namespace, info.name)
         if entry is None:
             raise endpoint.not_found(info.name)
-        return entry_response(request, endpoint, form, entry)
+        return entry_response(request, endpoint, form, await endpoint.show(entry))
 
     async def list(self, request: Request, endpoint: Endpoint) -> Response:
         """Answer with a list."""
@@ -165,7 +165,7 @@ class Reading:
         if parameters.continue_ and revision < self._store.compacted:
             raise continuation.expired(after)  # Even if the cache could tell: tokens are promised no longer than this.
         if revision >= cache.newest:
-            return self._page_from_cache(endpoint, selection, after, limit, revision)
+            return await self._page_from_cache(endpoint, selection, after, limit, revision)
         try:
             return await self._page_from_store(endpoint, selection, after, limit, revision)
         except Compacted:
@@ -175,30 +175,33 @@ class Reading:
         except RevisionInFuture as error:
             raise too_new(revision, error.newest) from None
 
-    def _page_from_cache(
+    async def _page_from_cache(
         self, endpoint: Endpoint, selection: Selection, after: str, limit: int, revision: Revision
     ) -> Page:
         cache = endpoint.storage.cache
         name = selection.fields.exact("metadata.name") if selection.fields is not None else None
         if name is not None and (selection.namespace or not endpoint.resource.namespaced):
             one = cache.get(selection.namespace, name)
+            if one is not None:
+                one = await endpoint.show(one)
             return Page([one] if one is not None and selection.matches(one) else [], revision)
         start = _after(endpoint, after, selection.namespace)
         found = cache.entries(selection.namespace, after=start)
         if not selection.is_everything:
+            if endpoint.view is not None:
+                found = iter(await endpoint.show_all(list(found)))
             found = filter(selection.matches, found)
         if not limit or limit < 0:
-            return Page(list(found), revision)
+            return Page(await endpoint.show_all(list(found)), revision)
         entries = list(islice(found, limit + 1))
         if len(entries) <= limit:
-            return Page(entries, revision)
+            return Page(await endpoint.show_all(entries), revision)
         del entries[limit:]
         remaining = None
         if selection.is_everything:
             remaining = sum(1 for _ in cache.entries(selection.namespace, after=start)) - limit
-        return Page(
-            entries, revision, continuation.encode(_relative(endpoint, entries[-1], selection), revision), remaining
-        )
+        token = continuation.encode(_relative(endpoint, entries[-1], selection), revision)
+        return Page(await endpoint.show_all(entries), revision, token, remaining)
 
     async def _page_from_store(
         self, endpoint: Endpoint, selection: Selection, after: str, limit: int, revision: Revision
@@ -212,8 +215,8 @@ class Reading:
         while True:
             size = limit - len(entries) if limit > 0 and selection.is_everything else _PAGE
             chunk = await self._store.range(prefix, after=last, limit=size, revision=revision)
-            for index, record in enumerate(chunk.records):
-                entry = storage.entry(record.value, record.modified, record.created)
+            read = [storage.entry(record.value, record.modified, record.created) for record in chunk.records]
+            for index, entry in enumerate(await endpoint.show_all(read)):
                 if selection.matches(entry):
                     entries.append(entry)
                 if limit > 0 and len(entries) == limit:

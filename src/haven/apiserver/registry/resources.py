@@ -13,14 +13,21 @@ from typing import Any
 from haven.api.scheme import GroupVersionResource, Resource
 from haven.apimachinery import apierrors, meta
 from haven.apiserver.registry.deletion import Deletion
-from haven.apiserver.registry.endpoint import Endpoint
+from haven.apiserver.registry.endpoint import Endpoint, View
 from haven.apiserver.registry.patching import Patching
 from haven.apiserver.registry.reading import Reading
 from haven.apiserver.registry.watching import Watching
 from haven.apiserver.registry.writing import Writing
 from haven.apiserver.request import Request, RequestInfo, Response
 
-__all__ = ["Handler", "Handlers", "Resources", "method_not_allowed", "path_not_found"]
+__all__ = [
+    "Handler",
+    "Handlers",
+    "Resources",
+    "method_not_allowed",
+    "path_not_found",
+    "path_not_found_text",
+]
 
 Handler = Callable[[Request, Endpoint], Awaitable[Response]]
 
@@ -33,6 +40,12 @@ def path_not_found() -> apierrors.NotFound:
 def method_not_allowed() -> apierrors.MethodNotAllowed:
     """Return the refusal of a method that a path lacks."""
     return apierrors.MethodNotAllowed("the server does not allow this method on the requested resource", _no_details())
+
+
+def path_not_found_text() -> Response:
+    """Return the answer to a path of nobody's."""
+    headers = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
+    return Response(404, headers, b"404 page not found\n")
 
 
 def _no_details() -> meta.StatusDetails:
@@ -67,6 +80,15 @@ class Resources:
         self.endpoints[GroupVersionResource(resource.group, resource.version, resource.plural)] = endpoint
         self._know(resource)
 
+    def add_custom(self, endpoint: Endpoint) -> None:
+        """Serve a custom resource, or serve it differently from now on."""
+        resource = endpoint.resource
+        self.endpoints[GroupVersionResource(resource.group, resource.version, resource.plural)] = endpoint
+
+    def remove(self, resource: Resource[Any]) -> None:
+        """Serve a custom resource's version no longer."""
+        self.endpoints.pop(GroupVersionResource(resource.group, resource.version, resource.plural), None)
+
     def _know(self, resource: Resource[Any]) -> None:
         self.group_versions.add((resource.group, resource.version))
         self.groups.add(resource.group)
@@ -82,6 +104,8 @@ class Resources:
         if endpoint is None:
             raise path_not_found()
         resource = endpoint.resource
+        if endpoint.view is not None:
+            return await self._custom(request, endpoint, endpoint.view)
         if info.verb == "proxy" or (info.namespace and not resource.namespaced and info.resource != "namespaces"):
             raise path_not_found()
         own = self.virtual.get((resource.group, resource.plural))
@@ -93,6 +117,48 @@ class Resources:
                 raise method_not_allowed()
             return await handler(request, endpoint)
         return await self._stored(request, endpoint, info)
+
+    async def _custom(self, request: Request, endpoint: Endpoint, view: View) -> Response:
+        """Answer a request to a custom resource: other words for what cannot be."""
+        info, resource = request.info, endpoint.resource
+        everywhere = info.verb in ("list", "watch")
+        if (info.namespace and not resource.namespaced) or (
+            resource.namespaced and not info.namespace and not everywhere
+        ):
+            return path_not_found_text()
+        request.warnings.extend(view.deprecations)
+        unsupported = apierrors.MethodNotAllowed.of(endpoint.group_resource, info.verb)
+        if info.subresource:
+            known = endpoint.subresource(info.subresource)
+            if known is None:
+                raise endpoint.not_found(info.name)
+            if info.verb not in known.verbs:
+                raise unsupported
+            own = self.subresources.get((resource.group, resource.plural, info.subresource))
+            if own is not None:
+                return await own[info.verb](request, endpoint)
+            if info.verb == "get":
+                return await self.handlers.reading.get(request, endpoint)
+            if info.verb == "update":
+                return await self.handlers.writing.update(request, endpoint, info.subresource)
+            return await self.handlers.patching.patch(request, endpoint, info.subresource)
+        if info.verb == "get":
+            return await self.handlers.reading.get(request, endpoint)
+        if info.verb == "list":
+            return await self.handlers.reading.list(request, endpoint)
+        if info.verb == "watch":
+            return await self.handlers.watching.watch(request, endpoint, force=True)
+        if info.verb == "create":
+            return await self.handlers.writing.create(request, endpoint)
+        if info.verb == "update" and info.name:
+            return await self.handlers.writing.update(request, endpoint)
+        if info.verb == "patch" and info.name:
+            return await self.handlers.patching.patch(request, endpoint)
+        if info.verb == "delete":
+            return await self.handlers.deletion.delete(request, endpoint)
+        if info.verb == "deletecollection":
+            return await self.handlers.deletion.delete_collection(request, endpoint)
+        raise unsupported
 
     async def _stored(self, request: Request, endpoint: Endpoint, info: RequestInfo) -> Response:
         handlers, verb = self.handlers, info.verb

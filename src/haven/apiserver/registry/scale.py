@@ -6,7 +6,7 @@ A write to a Scale becomes an update of its parent, so it goes through the paren
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -33,18 +33,49 @@ from haven.apiserver.request import Request, Response
 from haven.apiserver.watchcache import Entry
 from haven.clock import Clock
 
-__all__ = ["SCALED", "Scales"]
+__all__ = ["SCALED", "ScaleFields", "Scales"]
 
 SCALED = (("apps", "deployments"), ("apps", "replicasets"), ("apps", "statefulsets"), ("", "replicationcontrollers"))
 _GVK = GroupVersionKind("autoscaling", "v1", "Scale")
 _PATHS: Mapping[str, tuple[str, ...] | None] = {"apps/v1": ("spec", "replicas"), "v1": ("spec", "replicas")}
 
 
+class ScaleFields(Protocol):
+    """Where a kind keeps what its Scale shows."""
+
+    def read(self, endpoint: Endpoint, obj: Any, *, managed: bool = False) -> autoscaling.Scale:
+        """Return the Scale of an object; with the owners of replicas if `managed`."""
+        ...
+
+    def write(self, endpoint: Endpoint, obj: Any, scale: autoscaling.Scale) -> None:
+        """Set an object's replicas; raise BadRequest if there are none to set."""
+        ...
+
+    def paths(self, endpoint: Endpoint) -> Mapping[str, tuple[str, ...] | None]:
+        """Return where the replicas are, by API version."""
+        ...
+
+
+class TypedFields:
+    """Built-in kinds, which are all alike in this."""
+
+    def read(self, _endpoint: Endpoint, obj: Any, *, managed: bool = False) -> autoscaling.Scale:
+        return scale_of(obj, managed=managed)
+
+    def write(self, _endpoint: Endpoint, obj: Any, scale: autoscaling.Scale) -> None:
+        _check(scale)
+        obj.spec.replicas = scale.spec.replicas
+
+    def paths(self, _endpoint: Endpoint) -> Mapping[str, tuple[str, ...] | None]:
+        return _PATHS
+
+
 class Scales:
     """Handlers of scale."""
 
-    def __init__(self, writing: Writing, clock: Clock) -> None:
+    def __init__(self, writing: Writing, clock: Clock, fields: ScaleFields | None = None) -> None:
         self._writing = writing
+        self._fields = fields or TypedFields()
         self._clock = clock
         schema = schema_for(*_GVK)
         assert schema is not None
@@ -60,7 +91,8 @@ class Scales:
         entry = endpoint.storage.get(request.info.namespace, request.info.name)
         if entry is None:
             raise endpoint.not_found(request.info.name)
-        return object_response(request, endpoint, form, scale_of(entry.glimpse), served=True)
+        scale = self._fields.read(endpoint, (await endpoint.show(entry)).glimpse)
+        return object_response(request, endpoint, form, scale, served=True)
 
     async def update(self, request: Request, endpoint: Endpoint) -> Response:
         """Answer a PUT."""
@@ -81,7 +113,7 @@ class Scales:
 
     async def patch(self, request: Request, endpoint: Endpoint) -> Response:
         """Answer a PATCH."""
-        kind = patch_kind(request)
+        kind = patch_kind(request, endpoint)
         form = answer_form(request, endpoint)
         parameters = write_parameters(request.query, "PatchOptions", is_apply=kind == APPLY)
         manager = manager_of(parameters.field_manager, request)
@@ -144,16 +176,15 @@ class Scales:
             assert live is not None
             assert current is not None
             new: Any = serialization.decode(live.data, type(current))
-            before = scale_of(new, managed=True)
+            before = self._fields.read(endpoint, new, managed=True)
             after = change(before)
-            _check(after)
-            new.spec.replicas = after.spec.replicas
+            self._fields.write(endpoint, new, after)
             new.metadata.resource_version = after.metadata.resource_version
             entries = scale_fields.to_parent(
                 [serialization.to_tree(entry) for entry in new.metadata.managed_fields],
                 [serialization.to_tree(entry) for entry in after.metadata.managed_fields],
                 endpoint.resource.api_version,
-                _PATHS,
+                self._fields.paths(endpoint),
             )
             new.metadata.managed_fields = typed_entries(entries)
             return new
@@ -171,7 +202,7 @@ class Scales:
                 uid=uid,
             )
         )
-        return scale_of(result.final)
+        return self._fields.read(endpoint, result.final)
 
 
 def _check(scale: autoscaling.Scale) -> None:

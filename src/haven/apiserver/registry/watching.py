@@ -15,7 +15,7 @@ from haven.apimachinery import apierrors, serialization
 from haven.apimachinery.codecs import protobuf
 from haven.apimachinery.codecs.negotiate import JSON, PROTOBUF, STREAM_SUFFIX, YAML, Answer, negotiate_stream
 from haven.apimachinery.names import Revision
-from haven.apiserver.registry.endpoint import Endpoint
+from haven.apiserver.registry.endpoint import Endpoint, View
 from haven.apiserver.registry.options import ListParameters, list_parameters
 from haven.apiserver.registry.output import answer_form, entry_bytes, partial_bytes
 from haven.apiserver.registry.reading import check_not_newer, checked_revision, selection_of
@@ -98,6 +98,32 @@ class Watching:
         self, endpoint: Endpoint, parameters: ListParameters, selection: Selection, revision: int
     ) -> AsyncIterator[list[Signal]]:
         """Yield what happens, in batches, until the time is over."""
+        if endpoint.view is not None:
+            async for batch in self._viewed(endpoint, endpoint.view, parameters, selection, revision):
+                yield batch
+            return
+        async for batch in self._raw_signals(endpoint, parameters, selection, revision):
+            yield batch
+
+    async def _viewed(
+        self, endpoint: Endpoint, view: View, parameters: ListParameters, selection: Selection, revision: int
+    ) -> AsyncIterator[list[Signal]]:
+        """Yield changes as a version of a custom resource shows them; only then can be told which are wanted."""
+        everything = Selection(selection.namespace)
+        async for batch in self._raw_signals(endpoint, parameters, everything, revision):
+            try:
+                shown = await _shown(view, batch)
+            except apierrors.ApiError as error:
+                yield [Failure(error)]
+                return
+            if not selection.is_everything:
+                shown = [one for signal in shown for one in _selected(signal, selection)]
+            if shown:
+                yield shown
+
+    async def _raw_signals(
+        self, endpoint: Endpoint, parameters: ListParameters, selection: Selection, revision: int
+    ) -> AsyncIterator[list[Signal]]:
         cache = endpoint.storage.cache
         deadline = self._clock.monotonic_seconds() + self.timeout_seconds(parameters)
         if revision > self._store.revision:
@@ -194,6 +220,26 @@ class Watching:
                 next_bookmark = now + self._bookmark_interval_seconds
                 if next_bookmark > deadline - _BOOKMARK_BEFORE_END_SECONDS > now:
                     next_bookmark = deadline - _BOOKMARK_BEFORE_END_SECONDS
+
+
+async def _shown(view: View, batch: list[Signal]) -> list[Signal]:
+    """Return changes as a version shows them; each is worked out once for all who watch."""
+    missing = [signal for signal in batch if isinstance(signal, Watched) and view not in signal.views]
+    wanted = [entry for signal in missing for entry in (signal.entry, signal.previous) if entry is not None]
+    shown = iter(await view.show(wanted) if wanted else [])
+    for signal in missing:
+        entry = next(shown)
+        previous = next(shown) if signal.previous is not None else None
+        is_same = entry is signal.entry and previous is signal.previous
+        signal.views[view] = signal if is_same else Watched(signal.type, entry, previous, signal.revision)
+    return [signal.views[view] if isinstance(signal, Watched) else signal for signal in batch]
+
+
+def _selected(signal: Signal, selection: Selection) -> list[Signal]:
+    if not isinstance(signal, Watched):
+        return [signal]
+    seen = signal.seen_by(selection)
+    return [seen] if seen is not None else []
 
 
 async def _stream(

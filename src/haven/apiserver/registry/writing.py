@@ -132,6 +132,9 @@ class Writing:
         if request.object is not None:
             obj = serialization.copy(request.object)
             obj.kind, obj.api_version = resource.kind, resource.api_version
+        elif endpoint.view is not None:
+            content_type = request.headers.get("content-type", "")
+            return endpoint.view.decode(request.body, content_type, parameters.field_validation, request.warnings)
         else:
             tree = decode_object(
                 request.body,
@@ -162,6 +165,8 @@ class Writing:
             request, endpoint, "", CREATE, namespace or self._own_namespace(endpoint, name), name, parameters
         )
         admission.object = obj
+        if endpoint.view is not None:
+            endpoint.view.admit_create(name)
         await self._admission.admit(admission)
         obj = admission.object
         systemfields.deduplicate_owners(obj, request.warnings, after_admission=True)
@@ -178,6 +183,7 @@ class Writing:
                 return obj
         warnings = len(request.warnings)
         obj = self.body_object(request, endpoint, parameters)
+        _check_version(obj, endpoint)
         metadata = obj.metadata
         systemfields.wipe(metadata)
         systemfields.ensure_namespace(metadata, request.info.namespace if endpoint.resource.namespaced else "")
@@ -261,7 +267,7 @@ class Writing:
             raise self._already_exists(endpoint, existing, generated=generated)
         if parameters.dry_run:
             return Result(object=obj, created=True)
-        write = self._write(endpoint, obj, Revision(0))
+        write = self._write(endpoint, await endpoint.stored(obj), Revision(0))
         try:
             await self._storages.commit([write, *extra])
         except TransactionFailed as error:
@@ -272,7 +278,7 @@ class Writing:
         entry = storage.get(metadata.namespace, metadata.name)
         if entry is None or entry.uid != metadata.uid:  # Deleted again before we looked.
             return Result(object=obj, created=True)
-        return Result(entry=entry, created=True)
+        return Result(entry=await endpoint.show(entry), created=True)
 
     def _check_new(self, request: Request, endpoint: Endpoint, obj: Any) -> None:
         """Raise Invalid unless an object may be created; warn; make it canonical."""
@@ -312,6 +318,7 @@ class Writing:
         form = answer_form(request, endpoint)
         parameters = write_parameters(request.query, "UpdateOptions")
         obj = self.body_object(request, endpoint, parameters)
+        _check_version(obj, endpoint)
         namespace = info.namespace if endpoint.resource.namespaced else ""
         systemfields.ensure_namespace(obj.metadata, namespace)
         systemfields.check_name(obj.metadata, info.name)
@@ -326,7 +333,7 @@ class Writing:
                 new = obj
             else:
                 new = serialization.decode(pristine, type(obj))
-            self.fields.updated(new, live, endpoint, manager, subresource)
+            await self.fields.updated(new, live, endpoint, manager, subresource)
             return new
 
         strategy = endpoint.strategy_of(subresource)
@@ -362,6 +369,9 @@ class Writing:
             raise endpoint.not_found(update.name)
         if update.uid and (live is None or live.uid != update.uid):
             raise self.uid_mismatch(endpoint, update.namespace, update.name, update.uid, live.uid if live else "")
+        kept = live
+        if live is not None:
+            live = await endpoint.show(live)
         old = live.decoded() if live is not None else None
         new = await update.compute(old, live)
         if live is None and new.metadata.uid:
@@ -380,6 +390,8 @@ class Writing:
             update.parameters,
         )
         admission.object, admission.old = new, old
+        if live is None and endpoint.view is not None:
+            endpoint.view.admit_create(update.name)
         await self._admission.admit(admission)
         new = admission.object
         systemfields.deduplicate_owners(new, request.warnings, after_admission=True)
@@ -401,14 +413,15 @@ class Writing:
         if update.parameters.dry_run:
             return Result(object=new)
         new.metadata.resource_version = ""
-        write = self._write(endpoint, new, live.revision)
-        if not extra and live.holds(write.value):
+        write = self._write(endpoint, await endpoint.stored(new), live.revision)
+        assert kept is not None
+        if not extra and kept.holds(write.value):
             return Result(entry=live)
         await self._storages.commit([write, *extra])
         entry = endpoint.storage.get(update.namespace, update.name)
         if entry is None or entry.uid != live.uid:
             return Result(object=new)
-        return Result(entry=entry)
+        return Result(entry=await endpoint.show(entry))
 
     def _check_revision(self, new: Any, live: Entry, endpoint: Endpoint, strategy: Strategy[Any]) -> None:
         text = new.metadata.resource_version
@@ -514,6 +527,15 @@ class Writing:
         if result.entry is not None:
             return entry_response(request, endpoint, form, result.entry, status)
         return object_response(request, endpoint, form, result.object, status)
+
+
+def _check_version(obj: Any, endpoint: Endpoint) -> None:
+    """Raise BadRequest if a custom resource is of another version than the path's."""
+    if endpoint.view is not None and obj.api_version != endpoint.resource.api_version:
+        raise apierrors.BadRequest(
+            f"the API version in the data ({obj.api_version}) does not match the expected API version "
+            f"({endpoint.resource.api_version})"
+        )
 
 
 class _Taken(Exception):

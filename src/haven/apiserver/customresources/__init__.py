@@ -1,0 +1,1 @@
+"""Custom resources: what CustomResourceDefinitions declare, served like everything else."""
