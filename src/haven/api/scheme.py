@@ -22,6 +22,7 @@ __all__ = [
     "find",
     "kind_type",
     "resource_of",
+    "subresource_kind",
     "table",
 ]
 
@@ -112,6 +113,25 @@ class Resource(Generic[T]):
             other.version,
             other.plural,
         )
+
+
+_FOREIGN_KINDS = {
+    "Eviction": ("policy", "v1"), "Scale": ("autoscaling", "v1"), "TokenRequest": ("authentication.k8s.io", "v1"),
+}  # fmt: skip
+"""Kinds of subresources that belong to another group than their resource."""
+
+
+def subresource_kind(resource: Resource[Any], subresource: str) -> GroupVersionKind:
+    """Return the kind of a resource's objects, or of what one of its subresources takes; KeyError if it has none."""
+    if not subresource:
+        return resource.gvk
+    for item in resource.subresources:
+        if item.name == subresource:
+            group, version = (resource.group, resource.version)
+            if item.kind != resource.kind:
+                group, version = _FOREIGN_KINDS.get(item.kind, (group, version))
+            return GroupVersionKind(group, version, item.kind)
+    raise KeyError(subresource)
 
 
 @cache

@@ -22,6 +22,9 @@ from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.plugins import make_plugins
 from haven.apiserver.admission.rolewrites import RoleWrites
 from haven.apiserver.admission.signingrequests import SigningRequests
+from haven.apiserver.admission.versions import ServedVersions
+from haven.apiserver.admission.webhooks.dispatch import Unevaluated
+from haven.apiserver.admission.webhooks.plugins import WebhookAdmission
 from haven.apiserver.authentication.bearer import BearerTokens, TokenUnion
 from haven.apiserver.authentication.bootstraptokens import BootstrapTokens
 from haven.apiserver.authentication.interface import ALL_AUTHENTICATED, MASTERS, Authenticator, TokenAuthenticator
@@ -221,7 +224,9 @@ async def start(
         seats=settings.requests_in_flight_max + settings.mutating_requests_in_flight_max,
         sizes=storages.sizes,
     )
-    observers = Observers(storages, [rbac, graph, flows])
+    versions = ServedVersions()
+    webhooks = WebhookAdmission(objects, versions, caller, Unevaluated())
+    observers = Observers(storages, [rbac, graph, flows, *webhooks.observers])
     observers.load()
     authorizer = AuthorizerUnion(
         [
@@ -248,7 +253,7 @@ async def start(
     authenticators.append(BearerTokens(known_tokens, audiences, clock))
 
     admission = AdmissionChain(
-        make_plugins(objects, authorizer, clock, chance),
+        make_plugins(objects, authorizer, clock, chance, webhooks),
         guards=[RoleWrites(EscalationGuard(rbac, authorizer)), SigningRequests(clock)],
     )
     fields = FieldManagement(clock)
@@ -276,6 +281,7 @@ async def start(
         deletion=Deletion(storages, admission, reading, writing, clock),
     )
     resources = Resources(handlers)
+    versions.endpoints = resources.endpoints
     for endpoint in served:
         resources.add(endpoint)
     add_handlers(

@@ -6,6 +6,7 @@ Source: upstream's handler chain. Nothing escapes from here but a Response or a 
 from __future__ import annotations
 
 import asyncio
+import unicodedata
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
@@ -35,7 +36,8 @@ _TEXT = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": 
 _LONG_VERBS = frozenset({"watch", "proxy"})
 _LONG_SUBRESOURCES = frozenset({"attach", "exec", "proxy", "log", "portforward"})
 _READING = frozenset({"get", "list", "watch", "head"})
-_WARNINGS_BYTES_MAX = 4096
+_WARNINGS_CHARACTERS_MAX = 4096
+_WARNING_CHARACTERS_MAX = 256
 
 _log = telemetry.logger("apiserver")
 
@@ -209,15 +211,31 @@ class Chain:
 
     @staticmethod
     def _add_warnings(request: Request, response: Response) -> None:
-        seen: list[str] = []
-        size = 0
-        for text in dict.fromkeys(request.warnings):
-            size += len(text)
-            if size > _WARNINGS_BYTES_MAX:
-                break
-            escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ").replace("\r", " ")
-            seen.append(f'299 - "{escaped}"')
-        response.headers = {**response.headers, "Warning": ", ".join(seen)}
+        texts = [text for text in dict.fromkeys(request.warnings) if text]
+        if sum(map(len, texts)) > _WARNINGS_CHARACTERS_MAX:
+            texts = _truncated(texts)
+        shown = [f'299 - "{text}"' for text in map(_escaped, texts) if text is not None]
+        if shown:
+            response.headers = {**response.headers, "Warning": ", ".join(shown)}
+
+
+def _truncated(texts: list[str]) -> list[str]:
+    """Return the beginnings of warnings that are too much altogether, as many as fit."""
+    result: list[str] = []
+    length = 0
+    for text in texts:
+        if length >= _WARNINGS_CHARACTERS_MAX:
+            break
+        result.append(text[:_WARNING_CHARACTERS_MAX])
+        length += len(result[-1])
+    return result
+
+
+def _escaped(text: str) -> str | None:
+    """Return a warning as a header carries it; None if it has control characters, which upstream drops whole."""
+    if any(unicodedata.category(char) == "Cc" for char in text):
+        return None
+    return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _is_long(info: RequestInfo) -> bool:

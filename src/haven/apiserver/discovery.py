@@ -21,7 +21,7 @@ import msgspec
 
 from haven import __version__
 from haven.api.apidiscovery import v2
-from haven.api.scheme import Resource
+from haven.api.scheme import Resource, subresource_kind
 from haven.api.version import Info
 from haven.apimachinery import meta, serialization
 from haven.apimachinery.codecs import protobuf, yaml
@@ -75,11 +75,6 @@ _STORED_AS = {
     ("events.k8s.io", "Event"): ("", "v1"),
     ("autoscaling", "HorizontalPodAutoscaler"): ("autoscaling", "v2"),
 }
-
-# Subresources whose objects belong to another group than their resource.
-_FOREIGN_KINDS = {
-    "Eviction": ("policy", "v1"), "Scale": ("autoscaling", "v1"), "TokenRequest": ("authentication.k8s.io", "v1"),
-}  # fmt: skip
 
 _stable = re.compile(r"v[0-9]+", re.ASCII)
 _version = re.compile(r"v([0-9]+)(?:(alpha|beta)([0-9]+))?", re.ASCII)
@@ -137,7 +132,9 @@ def api_resources(resource: Resource[Any], storage_version: str = "") -> list[me
     for subresource in resource.subresources:
         group, version = ("", "")
         if subresource.kind != resource.kind:
-            group, version = _FOREIGN_KINDS.get(subresource.kind, ("", ""))
+            kind = subresource_kind(resource, subresource.name)
+            if kind.group != resource.group:
+                group, version = kind.group, kind.version
         result.append(
             meta.APIResource(
                 name=f"{resource.plural}/{subresource.name}",

@@ -72,6 +72,8 @@ class Request:
     """The UIDs of the flow schema and the priority level that the request falls under."""
     warnings: list[str] = field(default_factory=list)
     audit_annotations: dict[str, str] = field(default_factory=dict)
+    audit_details: dict[str, str] = field(default_factory=dict)
+    """Annotations that the audit log shows from the level Request on only: they contain what was asked."""
 
     def get(self, name: str, default: str = "") -> str:
         """Return a query parameter's first value."""

@@ -50,9 +50,17 @@ class AdmissionChain:
         self._steps: dict[tuple[str, str, str], _Steps] = {}
 
     async def admit(self, request: AdmissionRequest) -> None:
-        """Let plugins change or refuse a request, before validation."""
-        for step in self._for(request).mutating:
+        """Let plugins change or refuse a request, before validation.
+
+        They are asked a second time if one of them made a change that those before it would have wanted to see.
+        """
+        steps = self._for(request).mutating
+        for step in steps:
             await step(request)
+        if request.reinvocation.is_wanted:
+            request.reinvocation.is_second_round = True
+            for step in steps:
+                await step(request)
 
     async def validate(self, request: AdmissionRequest) -> None:
         """Let plugins refuse a request that is otherwise ready to be stored; a generated name is known by now."""

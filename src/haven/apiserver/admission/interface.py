@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from haven.api.scheme import Resource
+from haven.api.scheme import GroupVersionKind, Resource, subresource_kind
 from haven.apimachinery.apierrors import Forbidden, GroupResource
 from haven.apiserver.request import UserInfo
 
@@ -22,6 +22,7 @@ __all__ = [
     "Mutator",
     "Objects",
     "Plugin",
+    "Reinvocation",
     "Validator",
     "forbidden",
 ]
@@ -31,11 +32,24 @@ CREATE, UPDATE, DELETE, CONNECT = "CREATE", "UPDATE", "DELETE", "CONNECT"
 
 
 @dataclass(slots=True)
+class Reinvocation:
+    """Whether plugins that may have overlooked a later plugin's changes are to be asked once more.
+
+    `values` is where a plugin keeps, under its name, what it needs to know in the second round.
+    """
+
+    is_second_round: bool = False
+    is_wanted: bool = False
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
 class AdmissionRequest:
     """One write. `object` is the typed struct to be stored (plugins may change it), `old` what is stored (never
     change it); custom resources are trees. `options` is the CreateOptions, UpdateOptions, … tree.
 
-    `warnings` reach the client as Warning headers; `audit_annotations` the audit log.
+    `warnings` reach the client as Warning headers; `audit_annotations` the audit log, `audit_details` only from the
+    level Request on. What a CONNECT is about is an options object (PodExecOptions, …).
     """
 
     operation: str
@@ -50,6 +64,13 @@ class AdmissionRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     audit_annotations: dict[str, str] = field(default_factory=dict)
+    audit_details: dict[str, str] = field(default_factory=dict)
+    reinvocation: Reinvocation = field(default_factory=Reinvocation)
+
+    @property
+    def kind(self) -> GroupVersionKind:
+        """What `object` is, as the client knows it."""
+        return subresource_kind(self.resource, self.subresource)
 
     def is_for(self, group: str, plural: str, subresource: str = "") -> bool:
         """Tell whether this write is to a resource (of any version)."""

@@ -43,6 +43,7 @@ from haven.apiserver.admission.tolerations import (
     ExtendedResourceToleration,
     TaintNodesByCondition,
 )
+from haven.apiserver.admission.webhooks.plugins import WebhookAdmission
 from haven.apiserver.authorization.interface import Authorizer
 from haven.clock import Clock
 
@@ -54,7 +55,7 @@ DEFAULT = frozenset(
         "DefaultTolerationSeconds", "DefaultStorageClass", "StorageObjectInUseProtection",
         "PersistentVolumeClaimResize", "RuntimeClass", "CertificateApproval", "CertificateSigning",
         "CertificateSubjectRestriction", "DefaultIngressClass", "PodTopologyLabels", "PodResizeValidator",
-        "ResourceQuota",
+        "ResourceQuota", "MutatingAdmissionWebhook", "ValidatingAdmissionWebhook",
     }
 )  # fmt: skip
 """What upstream runs by default."""
@@ -81,6 +82,7 @@ def make_plugins(
     authorizer: Authorizer,
     clock: Clock,
     chance: random.Random,
+    webhooks: WebhookAdmission,
     settings: AdmissionSettings | None = None,
 ) -> list[Plugin]:
     """Return the plugins that are to run; raise UnknownPlugin."""
@@ -99,6 +101,7 @@ def make_plugins(
         "ExtendedResourceToleration": ExtendedResourceToleration,
         "LimitPodHardAntiAffinityTopology": LimitPodHardAntiAffinityTopology,
         "LimitRanger": lambda: LimitRanger(objects),
+        "MutatingAdmissionWebhook": lambda: webhooks.mutating,
         "NamespaceExists": lambda: NamespaceExists(objects),
         "NamespaceLifecycle": lambda: NamespaceLifecycle(objects),
         "NodeRestriction": lambda: NodeRestriction(objects, authorizer),
@@ -115,6 +118,7 @@ def make_plugins(
         "ServiceAccount": lambda: ServiceAccount(objects, clock, chance),
         "StorageObjectInUseProtection": StorageObjectInUseProtection,
         "TaintNodesByCondition": TaintNodesByCondition,
+        "ValidatingAdmissionWebhook": lambda: webhooks.validating,
     }
     named = {*settings.enabled, *settings.disabled}
     unknown = sorted(named - makers.keys())

@@ -65,8 +65,11 @@ class Bindings:
             dry_run=parameters.dry_run,
             options=parameters.tree,
             warnings=request.warnings,
+            audit_annotations=request.audit_annotations,
+            audit_details=request.audit_details,
         )
         await self._admission.admit(admission)
+        binding = admission.object
         if name != binding.metadata.name:
             raise apierrors.BadRequest("name in URL does not match name in Binding object")
         if errors := _errors(binding):

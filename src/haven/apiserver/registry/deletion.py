@@ -105,9 +105,19 @@ class Deletion:
         )
 
     async def delete_one(
-        self, request: Request, endpoint: Endpoint, namespace: str, name: str, parameters: DeleteParameters
+        self,
+        request: Request,
+        endpoint: Endpoint,
+        namespace: str,
+        name: str,
+        parameters: DeleteParameters,
+        *,
+        is_admitted: bool = False,
     ) -> Outcome:
-        """Delete an object, or mark it as being deleted; raise what refuses it."""
+        """Delete an object, or mark it as being deleted; raise what refuses it.
+
+        Admission is not asked if it has agreed to more than that already (an eviction).
+        """
         if not endpoint.resource.namespaced:
             namespace = ""
         while True:
@@ -115,12 +125,13 @@ class Deletion:
             if entry is None:
                 raise endpoint.not_found(name)
             try:
-                return await self._attempt(request, endpoint, await endpoint.show(entry), parameters.copy())
+                shown = await endpoint.show(entry)
+                return await self._attempt(request, endpoint, shown, parameters.copy(), is_admitted=is_admitted)
             except TransactionFailed:
                 continue  # It changed meanwhile; look again.
 
     async def _attempt(
-        self, request: Request, endpoint: Endpoint, entry: Entry, parameters: DeleteParameters
+        self, request: Request, endpoint: Endpoint, entry: Entry, parameters: DeleteParameters, *, is_admitted: bool
     ) -> Outcome:
         old = entry.decoded()
         self._check_preconditions(endpoint, entry, parameters)
@@ -137,7 +148,7 @@ class Deletion:
         graceful, pending = self._before_delete(endpoint, old, parameters)
         if pending:
             return Outcome(False, old, entry)
-        admission = self._admission_request(request, endpoint, entry, parameters)
+        admission = None if is_admitted else self._admission_request(request, endpoint, entry, parameters)
         finalizers = self._finalizers(endpoint, old, parameters)
         changed = finalizers != old.metadata.finalizers
         if graceful or old.metadata.finalizers or changed:
@@ -153,7 +164,9 @@ class Deletion:
             await self._admit(admission)
         return await self._remove(endpoint, entry, old, parameters)
 
-    async def _admit(self, admission: AdmissionRequest) -> None:
+    async def _admit(self, admission: AdmissionRequest | None) -> None:
+        if admission is None:
+            return
         await self._admission.admit(admission)
         await self._admission.validate(admission)
 
@@ -172,6 +185,7 @@ class Deletion:
             options=parameters.tree,
             warnings=request.warnings,
             audit_annotations=request.audit_annotations,
+            audit_details=request.audit_details,
         )
 
     @staticmethod

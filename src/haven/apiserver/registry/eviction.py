@@ -71,6 +71,8 @@ class Evictions:
             dry_run=options.dry_run,
             options=parameters.tree,
             warnings=request.warnings,
+            audit_annotations=request.audit_annotations,
+            audit_details=request.audit_details,
         )
         await self._admission.admit(admission)
         await self._admission.validate(admission)
@@ -115,7 +117,7 @@ class Evictions:
             entry = await self._add_condition(namespace, name, options)
             if options.resource_version is not None:
                 options.resource_version = str(entry.revision)
-        await self._deletion.delete_one(request, endpoint, namespace, name, options)
+        await self._deletion.delete_one(request, endpoint, namespace, name, options, is_admitted=True)
 
     async def _add_condition(self, namespace: str, name: str, options: DeleteParameters) -> Entry:
         storage = self._storages.of(_PODS)

@@ -200,9 +200,21 @@ class Scales:
                 compute=compute,
                 parameters=parameters,
                 uid=uid,
+                part=_Replicas(),
             )
         )
         return self._fields.read(endpoint, result.final)
+
+
+class _Replicas:
+    """The part of an object that a Scale is."""
+
+    def show(self, obj: Any) -> Any:
+        return scale_of(obj, managed=True)
+
+    def put(self, obj: Any, part: Any) -> None:
+        _check(part)
+        obj.spec.replicas = part.spec.replicas
 
 
 def _check(scale: autoscaling.Scale) -> None:

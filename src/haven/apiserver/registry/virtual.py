@@ -61,10 +61,12 @@ def posted(
             dry_run=parameters.dry_run,
             options=parameters.tree,
             warnings=request.warnings,
+            audit_annotations=request.audit_annotations,
+            audit_details=request.audit_details,
         )
         await admission.admit(asked)
         await admission.validate(asked)
-        result = await answer(request, obj)
+        result = await answer(request, asked.object)
         result.kind, result.api_version = kind.kind, kind.api_version
         return object_response(request, endpoint, form, result, 201, served=True)
 

@@ -8,7 +8,7 @@ commit finds that state unchanged.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -79,6 +79,18 @@ Compute = Callable[[Any | None, Entry | None], Awaitable[Any]]
 """Makes the new object from the current one, which it must not change. It is called again after a conflict."""
 
 
+class Part(Protocol):
+    """An object's part with a kind of its own (Scale)."""
+
+    def show(self, obj: Any) -> Any:
+        """Return the part of an object."""
+        ...
+
+    def put(self, obj: Any, part: Any) -> None:
+        """Change the object to what its part became; raise what is wrong with that."""
+        ...
+
+
 @dataclass(slots=True)
 class UpdateRequest:
     """An update of one object through one of its endpoints."""
@@ -94,6 +106,8 @@ class UpdateRequest:
     allow_create: bool = False
     uid: str = ""
     is_apply: bool = False
+    part: Part | None = None
+    """What admission sees instead of the object, where the endpoint is about a part of it."""
 
 
 class Writing:
@@ -389,11 +403,15 @@ class Writing:
             update.name,
             update.parameters,
         )
-        admission.object, admission.old = new, old
+        part = update.part
+        admission.object, admission.old = (new, old) if part is None else (part.show(new), part.show(old))
         if live is None and endpoint.view is not None:
             endpoint.view.admit_create(update.name)
         await self._admission.admit(admission)
-        new = admission.object
+        if part is None:
+            new = admission.object
+        else:
+            part.put(new, admission.object)
         systemfields.deduplicate_owners(new, request.warnings, after_admission=True)
         if live is None:
             self._authorize_create(request, endpoint, update)
@@ -406,7 +424,7 @@ class Writing:
             extra = hooks.update(new, old, dry_run=update.parameters.dry_run)
         self._prepare(new, old, update)
         self.fields.keep_times(new, old)
-        admission.object = new
+        admission.object = new if part is None else part.show(new)
         await self._admission.validate(admission)
         if self._is_finished(new, old, endpoint):
             return await self._remove_finished(update, new, live, hooks)
@@ -516,9 +534,10 @@ class Writing:
             name=name,
             user=request.user,
             dry_run=parameters.dry_run,
-            options=parameters.tree,
+            options=_options_of(operation, parameters.tree),
             warnings=request.warnings,
             audit_annotations=request.audit_annotations,
+            audit_details=request.audit_details,
         )
 
     @staticmethod
@@ -536,6 +555,14 @@ def _check_version(obj: Any, endpoint: Endpoint) -> None:
             f"the API version in the data ({obj.api_version}) does not match the expected API version "
             f"({endpoint.resource.api_version})"
         )
+
+
+def _options_of(operation: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what admission sees: the options of the operation that a patch, or an update, turned out to be."""
+    kind = "CreateOptions" if operation == CREATE else "UpdateOptions"
+    if options.get("kind") == kind:
+        return options
+    return {**{name: value for name, value in options.items() if name != "force"}, "kind": kind}
 
 
 class _Taken(Exception):

@@ -105,7 +105,7 @@ class Streaming:
             raise apierrors.NotFound.of(_NODES.group_resource, name)
         return self._nodes.of(node)
 
-    async def _admit(self, request: Request, endpoint: Endpoint, kind: str) -> None:
+    async def _admit(self, request: Request, endpoint: Endpoint, options: Any) -> None:
         info = request.info
         attributes = AdmissionRequest(
             operation=CONNECT,
@@ -114,20 +114,24 @@ class Streaming:
             namespace=info.namespace,
             name=info.name,
             user=request.user,
+            object=options,
+            warnings=request.warnings,
+            audit_annotations=request.audit_annotations,
+            audit_details=request.audit_details,
         )
         await self._admission.admit(attributes)
         await self._admission.validate(attributes)
 
     async def _exec(self, request: Request, endpoint: Endpoint) -> Response:
         pod = self._pod(request)
-        await self._admit(request, endpoint, "PodExecOptions")
+        await self._admit(request, endpoint, location.exec_options(request.query))
         container = location.default_container(pod, request.get("container"))
         query = location.exec_query(request.query, command=True)
         return await self._remote(request, pod, f"/exec/{_place(pod)}/{quote(container)}?{query}")
 
     async def _attach(self, request: Request, endpoint: Endpoint) -> Response:
         pod = self._pod(request)
-        await self._admit(request, endpoint, "PodAttachOptions")
+        await self._admit(request, endpoint, location.attach_options(request.query))
         container = location.default_container(pod, request.get("container"))
         query = location.exec_query(request.query, command=False)
         return await self._remote(request, pod, f"/attach/{_place(pod)}/{quote(container)}?{query}")
@@ -167,7 +171,7 @@ class Streaming:
 
     async def _portforward(self, request: Request, endpoint: Endpoint) -> Response:
         pod = self._pod(request)
-        await self._admit(request, endpoint, "PodPortForwardOptions")
+        await self._admit(request, endpoint, core.PodPortForwardOptions(ports=_ports(request)))
         backend = self._kubelet(pod)
         target = f"/portForward/{_place(pod)}"
         if not _is_websocket(request):
@@ -228,7 +232,7 @@ class Streaming:
         pod = self._objects.get(_PODS, request.info.namespace, target.name)
         if pod is None:
             raise apierrors.NotFound.of(_PODS.group_resource, target.name)
-        await self._admit(request, endpoint, "PodProxyOptions")
+        await self._admit(request, endpoint, core.PodProxyOptions(path=_proxied_path(request)))
         if not pod.status.pod_ip:
             raise apierrors.BadRequest("address not allowed")
         location.refuse_local_address(pod.status.pod_ip)
@@ -241,7 +245,7 @@ class Streaming:
         service = self._objects.get(_SERVICES, namespace, target.name)
         if service is None:
             raise apierrors.NotFound.of(_SERVICES.group_resource, target.name)
-        await self._admit(request, endpoint, "ServiceProxyOptions")
+        await self._admit(request, endpoint, core.ServiceProxyOptions(path=_proxied_path(request)))
         slices = [
             item
             for item in self._objects.list(_SLICES, namespace)
@@ -260,7 +264,7 @@ class Streaming:
         node = self._objects.get(_NODES, "", target.name)
         if node is None:
             raise apierrors.NotFound.of(_NODES.group_resource, target.name)
-        await self._admit(request, endpoint, "NodeProxyOptions")
+        await self._admit(request, endpoint, core.NodeProxyOptions(path=_proxied_path(request)))
         backend = self._nodes.of(node)
         if target.port:
             port = int(target.port)
@@ -294,6 +298,11 @@ def _ports(request: Request) -> list[int]:
         if not 0 < port < 65536:
             raise apierrors.BadRequest(f'port "{port}" must be > 0 and < 65536')
     return ports
+
+
+def _proxied_path(request: Request) -> str:
+    _, rest = location.split_proxy_path(request.path, is_namespaced=bool(request.info.namespace))
+    return rest if rest != "/" or request.path.endswith("/") else ""
 
 
 def _is_websocket(request: Request) -> bool:

@@ -16,7 +16,17 @@ from haven.apimachinery import apierrors, times
 from haven.apimachinery.apierrors import GroupKind
 from haven.apimachinery.fielderrors import ErrorList, FieldError, Path, forbidden, invalid, not_supported
 
-__all__ = ["LogOptions", "ProxyTarget", "choose_container", "exec_query", "flag", "log_options", "proxy_target"]
+__all__ = [
+    "LogOptions",
+    "ProxyTarget",
+    "attach_options",
+    "choose_container",
+    "exec_options",
+    "exec_query",
+    "flag",
+    "log_options",
+    "proxy_target",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +128,33 @@ def log_options(pod_name: str, query: Mapping[str, Sequence[str]]) -> dict[str, 
 def _too_small(name: str, number: int, least: int) -> FieldError:
     text = "must be greater than or equal to 0" if least == 0 else "must be greater than 0"
     return invalid(Path(name), number, text)
+
+
+def _wanted(query: Mapping[str, Sequence[str]], name: str) -> bool:
+    return flag(query, name) if name in query else True
+
+
+def exec_options(query: Mapping[str, Sequence[str]]) -> core.PodExecOptions:
+    """Return what an exec request asks for, as admission sees it."""
+    return core.PodExecOptions(
+        stdin=flag(query, "stdin"),
+        stdout=_wanted(query, "stdout"),
+        stderr=_wanted(query, "stderr"),
+        tty=flag(query, "tty"),
+        container=query.get("container", [""])[0],
+        command=list(query.get("command", ())),
+    )
+
+
+def attach_options(query: Mapping[str, Sequence[str]]) -> core.PodAttachOptions:
+    """Return what an attach request asks for, as admission sees it."""
+    return core.PodAttachOptions(
+        stdin=flag(query, "stdin"),
+        stdout=_wanted(query, "stdout"),
+        stderr=_wanted(query, "stderr"),
+        tty=flag(query, "tty"),
+        container=query.get("container", [""])[0],
+    )
 
 
 def exec_query(query: Mapping[str, Sequence[str]], *, command: bool) -> str:

@@ -21,8 +21,13 @@ from haven.apiserver.admission.chain import ORDER, AdmissionChain
 from haven.apiserver.admission.interface import CREATE, DELETE, UPDATE, AdmissionRequest
 from haven.apiserver.admission.plugins import DEFAULT, AdmissionSettings, make_plugins
 from haven.apiserver.admission.tolerations import merge_tolerations
+from haven.apiserver.admission.versions import ServedVersions
+from haven.apiserver.admission.webhooks.dispatch import Unevaluated
+from haven.apiserver.admission.webhooks.plugins import WebhookAdmission
 from haven.apiserver.authorization.rbac import RBAC
 from haven.apiserver.request import UserInfo
+from haven.apiserver.webhooks.caller import WebhookCaller
+from haven.apiserver.webhooks.services import ClusterAddresses
 from haven.clock import FakeClock
 
 USER = UserInfo("jane")
@@ -33,7 +38,11 @@ NODE = UserInfo("system:node:n1", groups=("system:nodes",))
 def chain(objects: Any) -> AdmissionChain:
     put_namespace(objects)
     objects.put(core.ServiceAccount(metadata=meta.ObjectMeta(namespace="ns", name="default")))
-    return AdmissionChain(make_plugins(objects, RBAC(), FakeClock(), random.Random(7)))
+    return AdmissionChain(make_plugins(objects, RBAC(), FakeClock(), random.Random(7), without_webhooks(objects)))
+
+
+def without_webhooks(objects: Any) -> WebhookAdmission:
+    return WebhookAdmission(objects, ServedVersions(), WebhookCaller(ClusterAddresses(objects)), Unevaluated())
 
 
 def put_namespace(objects: Any, **labels: str) -> core.Namespace:
@@ -438,5 +447,6 @@ async def test_a_namespace_with_an_unknown_level_is_refused_and_a_stricter_one_w
 
 
 def test_unknown_plugins_are_refused(objects: Any) -> None:
+    wrong = AdmissionSettings(enabled=["Nosuch"])
     with pytest.raises(ValueError, match="unknown admission plugins: Nosuch"):
-        make_plugins(objects, RBAC(), FakeClock(), random.Random(1), AdmissionSettings(enabled=["Nosuch"]))
+        make_plugins(objects, RBAC(), FakeClock(), random.Random(1), without_webhooks(objects), wrong)

@@ -1,0 +1,1 @@
+"""Admission by webhooks: programs of users that change or refuse requests."""

@@ -1,0 +1,142 @@
+"""MutatingAdmissionWebhook: webhooks that change objects, one after the other.
+
+Each sees what those before it made. When one changes the object, the whole of admission is gone through once more, in
+which those are asked again that have seen an older state and said reinvocationPolicy: IfNeeded.
+Source: https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#reinvocation-policy
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from haven.api.scheme import Resource
+from haven.apimachinery import apierrors, serialization
+from haven.apimachinery.apierrors import GroupResource
+from haven.apimachinery.goformat import quote
+from haven.apimachinery.patch import json_patch
+from haven.apimachinery.patch.errors import PatchError
+from haven.apimachinery.schema.gojson import syntax_error
+from haven.apiserver.admission.interface import CONNECT, CREATE, DELETE, UPDATE, AdmissionRequest
+from haven.apiserver.admission.matching import is_exempt
+from haven.apiserver.admission.webhooks.dispatch import CannotAsk, Dispatcher
+from haven.apiserver.admission.webhooks.hooks import Hook, Hooks
+from haven.apiserver.admission.webhooks.review import JSON_PATCH, Verdict
+
+__all__ = ["MutatingAdmissionWebhook"]
+
+_PATCHES, _MUTATIONS = "patch.webhook.admission.k8s.io/", "mutation.webhook.admission.k8s.io/"
+_FAILED_OPEN = f"failed-open.{_MUTATIONS}"
+
+
+@dataclass(slots=True)
+class _Rounds:
+    """Who has seen what, over both rounds: the UIDs of webhooks."""
+
+    outdated: set[str] = field(default_factory=set)
+    """Those that want to see changes and have been asked since the last one."""
+    asked_again: set[str] = field(default_factory=set)
+    output: bytes = b""
+
+    def changed(self) -> None:
+        self.asked_again |= self.outdated
+        self.outdated.clear()
+
+
+class MutatingAdmissionWebhook:
+    """Asks the webhooks of MutatingWebhookConfigurations."""
+
+    name = "MutatingAdmissionWebhook"
+    resources: frozenset[GroupResource] | None = None
+
+    def __init__(self, hooks: Hooks, dispatcher: Dispatcher) -> None:
+        self._hooks = hooks
+        self._dispatcher = dispatcher
+
+    def handles(self, operation: str) -> bool:
+        return operation in (CONNECT, CREATE, DELETE, UPDATE)
+
+    async def admit(self, request: AdmissionRequest) -> None:
+        hooks = self._hooks.all()
+        if not hooks or is_exempt(request):
+            return
+        rounds: _Rounds = request.reinvocation.values.setdefault(self.name, _Rounds())
+        if request.reinvocation.is_second_round and rounds.output != serialization.encode(request.object):
+            rounds.changed()  # Other plugins have changed the object since.
+        try:
+            for index, hook in enumerate(hooks):
+                await self._consult(index, hook, request, rounds)
+        finally:
+            rounds.output = serialization.encode(request.object)
+
+    async def _consult(self, index: int, hook: Hook, request: AdmissionRequest, rounds: _Rounds) -> None:
+        again = request.reinvocation.is_second_round
+        resource = await self._dispatcher.wanted(hook, request)
+        if resource is None or (again and hook.uid not in rounds.asked_again):
+            return
+        place = f"round_{1 if again else 0}_index_{index}"
+        mutated = False
+        try:
+            mutated = await self._ask(hook, request, resource, place)
+        except CannotAsk as error:
+            refusal = self._dispatcher.failed(hook, error)
+            if refusal is not None:
+                raise refusal from error
+            request.audit_annotations.setdefault(_FAILED_OPEN + place, hook.name)
+        finally:
+            annotation = {"configuration": hook.configuration, "webhook": hook.name, "mutated": mutated}
+            request.audit_annotations.setdefault(_MUTATIONS + place, orjson.dumps(annotation).decode())
+            if mutated:
+                rounds.changed()
+                request.reinvocation.is_wanted = True
+            if hook.is_reinvocable:
+                rounds.outdated.add(hook.uid)
+
+    async def _ask(self, hook: Hook, request: AdmissionRequest, resource: Resource[Any], place: str) -> bool:
+        """Return whether the webhook changed the object."""
+        obj, old = await self._dispatcher.shown(request, resource)
+        verdict = await self._dispatcher.ask(hook, request, resource, obj, old, mutating=True)
+        operations = _operations(verdict)
+        if not operations:
+            return False
+        if obj is None:
+            text = f"admission webhook {quote(hook.name)} attempted to modify the object"
+            raise apierrors.InternalError.because(f"{text}, which is not supported for this operation")
+        if verdict.patch_type != JSON_PATCH:
+            raise CannotAsk(f"unsupported patch type {quote(verdict.patch_type)}", 400)
+        before = serialization.encode(obj)
+        try:
+            tree = json_patch.apply(orjson.loads(before), operations)
+        except PatchError as error:
+            raise apierrors.InternalError.because(str(error)) from error
+        if not isinstance(tree, dict):
+            raise apierrors.InternalError.because("the patched object is no object")
+        versions = self._dispatcher.versions
+        request.object = await versions.take(tree, resource, request.subresource)
+        detail = {
+            "configuration": hook.configuration,
+            "webhook": hook.name,
+            "patch": [dict(sorted(one.items())) if isinstance(one, dict) else one for one in operations],
+            "patchType": JSON_PATCH,
+        }
+        request.audit_details.setdefault(_PATCHES + place, orjson.dumps(detail).decode())
+        after = await versions.show(request.object, resource, request.subresource)
+        return serialization.encode(after) != before
+
+
+def _operations(verdict: Verdict) -> list[Any]:
+    if not verdict.patch:
+        return []
+    try:
+        operations = orjson.loads(verdict.patch)
+    except orjson.JSONDecodeError:
+        complaint = syntax_error(verdict.patch) or "unexpected end of JSON input"
+        raise CannotAsk(f"received undecodable patch in webhook response: {complaint}") from None
+    if operations is None:
+        return []
+    if not isinstance(operations, list):
+        text = f"json: cannot unmarshal {'object' if isinstance(operations, dict) else 'value'} into Go value"
+        raise CannotAsk(f"received undecodable patch in webhook response: {text} of type jsonpatch.Patch")
+    return operations

@@ -1,0 +1,174 @@
+"""The documents: what a webhook is asked, and what its answer means.
+
+Source: https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#webhook-request-and-response
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from haven.api.admission import v1
+from haven.api.authentication import v1 as authentication
+from haven.api.scheme import Resource, subresource_kind
+from haven.apimachinery import apierrors, meta, serialization
+from haven.apimachinery.goformat import quote
+from haven.apimachinery.names import UID
+from haven.apimachinery.schema.gojson import syntax_error
+from haven.apiserver.admission.interface import AdmissionRequest
+
+__all__ = ["InvalidReview", "Verdict", "denial", "read_review", "review_of"]
+
+JSON_PATCH = "JSONPatch"
+_GROUP = "admission.k8s.io"
+
+
+class InvalidReview(Exception):
+    """An answer that is none; the message is upstream's. `is_document` tells that it could be read at all."""
+
+    def __init__(self, message: str, *, is_document: bool = True) -> None:
+        super().__init__(message)
+        self.is_document = is_document
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a webhook decided. `patch` is JSON, empty for none."""
+
+    allowed: bool
+    patch: bytes = b""
+    patch_type: str = ""
+    status: meta.Status | None = None
+    warnings: tuple[str, ...] = ()
+    audit_annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+def review_of(
+    request: AdmissionRequest, resource: Resource[Any], obj: Any, old: Any, *, version: str, uid: str
+) -> bytes:
+    """Return the AdmissionReview of a request, as JSON; `obj` and `old` are of the `resource` that matched."""
+    kind, own_kind = subresource_kind(resource, request.subresource), request.kind
+    own = request.resource
+    user = request.user
+    review = v1.AdmissionReview(
+        api_version=f"{_GROUP}/{version}",
+        request=v1.AdmissionRequest(
+            uid=UID(uid),
+            kind=meta.GroupVersionKind(group=kind.group, version=kind.version, kind=kind.kind),
+            resource=meta.GroupVersionResource(
+                group=resource.group, version=resource.version, resource=resource.plural
+            ),
+            sub_resource=request.subresource,
+            request_kind=meta.GroupVersionKind(group=own_kind.group, version=own_kind.version, kind=own_kind.kind),
+            request_resource=meta.GroupVersionResource(group=own.group, version=own.version, resource=own.plural),
+            request_sub_resource=request.subresource,
+            name=request.name,
+            namespace=request.namespace,
+            operation=request.operation,
+            user_info=authentication.UserInfo(
+                username=user.name,
+                uid=user.uid,
+                groups=list(user.groups),
+                extra={name: list(values) for name, values in user.extra.items()},
+            ),
+            object=obj,
+            old_object=old,
+            dry_run=request.dry_run,
+            options=request.options or None,
+        ),
+    )
+    return serialization.encode(review)
+
+
+class _Response(msgspec.Struct, rename="camel"):
+    """An answer as it comes; `patch` is base64."""
+
+    uid: str = ""
+    allowed: bool = False
+    status: meta.Status | None = None
+    patch: str | None = None
+    patch_type: str | None = None
+    audit_annotations: dict[str, str] | None = None
+    warnings: list[str] | None = None
+
+
+class _Review(msgspec.Struct, rename="camel"):
+    kind: str = ""
+    api_version: str = ""
+    response: _Response | None = None
+
+
+def read_review(data: bytes, *, version: str, uid: str, mutating: bool) -> Verdict:
+    """Return what an answer means; raise InvalidReview."""
+    try:
+        review = msgspec.json.decode(data, type=_Review)
+    except msgspec.ValidationError as error:
+        raise InvalidReview(f"json: cannot unmarshal: {error}", is_document=False) from None
+    except msgspec.DecodeError:
+        complaint = syntax_error(data) or "unexpected end of JSON input"
+        raise InvalidReview(f"couldn't get version/kind; json parse error: {complaint}", is_document=False) from None
+    if not review.kind:
+        text = f"Object 'Kind' is missing in '{data.decode(errors='replace')}'"
+        raise InvalidReview(text, is_document=False)
+    if review.response is None:
+        raise InvalidReview("webhook response was absent")
+    response = review.response
+    try:
+        patch = base64.b64decode(response.patch or "", validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidReview("illegal base64 data at input byte 0", is_document=False) from None
+    patch_type = response.patch_type
+    if version == "v1":
+        _check(review, response, patch, uid=uid, mutating=mutating)
+    elif mutating:
+        patch_type = JSON_PATCH if patch else None
+    else:
+        patch, patch_type = b"", None
+    return Verdict(
+        response.allowed,
+        patch,
+        patch_type or "",
+        response.status,
+        tuple(response.warnings or ()),
+        response.audit_annotations or {},
+    )
+
+
+def _check(review: _Review, response: _Response, patch: bytes, *, uid: str, mutating: bool) -> None:
+    """Insist on what v1 promises; v1beta1 was lenient."""
+    if response.uid != uid:
+        raise InvalidReview(f"expected response.uid={quote(uid)}, got {quote(response.uid)}")
+    if (review.api_version, review.kind) != (f"{_GROUP}/v1", "AdmissionReview"):
+        found = f"{review.api_version}, Kind={review.kind}"
+        raise InvalidReview(f"expected webhook response of {_GROUP}/v1, Kind=AdmissionReview, got {found}")
+    if not mutating:
+        if patch:
+            raise InvalidReview("validating webhook may not return response.patch")
+        if response.patch_type is not None:
+            raise InvalidReview("validating webhook may not return response.patchType")
+        return
+    if patch and response.patch_type is None:
+        raise InvalidReview("webhook returned response.patch but not response.patchType")
+    if not patch and response.patch_type is not None:
+        raise InvalidReview("webhook returned response.patchType but not response.patch")
+    if response.patch_type == "":
+        raise InvalidReview('webhook returned invalid response.patchType of ""')
+
+
+def denial(name: str, status: meta.Status | None) -> apierrors.ApiError:
+    """Return the refusal of a webhook as the client sees it, with the webhook's own code, reason and details."""
+    said = status or meta.Status()
+    text = f"admission webhook {quote(name)} denied the request"
+    if because := said.message or said.reason:
+        text += f": {because}"
+    else:
+        text += " without explanation"
+    error = apierrors.ApiError(text, said.details)
+    error.code = said.code if said.code >= 400 else 400
+    error.reason = said.reason
+    return error
