@@ -29,9 +29,11 @@ from haven.apiserver.request import Request, RequestInfo, Response, UserInfo
 from haven.apiserver.requestinfo import MalformedPath, resolve
 from haven.clock import Clock
 
-__all__ = ["Chain", "Identify", "PathHandler"]
+__all__ = ["Chain", "Identify", "Interpose", "PathHandler"]
 
 PathHandler = Callable[[Request], Awaitable[Response]]
+Interpose = Callable[[Request, PathHandler], Awaitable[Response]]
+"""Sees every request once it is known who asks for what, and answers it, usually by calling what it is given."""
 _TEXT = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
 _LONG_VERBS = frozenset({"watch", "proxy"})
 _LONG_SUBRESOURCES = frozenset({"attach", "exec", "proxy", "log", "portforward"})
@@ -79,6 +81,7 @@ class Chain:
         self._mutating_max = mutating_requests_in_flight_max
         self._reading = self._mutating = 0
         self._write_timeout_seconds = write_timeout_seconds
+        self.interpose: Interpose | None = None
 
     async def handle(self, request: Request) -> Response:
         """Answer a request."""
@@ -101,13 +104,17 @@ class Chain:
 
     async def _handle(self, request: Request, started: float) -> Response:
         info = request.info = resolve(request.method, request.path, request.query)
-        if request.local:
-            return await self._authorized(request, info)
-        request.user = await self._identify.authenticate(request)
-        wanted = self._impersonation.apply(request)
-        if wanted is not None:
-            request.user = wanted
-        if _is_long(info) and info.verb != "watch":
+        if not request.local:
+            request.user = await self._identify.authenticate(request)
+            wanted = self._impersonation.apply(request)
+            if wanted is not None:
+                request.user = wanted
+        if self.interpose is not None:
+            return await self.interpose(request, lambda passed: self._limited(passed, passed.info, started))
+        return await self._limited(request, info, started)
+
+    async def _limited(self, request: Request, info: RequestInfo, started: float) -> Response:
+        if request.local or (_is_long(info) and info.verb != "watch"):
             return await self._authorized(request, info)
         if self._flows is None:
             return await self._counted(request, info)

@@ -1,0 +1,386 @@
+"""A real cluster for a test, in this process and without root: what the fixture `haven_cluster` hands out.
+
+The cluster lives in a thread with an event loop of its own, so that synchronous clients, asynchronous ones and
+operators in other threads all work with it. Calls of this class wait; `cluster.aio` has the same for asynchronous
+tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import structlog
+
+from haven import telemetry
+from haven.apimachinery import apierrors
+from haven.apimachinery.selectors import parse_labels
+from haven.hollow.behaviour import Behaviour, Rule
+from haven.hollow.nodes import NodeSettings
+from haven.testing.aio import AsyncCluster
+from haven.testing.audit import Audit
+from haven.testing.clients import close_client, make_client
+from haven.testing.clocks import ClusterClock
+from haven.testing.faults import Faults
+from haven.testing.loopthread import LoopThread
+from haven.testing.objects import Manifest, read_manifests
+from haven.testing.pods import NodeHandle, PodHandle, PodScript
+from haven.testing.user import User
+from haven.testing.waiting import Condition, Target, WaitTimeout, Wanted, describe_pod, explain
+from haven.testing.world import Options, World
+
+__all__ = ["Cluster"]
+
+T = TypeVar("T")
+Tree = dict[str, Any]
+Trees = list[Tree]  # In the class, `list` is a call.
+Pods = list[PodHandle]
+Nodes = list[NodeHandle]
+WAIT_SECONDS = 10.0
+
+
+class Cluster:
+    """One cluster: `with Cluster() as cluster: …`, or the fixture. Arguments are those of `Options`."""
+
+    def __init__(self, options: Options | None = None, **settings: Any) -> None:
+        if options is not None and settings:
+            raise TypeError("give Options or their fields, not both")
+        self.options = options or Options(**settings)
+        self._thread: LoopThread | None = None
+        self._directory: Path | None = None
+        self._clients: list[Any] = []
+        self._removed: weakref.finalize[Any, Any] | None = None
+
+    # Beginning and end
+
+    def start(self) -> Cluster:
+        """Start it and return it; Pods that are created now run."""
+        if not structlog.is_configured():
+            telemetry.configure(level="warning", stream=_CurrentStderr())  # type: ignore[arg-type]
+        self._thread = LoopThread("haven-cluster")
+        try:
+            self.world = World(self.options)
+            self._thread.run(self.world.start())
+        except BaseException:
+            self._thread.close()
+            raise
+        self.script = PodScript(self.world)
+        self.clock = ClusterClock(self)
+        self.faults: Faults = self.world.faults
+        self.audit: Audit = self.world.audit
+        self.aio = AsyncCluster(self)
+        self._directory = Path(tempfile.mkdtemp(prefix="haven-cluster-"))
+        self._removed = weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
+        return self
+
+    def close(self) -> None:
+        """End it: no thread, task, socket or file of it is left. Calling it again does nothing."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        for client in self._clients:
+            with contextlib.suppress(Exception):  # They belong to others and may be closed or broken already.
+                close_client(client)
+        self._clients.clear()
+        try:
+            thread.run(self.world.stop())
+        finally:
+            thread.close()
+            if self._removed is not None:
+                self._removed()
+
+    def __enter__(self) -> Cluster:
+        return self if self._thread is not None else self.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # Running things on the cluster's loop
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Start a coroutine on the cluster's loop."""
+        if self._thread is None:
+            work.close()
+            raise RuntimeError("the cluster is closed")
+        return self._thread.submit(work)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the cluster's loop and return its result."""
+        if self._thread is None:
+            work.close()
+            raise RuntimeError("the cluster is closed")
+        return self._thread.run(work)
+
+    def run_limited(self, work: Coroutine[Any, Any, T], timeout: float, what: str) -> T:
+        """The same, for at most so many seconds; raises WaitTimeout with what is going on."""
+
+        async def limited() -> T:
+            async with asyncio.timeout(timeout):
+                return await work
+
+        try:
+            return self.run(limited())
+        except TimeoutError:
+            raise WaitTimeout(self.run(self._explain_pods(what, timeout))) from None
+
+    # Access
+
+    @property
+    def url(self) -> str:
+        """The API server's URL."""
+        return self.world.url
+
+    @property
+    def kubeconfig(self) -> Path:
+        """A kubeconfig file of the administrator."""
+        return self.write_file("kubeconfig", self.world.kubeconfig())
+
+    @property
+    def ca_file(self) -> Path:
+        """The authority's certificate, for clients that want it as a file."""
+        return self.write_file("ca.crt", self.world.identity.authority.certificate.decode())
+
+    def write_file(self, name: str, text: str) -> Path:
+        """Keep a text in a file that goes with the cluster; one that is there already stays."""
+        if self._directory is None:
+            raise RuntimeError("the cluster is not started")
+        path = self._directory / name
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(text, encoding="utf-8")
+        return path
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment that programs need: KUBECONFIG, and what Go's envtest looks at."""
+        return {"KUBECONFIG": str(self.kubeconfig), "USE_EXISTING_CLUSTER": "true"}
+
+    @contextlib.contextmanager
+    def environment(self) -> Iterator[None]:
+        """Set `env` for this process, and hide a cluster that the process runs in."""
+        hidden = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
+        names = (*self.env, *hidden)
+        before = {name: os.environ.get(name) for name in names}
+        for name in hidden:
+            os.environ.pop(name, None)
+        os.environ.update(self.env)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+    def client(self, library: str = "kubernetes") -> Any:
+        """Return a client of the administrator: kubernetes, kubernetes.dynamic, lightkube, kr8s, …
+
+        The asynchronous ones (kr8s.asyncio, kubernetes_asyncio) come as something to await; lightkube.async does not.
+        """
+        return self.keep_client(make_client(library, self.kubeconfig))
+
+    def keep_client(self, client: T) -> T:
+        """Close a client together with the cluster."""
+        self._clients.append(client)
+        return client
+
+    def as_user(self, name: str, *, groups: Sequence[str] = (), namespace: str = "default") -> User:
+        """Return another user, who may do what RBAC allows: with kubeconfig, clients and calls of its own."""
+        return User(self, name, tuple(groups), namespace)
+
+    def service_account(self, name: str, namespace: str = "default") -> User:
+        """Return a service account as a user; it need not exist, but its roles must."""
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
+        return User(self, f"system:serviceaccount:{namespace}:{name}", groups, namespace)
+
+    # Objects
+
+    def apply(self, manifest: Manifest, namespace: str = "default") -> Trees:
+        """Server-side apply of files, folders, YAML or JSON text, dicts; definitions are waited for."""
+        return [self.run(self.world.apply(obj, namespace)) for obj in read_manifests(manifest)]
+
+    def create(self, obj: Mapping[str, Any], namespace: str = "default") -> Tree:
+        """Create an object; raise AlreadyExists, Invalid, …"""
+        return self.run(self.world.create(obj, namespace))
+
+    def get(self, kind: str, name: str, namespace: str = "default") -> Tree:
+        """Return an object; raise NotFound. `kind` is any name of it: Deployment, deploy, deployments.apps, …"""
+        return self.run(self.world.objects.get(kind, name, namespace))
+
+    def list(self, kind: str, namespace: str | None = None, *, selector: str = "", field_selector: str = "") -> Trees:
+        """Return the objects of a kind, of one namespace or all."""
+        return self.run(self.world.objects.list(kind, namespace, selector=selector, field_selector=field_selector))
+
+    def replace(self, obj: Mapping[str, Any], *, subresource: str = "") -> Tree:
+        """Update an object; raise Conflict if it changed since it was read."""
+        return self.run(self.world.objects.replace(obj, subresource=subresource))
+
+    def patch(
+        self,
+        kind: str,
+        name: str,
+        patch: Mapping[str, Any] | Sequence[Any],
+        namespace: str = "default",
+        *,
+        subresource: str = "",
+        type: str = "",
+    ) -> Tree:
+        """Patch an object: merge patch for a mapping, JSON patch for a list, type="strategic" for that."""
+        return self.run(self.world.objects.patch(kind, name, patch, namespace, subresource=subresource, type=type))
+
+    def delete(
+        self, kind: str, name: str, namespace: str = "default", *, grace: int | None = None, propagation: str = ""
+    ) -> None:
+        """Delete an object; raise NotFound. It may take until finalizers and controllers are through."""
+        self.run(self.world.objects.delete(kind, name, namespace, grace=grace, propagation=propagation))
+
+    def request(self, method: str, path: str, body: Any = None, **rest: Any) -> Any:
+        """Send any request to the API and return the answer."""
+        return self.run(self.world.objects.request(method, path, body, **rest))
+
+    # Waiting
+
+    def wait_for(
+        self,
+        target: str | Mapping[str, Any],
+        condition: Wanted = "exists",
+        *,
+        namespace: str = "default",
+        timeout: float = WAIT_SECONDS,
+    ) -> Tree:
+        """Wait for an object ("deployment/web") and return it; raise WaitTimeout with what was seen instead.
+
+        `condition` is "exists", "deleted", a condition type ("Available", "Ready=False"), a part of the object
+        ({"status": {"readyReplicas": 3}}) or a function of it. `timeout` is real time, in seconds.
+        """
+        place, wanted = Target.of(target, namespace), Condition.of(condition)
+        end, revision = time.monotonic() + timeout, -1
+        while True:
+            obj, revision = self.run(self.world.observe(place, revision, end - time.monotonic()))
+            if wanted.holds(obj):
+                return obj or {}
+            if time.monotonic() >= end:
+                raise WaitTimeout(self.run(self.world.explain(place, wanted, timeout)))
+
+    def wait_until(self, holds: Callable[[], T], *, timeout: float = WAIT_SECONDS, what: str = "") -> T:
+        """Call a function until it returns something true, whenever the cluster changes; return that."""
+        end, revision = time.monotonic() + timeout, -1
+        while True:
+            revision = self.run(self.world.wait_change(revision, min(0.1, max(0.0, end - time.monotonic()))))
+            try:
+                result = holds()
+            except (apierrors.NotFound, KeyError, IndexError) as error:
+                if time.monotonic() >= end:
+                    raise WaitTimeout(f"after {timeout:g} s: {type(error).__name__}: {error}") from error
+                continue
+            if result:
+                return result
+            if time.monotonic() >= end:
+                text = what or f"{getattr(holds, '__name__', 'the function')} returns something true"
+                raise WaitTimeout(self.run(self._explain_pods(text, timeout)))
+
+    def settle(self) -> None:
+        """Wait until the cluster comes to rest: all that can happen without time passing has happened."""
+        self.run(self.world.clock.rest())
+
+    def describe(self) -> str:
+        """Return what there is, for humans: Pods, warnings, the last requests."""
+        if self._thread is None:
+            return "The cluster is closed."
+        pods = [describe_pod(item) for item in self.list("Pod")]
+        events = [item for item in self.list("Event") if item.get("type") == "Warning"]
+        warnings = [f"{item.get('reason')}: {item.get('message') or item.get('note', '')}" for item in events[-10:]]
+        records = [str(item) for item in self.audit.records()[-20:]]
+        parts = (("Pods", pods), ("Warnings", warnings), ("Last requests", records))
+        return "\n".join(
+            f"{title}:\n" + "\n".join(f"  {line}" for line in lines or ["(none)"]) for title, lines in parts
+        )
+
+    async def _explain_pods(self, what: str, seconds: float) -> str:
+        world = self.world
+        pods, events = await world.objects.list("Pod"), await world.objects.list("Event")
+        text = explain(what, seconds, {"status": f"{len(pods)} Pods"}, events, pods)
+        world.check()
+        return text
+
+    # Pods and nodes
+
+    def pod(self, name: str, namespace: str = "default") -> PodHandle:
+        """Return a handle on a Pod, which need not exist yet."""
+        return PodHandle(self, namespace, name)
+
+    def pods(self, selector: str = "", namespace: str | None = "default") -> Pods:
+        """Return handles on the Pods that there are, by name."""
+        found = self.list("Pod", namespace, selector=selector)
+        return [PodHandle(self, item["metadata"]["namespace"], item["metadata"]["name"]) for item in found]
+
+    def behave(
+        self,
+        *,
+        name: str = "",
+        namespace: str = "",
+        selector: str = "",
+        image: str = "",
+        owner: str = "",
+        container: str = "",
+        node: str = "",
+        **behaviour: Any,
+    ) -> None:
+        """Let simulated containers that match do something else than run and be ready at once.
+
+        Matching: shell patterns for names, image and node; a label selector; the kind of the owner (Job, …).
+        What they do: the fields of haven.hollow.behaviour.Behaviour (run_seconds, exit_code, ready, start_error, log,
+        run, port, probe, usage, …). Later rules override earlier ones, field by field.
+        """
+        labels = parse_labels(selector) if selector else None
+        rule = Rule(Behaviour(**behaviour), name, namespace, labels, image, owner, container, node)
+        self.run(self._add_rule(rule))
+
+    async def _add_rule(self, rule: Rule) -> None:
+        self.world.fleet.add_rule(rule)
+
+    def add_nodes(self, count: int = 1, *, prefix: str = "node", **settings: Any) -> Nodes:
+        """Add simulated nodes; `settings` are those of haven.hollow.nodes.NodeSettings: labels, taints, capacity, …"""
+        return [NodeHandle(self, name) for name in self.run(self._add_nodes(count, prefix, settings))]
+
+    async def _add_nodes(self, count: int, prefix: str, settings: Mapping[str, Any]) -> Sequence[str]:
+        fleet = self.world.fleet
+        names: list[str] = []
+        number = 0
+        while len(names) < count:
+            name = f"{prefix}-{number}"
+            number += 1
+            if name not in fleet.nodes:
+                await fleet.add_node(NodeSettings(name, **settings))
+                names.append(name)
+        return names
+
+    def add_node(self, name: str, **settings: Any) -> NodeHandle:
+        """Add one simulated node by name."""
+        self.run(self.world.fleet.add_node(NodeSettings(name, **settings)))
+        return NodeHandle(self, name)
+
+    def node(self, name: str) -> NodeHandle:
+        """Return a handle on a simulated node."""
+        return NodeHandle(self, name)
+
+
+class _CurrentStderr:
+    """Wherever sys.stderr leads at the moment of writing: test runners replace it and close the old one."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()

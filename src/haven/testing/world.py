@@ -1,0 +1,347 @@
+"""A whole cluster in one event loop: store in memory, API server, all controllers, scheduler, simulated nodes.
+
+`World` is the asynchronous heart of haven.testing.Cluster, and what tests use that live in the same loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import yaml
+
+from haven.api.core import v1 as core
+from haven.api.scheme import Resource, resource_of
+from haven.apiserver import assembly
+from haven.apiserver.authentication.interface import ALL_AUTHENTICATED, MASTERS
+from haven.apiserver.request import Request, Response, UserInfo
+from haven.apiserver.settings import Settings as ServerSettings
+from haven.client.events import EventRecorder
+from haven.client.interface import Client
+from haven.client.sharedinformers import SharedInformers
+from haven.cluster.certificates import Pair, Subject
+from haven.controllers.certificateauthority import CertificateAuthority
+from haven.controllers.manager import ControllerManager
+from haven.controllers.settings import Settings as ControllerSettings
+from haven.hollow.nodes import NodeSettings
+from haven.hollow.runner import Fleet, FleetSettings
+from haven.scheduler.runner import Scheduler
+from haven.scheduler.runner import Settings as SchedulerSettings
+from haven.store.memory import MemoryStore
+from haven.testing.audit import Audit
+from haven.testing.faults import Faults
+from haven.testing.identity import ADMIN, Identity, shared_identity
+from haven.testing.objects import Objects
+from haven.testing.virtualclock import VirtualClock
+from haven.testing.waiting import Condition, Target, WaitTimeout, explain
+
+__all__ = ["Options", "World", "WorldFailed"]
+
+T = TypeVar("T")
+
+READY_SECONDS_MAX = 30.0
+DEFINITION_SECONDS_MAX = 10.0
+TESTER = UserInfo("haven-testing", groups=(MASTERS, ALL_AUTHENTICATED))
+"""Who makes a test's own calls."""
+_ACCOUNTS = ("system:serviceaccounts", "system:serviceaccounts:kube-system", ALL_AUTHENTICATED)
+Proceed = Callable[[Request], Awaitable[Response]]
+
+
+class WorldFailed(RuntimeError):
+    """A part of the cluster ended by itself, which is a bug of Haven; the cause says where."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a cluster is made."""
+
+    nodes: int = 1
+    """Simulated nodes at the start, called node-0, node-1, …"""
+    controllers: bool = True
+    """Whether the controllers run: garbage collection, Deployments, Jobs, …"""
+    disabled_controllers: frozenset[str] = frozenset()
+    """Names of single controllers that shall not run, as in kube-controller-manager's --controllers."""
+    scheduler: bool = True
+    events: bool = True
+    """Whether simulated kubelets write Events."""
+    seed: int = 0
+    """Of everything that is left to chance."""
+    start_seconds: float | None = None
+    """What the clock shows at the start, in seconds since 1970; None for now."""
+    frozen: bool = False
+    """Whether time stands still except for `clock.advance`."""
+    unstable_versions: tuple[str, ...] = ()
+    """Alpha and beta versions to serve, as group/version."""
+    host: str = "127.0.0.1"
+    port: int = 0
+    listen: bool = True
+    """Whether there is a real HTTPS listener; without, only in-process calls work."""
+    server: dict[str, Any] = field(default_factory=dict)
+    """More settings of the API server, by the names in haven.apiserver.settings.Settings."""
+
+
+class World:
+    """One cluster. `start` it, use it in the same event loop, `stop` it."""
+
+    def __init__(self, options: Options | None = None) -> None:
+        self.options = options or Options()
+        self.identity: Identity = shared_identity()
+        self.chance = random.Random(self.options.seed)
+        self.clock = VirtualClock(start_seconds=self.options.start_seconds, frozen=self.options.frozen)
+        self.faults = Faults(self.chance)
+        self.audit = Audit(self.clock)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._waiters: list[asyncio.Future[None]] = []
+
+    # Starting and stopping
+
+    async def start(self) -> None:
+        """Return once a Pod that is created now would be scheduled and run."""
+        options = self.options
+        settings = ServerSettings(
+            host=options.host,
+            port=options.port,
+            unstable_versions=options.unstable_versions,
+            **{"shutdown_grace_seconds": 0.2, **options.server},
+        )
+        self.store = MemoryStore(clock=self.clock)
+        self.store.add_listener(self._stored)
+        self.server = await assembly.start(
+            settings, self.store, self._trust(), clock=self.clock, chance=self.chance, listen=False
+        )
+        try:
+            self.server.chain.interpose = self._interpose
+            if options.listen:
+                await self.server.listen()
+            self.objects = Objects(self.server.local_transport(TESTER), self)
+            self.informers = SharedInformers(self.server.local_client(), clock=self.clock, chance=self.chance)
+            self.fleet = Fleet(
+                self._node_client,
+                self.server.local_client(),
+                self.informers,
+                self.clock,
+                self.chance,
+                FleetSettings(events=options.events),
+            )
+            self._start_parts()
+            async with asyncio.timeout(READY_SECONDS_MAX):
+                for number in range(options.nodes):
+                    await self.fleet.add_node(NodeSettings(f"node-{number}"))
+                await self._wait_ready()
+        except BaseException:
+            await self.stop()
+            raise
+
+    def _trust(self) -> assembly.Trust:
+        identity = self.identity
+        return assembly.Trust(
+            identity.signing_keys,
+            client_authorities=[identity.authority_certificate],
+            client_ca_pem=identity.authority.certificate.decode(),
+            tls=identity.server_tls,
+            front_proxy_authorities=[identity.front_proxy_authority.loaded()],
+            front_proxy_ca_pem=identity.front_proxy_authority.certificate.decode(),
+        )
+
+    def _start_parts(self) -> None:
+        options = self.options
+        self._spawn(self.informers.run(), "informers")
+        if options.controllers:
+            authority = self.identity.authority
+            settings = ControllerSettings(
+                root_ca_pem=authority.certificate.decode(),
+                disabled=options.disabled_controllers,
+                sign_token=self.identity.signing_keys.sign,
+                sign_certificate=CertificateAuthority(authority.certificate, authority.key).sign,
+            )
+            self.controllers: ControllerManager | None = ControllerManager(
+                settings, self._account_client, self.informers, clock=self.clock, chance=self.chance
+            )
+            self._spawn(self.controllers.run(), "controllers")
+        else:
+            self.controllers = None
+        if options.scheduler:
+            client = self.server.local_client(UserInfo("system:kube-scheduler", groups=(ALL_AUTHENTICATED,)))
+            recorder = EventRecorder(client, "default-scheduler", series=True, clock=self.clock, chance=self.chance)
+            scheduler = Scheduler(SchedulerSettings(), client, self.informers, recorder, self.clock, self.chance)
+            self._spawn(recorder.run(), "scheduler-events")
+            self._spawn(scheduler.run(), "scheduler")
+        self._spawn(self.fleet.run(), "hollow")
+
+    def _account_client(self, account: str) -> Client:
+        if not account:
+            return self.server.local_client(UserInfo("system:kube-controller-manager", groups=(ALL_AUTHENTICATED,)))
+        return self.server.local_client(UserInfo(f"system:serviceaccount:kube-system:{account}", groups=_ACCOUNTS))
+
+    def _node_client(self, name: str) -> Client:
+        return self.server.local_client(UserInfo(f"system:node:{name}", groups=("system:nodes", ALL_AUTHENTICATED)))
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(asyncio.create_task(work, name=name))
+
+    async def _wait_ready(self) -> None:
+        controllers = self.controllers
+        await self.informers.wait_synced()
+        if controllers is None:
+            return
+        disabled, objects = self.options.disabled_controllers, self.server.objects
+        accounts, nodes = resource_of(core.ServiceAccount), resource_of(core.Node)
+        while True:
+            self.check()
+            running = all(item.running for item in controllers.statistics())
+            has_account = "serviceaccount" in disabled or objects.get(accounts, "default", "default") is not None
+            tainted = "node-lifecycle-controller" not in disabled and any(
+                taint.key == "node.kubernetes.io/not-ready"
+                for node in objects.list(nodes)
+                for taint in node.spec.taints
+            )
+            if running and has_account and not tainted:
+                return
+            await asyncio.sleep(0)
+
+    async def stop(self) -> None:
+        """End everything; calling it again does nothing."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.clock.stop()
+        server = getattr(self, "server", None)
+        if server is not None:
+            await server.stop()
+        store = getattr(self, "store", None)
+        if store is not None:
+            await store.close()
+
+    def check(self) -> None:
+        """Raise WorldFailed if a part of the cluster has ended."""
+        for task in self._tasks:
+            if task.done() and not task.cancelled():
+                raise WorldFailed(f"the cluster's {task.get_name()} ended") from task.exception()
+
+    # Waiting
+
+    def _stored(self, changes: Sequence[object]) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait_change(self, after: int, timeout: float | None = None) -> int:
+        """Return the newest revision once something was written after a revision, or after so many real seconds."""
+        if self.store.revision <= after:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                async with asyncio.timeout(timeout):
+                    await waiter
+            except TimeoutError:
+                self.check()
+        return self.store.revision
+
+    async def observe(self, place: Target, after: int, timeout: float) -> tuple[dict[str, Any] | None, int]:
+        """Return an object as it is once something was written after a revision, or the time is over."""
+        await self.wait_change(after, max(0.0, timeout))
+        revision = self.store.revision
+        return await self.objects.find(place.kind, place.name, place.namespace), revision
+
+    async def explain(self, place: Target, wanted: Condition, seconds: float) -> str:
+        """Return why a wait for an object failed."""
+        self.check()
+        obj = await self.objects.find(place.kind, place.name, place.namespace)
+        name = place.name
+        events = [
+            item
+            for item in await self.objects.list("Event")
+            if str(item.get("involvedObject", {}).get("name", "")).startswith(name)
+        ]
+        pods = [item for item in await self.objects.list("Pod") if item["metadata"]["name"].startswith(f"{name}-")]
+        return explain(f"{place}: {wanted.text}", seconds, obj, events, pods)
+
+    # Objects
+
+    async def create(self, obj: Mapping[str, Any], namespace: str = "default") -> dict[str, Any]:
+        """Create an object in its own or the given namespace."""
+        return await self.objects.create(self._placed(obj, namespace))
+
+    async def apply(self, obj: Mapping[str, Any], namespace: str = "default") -> dict[str, Any]:
+        """Apply an object; a definition of a kind is waited for until the kind is served."""
+        applied = await self.objects.apply(self._placed(obj, namespace))
+        if obj["kind"] != "CustomResourceDefinition":
+            return applied
+        established, revision = Condition.of("Established"), -1
+        place = Target(obj["kind"], applied["metadata"]["name"], "")
+        end = asyncio.get_running_loop().time() + DEFINITION_SECONDS_MAX
+        while True:
+            found, revision = await self.observe(place, revision, end - asyncio.get_running_loop().time())
+            if found is not None and established.holds(found):
+                return found
+            if asyncio.get_running_loop().time() >= end:
+                raise WaitTimeout(await self.explain(place, established, DEFINITION_SECONDS_MAX))
+
+    def _placed(self, obj: Mapping[str, Any], namespace: str) -> dict[str, Any]:
+        resource = self.objects.resource(obj["kind"], obj["apiVersion"])
+        metadata = dict(obj.get("metadata") or {})
+        if resource.namespaced:
+            metadata.setdefault("namespace", namespace)
+        return {**obj, "metadata": metadata}
+
+    # Requests
+
+    async def _interpose(self, request: Request, proceed: Proceed) -> Response:
+        async def faulty(request: Request) -> Response:
+            return await self.faults.answer(request, proceed)
+
+        return await self.audit.observe(request, faulty)
+
+    def resources(self) -> Sequence[Resource[Any]]:
+        """Return what is served, core and stable versions first."""
+        found = [endpoint.resource for endpoint in self.server.resources.endpoints.values()]
+        return sorted(found, key=lambda one: (one.group != "", not _is_stable(one.version)))
+
+    # Access
+
+    @property
+    def url(self) -> str:
+        """Where clients find the API server."""
+        return f"https://{self.options.host}:{self.server.port}"
+
+    def kubeconfig(self, user: str = "", groups: Sequence[str] = (), *, namespace: str = "") -> str:
+        """Return a kubeconfig for the administrator, or for any user, with everything embedded."""
+        subject = Subject(user, tuple(groups)) if user else ADMIN
+        return _kubeconfig(
+            self.url, self.identity.authority.certificate, subject, self.identity.issue(subject), namespace
+        )
+
+
+def _is_stable(version: str) -> bool:
+    return "alpha" not in version and "beta" not in version
+
+
+def _kubeconfig(url: str, authority: bytes, subject: Subject, pair: Pair, namespace: str) -> str:
+    context: dict[str, str] = {"cluster": "haven", "user": subject.name}
+    if namespace:
+        context["namespace"] = namespace
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "haven", "cluster": {"server": url, "certificate-authority-data": _text(authority)}}],
+        "users": [
+            {
+                "name": subject.name,
+                "user": {"client-certificate-data": _text(pair.certificate), "client-key-data": _text(pair.key)},
+            }
+        ],
+        "contexts": [{"name": "haven", "context": context}],
+        "current-context": "haven",
+        "preferences": {},
+    }
+    return yaml.safe_dump(document, sort_keys=False)
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
