@@ -21,8 +21,10 @@ check: venv
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python tools/generate_types.py --check
 
+# BENCH="--upstream-bin DIR --rounds 5" measures another server beside; `make bench BENCH=--help` tells more.
 bench: venv
-	$(VENV)/bin/python bench/apiserver.py
+	@sh tools/install-host.sh bench
+	@$(VENV)/bin/python -m bench $(BENCH)
 
 # What containers need on this machine, installed if missing (Debian, Ubuntu).
 host:

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Install what a node needs and this machine lacks; with "tests", also what only the tests need.
+# Install what a node needs and this machine lacks; with "tests", also what only the tests need; with "bench", what the
+# benchmark needs and nothing else.
 # Only Debian and Ubuntu; elsewhere `haven doctor` names what is missing.
 set -eu
 
@@ -10,15 +11,19 @@ need() { # program-or-file package
 	fi
 }
 
-need containerd containerd
-command -v runc >/dev/null 2>&1 || need crun crun
-need /usr/lib/cni/bridge containernetworking-plugins
-need nft nftables
-need conntrack conntrack
-need iptables iptables
-need ip iproute2
-need /bin/busybox busybox-static
-python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
+if [ "${1:-}" = bench ]; then
+	need wrk wrk
+else
+	need containerd containerd
+	command -v runc >/dev/null 2>&1 || need crun crun
+	need /usr/lib/cni/bridge containernetworking-plugins
+	need nft nftables
+	need conntrack conntrack
+	need iptables iptables
+	need ip iproute2
+	need /bin/busybox busybox-static
+	python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
+fi
 if [ "${1:-}" = tests ]; then
 	need etcd etcd-server
 fi

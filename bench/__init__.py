@@ -1,0 +1,1 @@
+"""The budgets of Haven, measured: `make bench`, or `python -m bench --help`."""
