@@ -311,16 +311,25 @@ class Scheduler:
     async def _bind_with_volumes(self, info: PodInfo, placement: Placement, volumes: PodVolumes) -> None:
         """Bind the volumes, which may take minutes and must not hold up other Pods, then the Pod."""
         try:
+            await self._nominate(info, placement.node_name)
             await self._volume_writer.write(volumes, placement.node_name, lambda: info.uid in self._assumed)
         except (BindingFailed, apierrors.ApiError) as error:
             self._volumes.forget(volumes)
             if info.uid in self._assumed:
                 self._unassume(info)
                 message = f'running PreBind plugin "VolumeBinding": {error}'
-                await self._report_waiting(info, "SchedulerError", message)
+                await self._report_waiting(info, "SchedulerError", message, nominated=None)
             return
         await self._binds.acquire()
         await self._bind(info, placement)
+
+    async def _nominate(self, info: PodInfo, node_name: str) -> None:
+        """Say where a Pod is going to be, for those who must not take its place while its volumes are made."""
+        if info.pod.status.nominated_node_name != node_name:
+            patch = Patch(
+                PatchType.STRATEGIC, {"metadata": {"uid": info.uid}, "status": {"nominatedNodeName": node_name}}
+            )
+            await self._client.patch(_PODS, info.namespace, info.name, patch, subresource="status")
 
     async def _bind(self, info: PodInfo, placement: Placement) -> None:
         binding = core.Binding(
@@ -365,14 +374,17 @@ class Scheduler:
             for victim in preemption.victims:
                 await self._evict(victim, info, preemption.node_name)
 
-    async def _report_waiting(self, info: PodInfo, reason: str, message: str, *, nominated: str = "") -> bool:
-        """Say in an Event and in the Pod's status why it is not placed; False if that could not be written."""
+    async def _report_waiting(self, info: PodInfo, reason: str, message: str, *, nominated: str | None = "") -> bool:
+        """Say in an Event and in the Pod's status why it is not placed; False if that could not be written.
+
+        `nominated` is the node that is being freed for it; None takes back what was said.
+        """
         self._recorder.event(info.pod, "Warning", "FailedScheduling", message, action="Scheduling")
         status: dict[str, Any] = {}
         known = next((item for item in info.pod.status.conditions if item.type == "PodScheduled"), None)
         if known is None or (known.status, known.reason, known.message) != ("False", reason, message):
             status["conditions"] = [_not_scheduled(info.pod, reason, message, self._clock)]
-        if nominated and nominated != info.pod.status.nominated_node_name:
+        if nominated is None or (nominated and nominated != info.pod.status.nominated_node_name):
             status["nominatedNodeName"] = nominated
         if not status:
             return True
