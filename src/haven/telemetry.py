@@ -1,15 +1,17 @@
-"""Logging for every room: one fixed sentence plus fields, JSON or plain."""
+"""Logging for every room: one fixed sentence plus fields, JSON or plain; and a tally of how long things take."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import sys
+from bisect import bisect_left
+from dataclasses import dataclass, field
 from typing import TextIO, cast
 
 import structlog
 
-__all__ = ["Logger", "configure", "logger"]
+__all__ = ["Durations", "Logger", "configure", "logger"]
 
 Logger = structlog.typing.FilteringBoundLogger
 
@@ -54,3 +56,26 @@ def configure(*, level: str = "info", json: bool = False, stream: TextIO | None 
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Unfailing(stream or sys.stderr))),
         cache_logger_on_first_use=True,
     )
+
+
+DURATION_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+@dataclass(slots=True)
+class Durations:
+    """How many things took how long: `counts` has one number per bound (seconds) and one for what was longer."""
+
+    bounds: tuple[float, ...] = DURATION_BOUNDS
+    counts: list[int] = field(default_factory=list)
+    total_seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one more."""
+        if not self.counts:
+            self.counts = [0] * (len(self.bounds) + 1)
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.total_seconds += seconds
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)

@@ -71,6 +71,20 @@ async def test_a_runtime_says_what_it_is_and_how_it_is(bench: Bench) -> None:
     assert isinstance((await bench.runtime.features()).container_events, bool)
 
 
+async def test_a_runtime_counts_what_it_was_asked_and_what_failed(bench: Bench) -> None:
+    config = bench.sandbox("counted")
+
+    sandbox_id = await bench.runtime.run_sandbox(config)
+    with pytest.raises(errors.RuntimeFailure):
+        await bench.runtime.start_container("nobody")
+    await bench.runtime.remove_sandbox(sandbox_id)
+
+    tallies = bench.runtime.call_tallies()
+    assert tallies["run_podsandbox"].durations.count >= 1
+    assert tallies["run_podsandbox"].errors == 0
+    assert tallies["start_container"].errors >= 1
+
+
 async def test_a_sandbox_has_an_address_until_it_is_stopped(bench: Bench) -> None:
     runtime, config = bench.runtime, bench.sandbox("addr")
 

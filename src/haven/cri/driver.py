@@ -6,6 +6,8 @@ turns into DeadlineExceeded instead of a stuck pod.
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -59,12 +61,21 @@ class GrpcRuntime:
         )
         self._runtime = pb_grpc.RuntimeServiceStub(self._channel)
         self._images = pb_grpc.ImageServiceStub(self._channel)
+        self._tallies: dict[str, cri.CallTally] = {}
 
     async def _call(self, method: Any, request: Any, timeout_seconds: float = _CALL_SECONDS) -> Any:
+        tally = self._tallies.setdefault(_operation(type(request).__name__), cri.CallTally())
+        started = time.monotonic()
         try:
             return await method(request, timeout=timeout_seconds)
         except grpc.aio.AioRpcError as error:
+            tally.errors += 1
             raise _translate(error) from error
+        finally:
+            tally.durations.add(time.monotonic() - started)
+
+    def call_tallies(self) -> Mapping[str, cri.CallTally]:
+        return self._tallies
 
     async def version(self) -> cri.Version:
         answer = await self._call(self._runtime.Version, pb.VersionRequest(version="v1"))
@@ -262,3 +273,9 @@ class GrpcRuntime:
 
     async def close(self) -> None:
         await self._channel.close()
+
+
+def _operation(request: str) -> str:
+    """Return how metrics call an operation: RunPodSandboxRequest is run_podsandbox."""
+    name = request.removesuffix("Request").replace("PodSandbox", "Podsandbox")
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower().removesuffix("_resources")

@@ -49,6 +49,8 @@ class FakeRuntime:
         self._sandboxes: dict[str, _Sandbox] = {}
         self._containers: dict[str, _Container] = {}
         self._images: dict[str, cri.Image] = {}
+        self._tallies: dict[str, cri.CallTally] = {}
+        self._called = cri.CallTally()
         self._ids = itertools.count(1)
         self._events: list[asyncio.Queue[cri.ContainerEvent]] = []
         self.has_events = has_events
@@ -349,6 +351,9 @@ class FakeRuntime:
             if item.status.info.state is cri.SandboxState.READY
         ]
 
+    def call_tallies(self) -> Mapping[str, cri.CallTally]:
+        return self._tallies
+
     async def events(self) -> AsyncIterator[cri.ContainerEvent]:
         if not self.has_events:
             raise errors.Unimplemented("unknown method GetContainerEvents")
@@ -366,7 +371,10 @@ class FakeRuntime:
     # Details.
 
     def _check(self, method: str) -> None:
+        tally = self._called = self._tallies.setdefault(method.replace("sandbox", "podsandbox"), cri.CallTally())
+        tally.durations.add(0.0)
         if method in self.failures:
+            tally.errors += 1
             raise self.failures[method]
 
     def _now(self) -> int:
@@ -374,6 +382,7 @@ class FakeRuntime:
 
     def _container(self, container_id: str) -> _Container:
         if container_id not in self._containers:
+            self._called.errors += 1
             raise errors.NotFound(f"container {container_id} not found")
         return self._containers[container_id]
 

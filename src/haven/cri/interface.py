@@ -1,8 +1,7 @@
-"""CRI v1 in typed values: what a node asks of its container runtime and what it hears back.
+"""CRI v1 as a Protocol: what a node asks of its container runtime and what it hears back.
 
-Only what Haven uses is here. Times are integers in nanoseconds since 1970, as CRI has them; 0 means "never".
-`Runtime` has two implementations, haven.cri.driver (gRPC: containerd, cri-o) and haven.cri.fake, which pass one
-contract suite.
+Only what Haven uses is here. `Runtime` has two implementations, haven.cri.driver (gRPC: containerd, cri-o) and
+haven.cri.fake, which pass one contract suite.
 Source: https://github.com/kubernetes/cri-api (CRI v1)
 """
 
@@ -10,11 +9,50 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Protocol
+
+from haven.cri.reports import (
+    ContainerEvent,
+    ContainerInfo,
+    ContainerState,
+    ContainerStats,
+    ContainerStatus,
+    ContainerUser,
+    ExecResult,
+    Features,
+    FilesystemUsage,
+    HandlerFeatures,
+    Image,
+    NetworkUsage,
+    PodStats,
+    RuntimeCondition,
+    RuntimeStatus,
+    SandboxInfo,
+    SandboxState,
+    SandboxStatus,
+    Version,
+)
+from haven.cri.requests import (
+    Auth,
+    ContainerConfig,
+    Device,
+    DNSConfig,
+    LinuxResources,
+    Mount,
+    NamespaceMode,
+    NamespaceOptions,
+    PortMapping,
+    Propagation,
+    SandboxConfig,
+    SeccompProfile,
+    SecurityContext,
+    UserNamespace,
+)
+from haven.telemetry import Durations
 
 __all__ = [
     "Auth",
+    "CallTally",
     "ContainerConfig",
     "ContainerEvent",
     "ContainerInfo",
@@ -51,428 +89,12 @@ __all__ = [
 ]
 
 
-class ContainerState(Enum):
-    """Where a container is in its life; values are CRI's numbers."""
-
-    CREATED = 0
-    RUNNING = 1
-    EXITED = 2
-    UNKNOWN = 3
-
-
-class SandboxState(Enum):
-    """Whether a sandbox can hold containers; values are CRI's numbers."""
-
-    READY = 0
-    NOT_READY = 1
-
-
-class NamespaceMode(Enum):
-    """Whose Linux namespace a container uses; values are CRI's numbers."""
-
-    POD = 0
-    CONTAINER = 1
-    NODE = 2
-    TARGET = 3
-
-
-class Propagation(Enum):
-    """How mounts made later travel between host and container; values are CRI's numbers."""
-
-    PRIVATE = 0
-    HOST_TO_CONTAINER = 1
-    BIDIRECTIONAL = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """Who answers: for example containerd 1.6.20, API v1."""
-
-    runtime_name: str
-    runtime_version: str
-    api_version: str
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeCondition:
-    """RuntimeReady or NetworkReady, and why not."""
-
-    type: str
-    status: bool
-    reason: str = ""
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class HandlerFeatures:
-    """What one runtime handler (runtime class) can do."""
-
-    name: str
-    recursive_read_only_mounts: bool = False
-    user_namespaces: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeStatus:
-    """The runtime's health and abilities. `handlers` is empty on runtimes that cannot tell."""
-
-    conditions: tuple[RuntimeCondition, ...]
-    handlers: tuple[HandlerFeatures, ...] = ()
-    supplemental_groups_policy: bool = False
-
-    def condition(self, type: str) -> RuntimeCondition | None:
-        """Return the condition of that type."""
-        return next((condition for condition in self.conditions if condition.type == type), None)
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """What a runtime offers beyond the base of CRI v1, found out by asking it once."""
-
-    container_events: bool
-    runtime_config: bool
-    systemd_cgroups: bool | None
-    """What RuntimeConfig says; None where the runtime cannot tell."""
-    handlers: tuple[HandlerFeatures, ...] = ()
-
-    def handler(self, name: str) -> HandlerFeatures:
-        """Return the abilities of a handler; one that the runtime does not describe has none."""
-        return next((handler for handler in self.handlers if handler.name == name), HandlerFeatures(name))
-
-
-@dataclass(frozen=True, slots=True)
-class UserNamespace:
-    """A user namespace: `uids` and `gids` are (host, container, length)."""
-
-    mode: NamespaceMode
-    uids: tuple[tuple[int, int, int], ...] = ()
-    gids: tuple[tuple[int, int, int], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class NamespaceOptions:
-    """Which namespaces are shared. CRI's zero value of `pid` is POD, a shared one: always say what you mean."""
-
-    network: NamespaceMode = NamespaceMode.POD
-    pid: NamespaceMode = NamespaceMode.CONTAINER
-    ipc: NamespaceMode = NamespaceMode.POD
-    target_id: str = ""
-    userns: UserNamespace | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SeccompProfile:
-    """`kind` is RuntimeDefault, Unconfined or Localhost; `path` is for Localhost."""
-
-    kind: str
-    path: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SecurityContext:
-    """The Linux security of a sandbox or a container; a sandbox uses only the fields that CRI has for it."""
-
-    namespaces: NamespaceOptions = NamespaceOptions()
-    privileged: bool = False
-    run_as_user: int | None = None
-    run_as_username: str = ""
-    run_as_group: int | None = None
-    readonly_rootfs: bool = False
-    supplemental_groups: tuple[int, ...] = ()
-    supplemental_groups_strict: bool = False
-    no_new_privs: bool = False
-    add_capabilities: tuple[str, ...] = ()
-    drop_capabilities: tuple[str, ...] = ()
-    masked_paths: tuple[str, ...] = ()
-    readonly_paths: tuple[str, ...] = ()
-    seccomp: SeccompProfile | None = None
-    apparmor: SeccompProfile | None = None
-    selinux: tuple[str, str, str, str] | None = None
-    """User, role, type, level."""
-
-
-@dataclass(frozen=True, slots=True)
-class LinuxResources:
-    """cgroup limits of a container or a pod. 0 means "not set"."""
-
-    cpu_period: int = 0
-    cpu_quota: int = 0
-    cpu_shares: int = 0
-    memory_limit_bytes: int = 0
-    memory_swap_limit_bytes: int = 0
-    oom_score_adj: int = 0
-    cpuset_cpus: str = ""
-    hugepage_limits: tuple[tuple[str, int], ...] = ()
-    unified: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class PortMapping:
-    """A host port that leads to a container port."""
-
-    protocol: str
-    container_port: int
-    host_port: int
-    host_ip: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class DNSConfig:
-    """The lines of a resolv.conf."""
-
-    servers: tuple[str, ...] = ()
-    searches: tuple[str, ...] = ()
-    options: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxConfig:
-    """A sandbox to run. `hostname` must be "" when the pod uses the node's network."""
-
-    name: str
-    namespace: str
-    uid: str
-    attempt: int = 0
-    hostname: str = ""
-    log_directory: str = ""
-    dns: DNSConfig | None = None
-    port_mappings: tuple[PortMapping, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    cgroup_parent: str = ""
-    sysctls: Mapping[str, str] = field(default_factory=dict)
-    security: SecurityContext = SecurityContext()
-    overhead: LinuxResources | None = None
-    resources: LinuxResources | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """A host path (or, with `image`, an image's files) inside a container."""
-
-    container_path: str
-    host_path: str = ""
-    readonly: bool = False
-    recursive_read_only: bool = False
-    propagation: Propagation = Propagation.PRIVATE
-    selinux_relabel: bool = False
-    image: str = ""
-    image_sub_path: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """A device node inside a container."""
-
-    container_path: str
-    host_path: str
-    permissions: str = "mrw"
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerConfig:
-    """A container to create. `image` is what the runtime knows (an id), `user_image` what the pod says."""
-
-    name: str
-    image: str
-    attempt: int = 0
-    user_image: str = ""
-    command: tuple[str, ...] = ()
-    args: tuple[str, ...] = ()
-    working_dir: str = ""
-    env: tuple[tuple[str, str], ...] = ()
-    mounts: tuple[Mount, ...] = ()
-    devices: tuple[Device, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    log_path: str = ""
-    stdin: bool = False
-    stdin_once: bool = False
-    tty: bool = False
-    resources: LinuxResources = LinuxResources()
-    security: SecurityContext = SecurityContext()
-    stop_signal: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxInfo:
-    """A sandbox, as a list shows it."""
-
-    id: str
-    name: str
-    namespace: str
-    uid: str
-    attempt: int
-    state: SandboxState
-    created_at: int
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    runtime_handler: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxStatus:
-    """A sandbox with its addresses. `pid` is the init process, 0 where the runtime does not tell."""
-
-    info: SandboxInfo
-    ips: tuple[str, ...] = ()
-    network: NamespaceMode = NamespaceMode.POD
-    netns: str = ""
-    pid: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerInfo:
-    """A container, as a list shows it."""
-
-    id: str
-    sandbox_id: str
-    name: str
-    attempt: int
-    image: str
-    image_ref: str
-    state: ContainerState
-    created_at: int
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    image_id: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerUser:
-    """Who the first process of a container was started as."""
-
-    uid: int
-    gid: int
-    supplemental_groups: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerStatus:
-    """A container in full."""
-
-    id: str
-    name: str
-    attempt: int
-    state: ContainerState
-    created_at: int
-    started_at: int = 0
-    finished_at: int = 0
-    exit_code: int = 0
-    image: str = ""
-    image_ref: str = ""
-    image_id: str = ""
-    reason: str = ""
-    message: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    log_path: str = ""
-    resources: LinuxResources | None = None
-    user: ContainerUser | None = None
-    stop_signal: str = ""
-    pid: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """An image in the runtime's store. `user` is numeric (uid) or a name (username), from the image's config."""
-
-    id: str
-    repo_tags: tuple[str, ...]
-    repo_digests: tuple[str, ...]
-    size_bytes: int
-    uid: int | None = None
-    username: str = ""
-    pinned: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Auth:
-    """What a registry wants to see."""
-
-    username: str = ""
-    password: str = ""
-    auth: str = ""
-    server_address: str = ""
-    identity_token: str = ""
-    registry_token: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ExecResult:
-    """What a command in a container printed and returned."""
-
-    stdout: bytes
-    stderr: bytes
-    exit_code: int
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerEvent:
-    """Something happened to a container or sandbox; ask for the state, do not trust the order."""
-
-    container_id: str
-    pod_uid: str
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerStats:
-    """What a container uses now."""
-
-    id: str
-    name: str
-    labels: Mapping[str, str]
-    timestamp: int = 0
-    cpu_usage_core_nanoseconds: int = 0
-    cpu_usage_nanocores: int = 0
-    memory_working_set_bytes: int = 0
-    memory_usage_bytes: int = 0
-    memory_rss_bytes: int = 0
-    memory_available_bytes: int = 0
-    memory_page_faults: int = 0
-    memory_major_page_faults: int = 0
-    writable_layer_bytes: int = 0
-    writable_layer_inodes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkUsage:
-    """Counters of one interface."""
-
-    name: str
-    rx_bytes: int = 0
-    rx_errors: int = 0
-    tx_bytes: int = 0
-    tx_errors: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class PodStats:
-    """What a sandbox uses now; `containers` may be empty where the runtime does not tell."""
-
-    id: str
-    name: str
-    namespace: str
-    uid: str
-    timestamp: int = 0
-    cpu_usage_core_nanoseconds: int = 0
-    cpu_usage_nanocores: int = 0
-    memory_working_set_bytes: int = 0
-    memory_usage_bytes: int = 0
-    memory_rss_bytes: int = 0
-    interfaces: tuple[NetworkUsage, ...] = ()
-    process_count: int = 0
-    containers: tuple[ContainerStats, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class FilesystemUsage:
-    """How much the image store uses, and where it is."""
-
-    mountpoint: str
-    used_bytes: int
-    inodes_used: int
-    timestamp: int = 0
+@dataclass(slots=True)
+class CallTally:
+    """What became of the calls of one operation. One owner: the driver."""
+
+    durations: Durations = field(default_factory=Durations)
+    errors: int = 0
 
 
 class Runtime(Protocol):
@@ -596,6 +218,10 @@ class Runtime(Protocol):
 
     def events(self) -> AsyncIterator[ContainerEvent]:
         """Yield events until the stream breaks; raise Unimplemented where there are none."""
+        ...
+
+    def call_tallies(self) -> Mapping[str, CallTally]:
+        """Return how often each operation was called, how often it failed and how long it took."""
         ...
 
     async def close(self) -> None:

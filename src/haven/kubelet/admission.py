@@ -7,16 +7,17 @@ Source: https://kubernetes.io/docs/concepts/scheduling-eviction/ (node-level adm
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from haven.api.core.nodeselection import matches_required
 from haven.api.core.podresources import pod_requests
 from haven.api.core.taints import NO_EXECUTE, untolerated
 from haven.api.core.v1 import Node, Pod
 from haven.apimachinery.quantity import Quantity
+from haven.kubelet.criticalpreemption import request_of
 from haven.kubelet.podspec import is_critical, is_static
-from haven.kubelet.podstatus import Verdict
 
-__all__ = ["admit"]
+__all__ = ["Refused", "admit", "shortages"]
 
 _SAFE_SYSCTLS = frozenset(
     (
@@ -36,6 +37,15 @@ _SAFE_SYSCTLS = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why the node does not take a pod. `is_for_room`: it would if others went."""
+
+    reason: str
+    message: str
+    is_for_room: bool = False
+
+
 def admit(
     pod: Pod,
     active: Sequence[Pod],
@@ -43,20 +53,36 @@ def admit(
     allocatable: Mapping[str, Quantity],
     pressures: frozenset[str],
     allowed_unsafe_sysctls: Sequence[str] = (),
-) -> Verdict | None:
+    *,
+    is_shutting_down: bool = False,
+) -> Refused | None:
     """Return why the node refuses the pod, None if it takes it. `active` is every other pod that may still run."""
-    for check in (
-        _pressure(pod, pressures),
-        _sysctls(pod, allowed_unsafe_sysctls),
-        _operating_system(pod),
-        _resources(pod, active, allocatable),
-        _node(pod, node),
-        _ports(pod, active),
-    ):
+    if is_shutting_down:
+        return Refused("NodeShutdown", "Pod was rejected as the node is shutting down.")
+    for check in (_pressure(pod, pressures), _sysctls(pod, allowed_unsafe_sysctls), _operating_system(pod)):
         if check is not None:
-            reason, message = check
-            return Verdict("Failed", reason, f"Pod was rejected: {message}")
-    return None
+            return Refused(*check)
+    shortage = _shortage_text(pod, active, allocatable)
+    for check in (_node(pod, node), _ports(pod, active)):
+        if check is not None:
+            # What is wrong besides, no eviction mends; the missing room is still what is told first.
+            return Refused(*(shortage or check))
+    return Refused(*shortage, is_for_room=True) if shortage is not None else None
+
+
+def shortages(pod: Pod, active: Sequence[Pod], allocatable: Mapping[str, Quantity]) -> dict[str, int]:
+    """Return how much of which resource is missing for a pod: thousandths of CPUs, units of everything else."""
+    names = sorted(pod_requests(pod), key=lambda item: (item not in ("cpu", "memory", "ephemeral-storage"), item))
+    found = {}
+    for name in ("pods", *names):
+        capacity = allocatable.get(name)
+        requested = request_of(pod, name)
+        if capacity is None or requested <= 0:
+            continue  # Extended resources of devices that are not registered are the scheduler's business.
+        missing = requested + sum(request_of(other, name) for other in active) - _amount(name, capacity)
+        if missing > 0:
+            found[name] = missing
+    return found
 
 
 Refusal = tuple[str, str]
@@ -99,31 +125,17 @@ def _operating_system(pod: Pod) -> Refusal | None:
     return None
 
 
-def _resources(pod: Pod, active: Sequence[Pod], allocatable: Mapping[str, Quantity]) -> Refusal | None:
-    limit = allocatable.get("pods")
-    if limit is not None and len(active) + 1 > limit.value:
-        return (
-            "OutOfpods",
-            f"Node didn't have enough resource: pods, requested: 1, used: {len(active)}, capacity: {limit.value}",
-        )
-    requests = pod_requests(pod)
-    for name in sorted(requests, key=lambda item: (item not in ("cpu", "memory", "ephemeral-storage"), item)):
-        requested = requests[name]
-        if requested <= Quantity.ZERO:
-            continue
-        capacity = allocatable.get(name)
-        if capacity is None:
-            continue  # Extended resources of devices that are not registered are the scheduler's business.
-        used = Quantity.ZERO
-        for other in active:
-            used = used + pod_requests(other).get(name, Quantity.ZERO)
-        if used + requested > capacity:
-            asked, taken, total = (_amount(name, item) for item in (requested, used, capacity))
-            return (
-                f"OutOf{name}",
-                f"Node didn't have enough resource: {name}, requested: {asked}, used: {taken}, capacity: {total}",
-            )
-    return None
+def _shortage_text(pod: Pod, active: Sequence[Pod], allocatable: Mapping[str, Quantity]) -> Refusal | None:
+    missing = shortages(pod, active, allocatable)
+    if not missing:
+        return None
+    name = next(iter(missing))
+    requested, total = request_of(pod, name), _amount(name, allocatable[name])
+    used = sum(request_of(other, name) for other in active)
+    return (
+        f"OutOf{name}",
+        f"Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {total}",
+    )
 
 
 def _amount(name: str, quantity: Quantity) -> int:

@@ -13,42 +13,51 @@ from dataclasses import dataclass, field
 from haven.api.core.podresources import pod_requests
 from haven.api.core.v1 import Pod
 from haven.apimachinery.quantity import Format, Quantity
-from haven.kubelet.podspec import is_critical, is_static
+from haven.kubelet.podspec import is_critical
 
 __all__ = [
+    "ContainerUse",
+    "Crossed",
     "Eviction",
     "EvictionSettings",
     "EvictionState",
     "PodUse",
     "Reading",
     "Threshold",
-    "decide",
+    "choose",
     "local_eviction",
+    "observe",
 ]
 
+_DISK = ("nodefs.available", "nodefs.inodesFree", "imagefs.available", "imagefs.inodesFree")
 _CONDITIONS = {
     "memory.available": "MemoryPressure",
-    "nodefs.available": "DiskPressure",
-    "nodefs.inodesFree": "DiskPressure",
-    "imagefs.available": "DiskPressure",
     "pid.available": "PIDPressure",
+    **dict.fromkeys(_DISK, "DiskPressure"),
 }
 _RESOURCES = {
     "memory.available": "memory",
     "nodefs.available": "ephemeral-storage",
     "nodefs.inodesFree": "inodes",
     "imagefs.available": "ephemeral-storage",
+    "imagefs.inodesFree": "inodes",
     "pid.available": "pids",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A signal must not fall below a value, or below a part of the capacity."""
+    """A signal must not fall below a value, or below a part of the capacity, for longer than a grace period.
+
+    A threshold without a grace period is a hard one: pods are killed at once. `reclaim` is how much more than the
+    threshold must be free again before pods are left alone.
+    """
 
     signal: str
     value: int = 0
     fraction: float = 0.0
+    grace_seconds: float = 0.0
+    reclaim: int = 0
 
     def limit(self, capacity: int) -> int:
         return self.value or int(capacity * self.fraction)
@@ -56,14 +65,18 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class EvictionSettings:
-    """Hard thresholds, upstream's defaults."""
+    """Hard thresholds, upstream's defaults; soft ones on request."""
 
     hard: tuple[Threshold, ...] = (
         Threshold("memory.available", value=100 * 1024 * 1024),
         Threshold("nodefs.available", fraction=0.10),
         Threshold("nodefs.inodesFree", fraction=0.05),
         Threshold("imagefs.available", fraction=0.15),
+        Threshold("imagefs.inodesFree", fraction=0.05),
     )
+    soft: tuple[Threshold, ...] = ()
+    pod_grace_seconds_max: int = 0
+    """What a pod gets at most to end when a soft threshold evicts it."""
     period_seconds: float = 10.0
     pressure_transition_seconds: float = 300.0
     """A condition stays for so long after its cause is gone, so that it does not flap."""
@@ -78,98 +91,141 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerUse:
+    """What a container uses now: memory, and its writable layer with its logs."""
+
+    memory_bytes: int = 0
+    disk_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class PodUse:
-    """What a pod uses now."""
+    """What a pod uses now; disk includes its volumes on the node's disk."""
 
     pod: Pod
     memory_bytes: int = 0
     disk_bytes: int = 0
+    inodes: int = 0
     processes: int = 0
-    containers: Mapping[str, int] = field(default_factory=dict)
-    """Memory by container."""
+    containers: Mapping[str, ContainerUse] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Eviction:
-    """A pod to kill, and why."""
+    """A pod to kill, and why. `grace_seconds` None leaves it the pod's own time."""
 
     pod: Pod
     reason: str
     message: str
     signal: str = ""
+    grace_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Crossed:
+    """A threshold that has been crossed for long enough to act on it."""
+
+    threshold: Threshold
+    limit: int
+    available: int
+
+    @property
+    def is_disk(self) -> bool:
+        return self.threshold.signal in _DISK
 
 
 @dataclass(slots=True)
 class EvictionState:
-    """When each condition was last true (monotonic seconds). One owner: the eviction loop."""
+    """What was seen before, in monotonic seconds. One owner: the eviction loop."""
 
     last_seen: dict[str, float] = field(default_factory=dict)
+    """When each condition was last true."""
+    first_crossed: dict[Threshold, float] = field(default_factory=dict)
     conditions: frozenset[str] = frozenset()
 
 
-def decide(
-    settings: EvictionSettings,
-    readings: Mapping[str, Reading],
-    pods: Sequence[PodUse],
-    state: EvictionState,
-    now: float,
-) -> Eviction | None:
-    """Update the state's conditions; return at most one pod to evict (look again after it is gone)."""
-    crossed = [
-        threshold
-        for threshold in settings.hard
-        if threshold.signal in readings
-        and readings[threshold.signal].available < threshold.limit(readings[threshold.signal].capacity)
-    ]
-    for threshold in crossed:
+def observe(
+    settings: EvictionSettings, readings: Mapping[str, Reading], state: EvictionState, now: float
+) -> list[Crossed]:
+    """Update the state's conditions; return what must be acted on, most urgent first."""
+    due: list[Crossed] = []
+    crossed: dict[Threshold, float] = {}
+    for threshold in (*settings.hard, *settings.soft):
+        reading = readings.get(threshold.signal)
+        if reading is None:
+            continue
+        limit = threshold.limit(reading.capacity)
+        wanted = limit + threshold.reclaim if threshold in state.first_crossed else limit
+        if reading.available >= wanted:
+            continue
+        since = crossed[threshold] = state.first_crossed.get(threshold, now)
         state.last_seen[_CONDITIONS[threshold.signal]] = now
+        if now - since >= threshold.grace_seconds:
+            due.append(Crossed(threshold, limit, reading.available))
+    state.first_crossed = crossed
     state.conditions = frozenset(
         condition for condition, seen in state.last_seen.items() if now - seen < settings.pressure_transition_seconds
     )
-    # Memory first: it kills the node fastest.
-    for threshold in sorted(crossed, key=lambda item: item.signal != "memory.available"):
-        victim = _victim(threshold.signal, pods)
-        if victim is not None:
-            limit = threshold.limit(readings[threshold.signal].capacity)
-            return _eviction(victim, threshold.signal, limit, readings[threshold.signal].available)
-    return None
+    # Memory first: it kills the node fastest. Hard thresholds come before soft ones as they stand in the settings.
+    return sorted(due, key=lambda item: item.threshold.signal != "memory.available")
+
+
+def choose(settings: EvictionSettings, crossed: Crossed, pods: Sequence[PodUse]) -> Eviction | None:
+    """Return the pod to evict, at most one (look again after it is gone); None if none may be."""
+    signal = crossed.threshold.signal
+    victim = _victim(signal, pods)
+    if victim is None:
+        return None
+    grace = 1
+    if crossed.threshold.grace_seconds:
+        own = victim.pod.spec.termination_grace_period_seconds
+        grace = settings.pod_grace_seconds_max if own is None else min(settings.pod_grace_seconds_max, own)
+    return Eviction(victim.pod, "Evicted", _message(victim, crossed), signal, grace)
 
 
 def _usage(signal: str, use: PodUse) -> tuple[int, int]:
     """Return what the pod uses and what it requested of the resource behind a signal."""
-    requests = pod_requests(use.pod)
-    if signal == "memory.available":
-        return use.memory_bytes, requests.get("memory", Quantity.ZERO).value
-    if signal == "pid.available":
-        return use.processes, 0
-    return use.disk_bytes, requests.get("ephemeral-storage", Quantity.ZERO).value
+    resource = _RESOURCES[signal]
+    requested = pod_requests(use.pod).get(resource, Quantity.ZERO).value
+    used = {
+        "memory": use.memory_bytes,
+        "pids": use.processes,
+        "inodes": use.inodes,
+        "ephemeral-storage": use.disk_bytes,
+    }
+    return used[resource], requested
 
 
 def _victim(signal: str, pods: Sequence[PodUse]) -> PodUse | None:
-    candidates = [use for use in pods if not (is_static(use.pod) or is_critical(use.pod))]
+    candidates = [use for use in pods if not is_critical(use.pod)]
     if not candidates:
         return None
 
     def rank(use: PodUse) -> tuple[bool, int, int, str]:
         used, requested = _usage(signal, use)
+        # Process ids and inodes cannot be requested, so that nobody keeps within his request.
         return (used <= requested, use.pod.spec.priority or 0, requested - used, use.pod.metadata.uid)
 
     return min(candidates, key=rank)
 
 
-def _eviction(use: PodUse, signal: str, limit: int, available: int) -> Eviction:
-    resource = _RESOURCES[signal]
-    amount = Quantity.of(limit, Format.BINARY_SI), Quantity.of(available, Format.BINARY_SI)
-    message = f"The node was low on resource: {resource}. Threshold quantity: {amount[0]}, available: {amount[1]}. "
+def _message(use: PodUse, crossed: Crossed) -> str:
+    resource = _RESOURCES[crossed.threshold.signal]
+    form = Format.DECIMAL_SI if resource in ("inodes", "pids") else Format.BINARY_SI
+    limit, available = Quantity.of(crossed.limit, form), Quantity.of(crossed.available, form)
+    message = f"The node was low on resource: {resource}. Threshold quantity: {limit}, available: {available}. "
     for container in use.pod.spec.containers:
-        used = use.containers.get(container.name, 0)
+        found = use.containers.get(container.name)
+        if found is None or resource not in ("memory", "ephemeral-storage"):
+            continue
+        used = found.memory_bytes if resource == "memory" else found.disk_bytes
         request = container.resources.requests.get(resource, Quantity.ZERO)
-        if resource == "memory" and used > request.value:
+        if used > request.value:
             message += (
                 f"Container {container.name} was using {Quantity.of(used, Format.BINARY_SI)}, request is {request}, "
                 f"has larger consumption of {resource}. "
             )
-    return Eviction(use.pod, "Evicted", message, signal)
+    return message
 
 
 def local_eviction(pod: Pod, volumes: Mapping[str, int], containers: Mapping[str, int]) -> Eviction | None:

@@ -8,17 +8,27 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
 from haven.api.core.v1 import PodCondition
 from haven.clock import Clock
 from haven.cri import errors
-from haven.cri.interface import ContainerStats, Runtime
+from haven.cri.interface import Runtime
 from haven.cri.pleg import Pleg
 from haven.kubelet import machine
 from haven.kubelet.cgroups import Cgroups
 from haven.kubelet.events import EventRecorder, node_reference, pod_reference
-from haven.kubelet.eviction import Eviction, EvictionState, PodUse, Reading, decide, local_eviction
+from haven.kubelet.eviction import (
+    ContainerUse,
+    Eviction,
+    EvictionState,
+    PodUse,
+    Reading,
+    choose,
+    local_eviction,
+    observe,
+)
 from haven.kubelet.garbage import ImageUse, dead_containers, dead_sandboxes, unused_images
 from haven.kubelet.logrotation import rotate_all
 from haven.kubelet.nodestate import NodeState
@@ -28,6 +38,7 @@ from haven.kubelet.podstatus import Verdict
 from haven.kubelet.podworker import PodWorker, WorkerState
 from haven.kubelet.settings import Settings
 from haven.kubelet.termination import Terminator
+from haven.kubelet.usage import UsageReader
 from haven.kubelet.volumes.manager import VolumeManager, sizes
 from haven.telemetry import logger
 
@@ -50,6 +61,7 @@ class Housekeeping:
         cgroups: Cgroups,
         volumes: VolumeManager,
         terminator: Terminator,
+        usage: UsageReader,
         state: NodeState,
         workers: Mapping[str, PodWorker],
         is_complete: Callable[[], bool],
@@ -63,13 +75,15 @@ class Housekeeping:
         self._cgroups = cgroups
         self._volumes = volumes
         self._terminator = terminator
+        self._usage = usage
         self._state = state
         self._workers = workers
         self._is_complete = is_complete
         self._on_pressure = on_pressure
         self._eviction_state = EvictionState()
         self._image_history: dict[str, ImageUse] = {}
-        self.evictions = 0
+        self.evictions: Counter[str] = Counter()
+        """By signal; "" is a pod's own limit."""
         self.collected_images = 0
         self.rotated_logs = 0
 
@@ -221,19 +235,18 @@ class Housekeeping:
     async def check_pressure(self) -> None:
         """Look at what is left of memory, disk and process ids; evict one pod if it is too little."""
         readings = await asyncio.to_thread(self._readings)
-        uses = await self._uses()
-        before = self._eviction_state.conditions
-        eviction = decide(
-            self._settings.eviction, readings, uses, self._eviction_state, self._clock.monotonic_seconds()
-        )
-        if self._eviction_state.conditions != before:
-            self._state.pressures = self._eviction_state.conditions
+        settings, state = self._settings.eviction, self._eviction_state
+        before = state.conditions
+        crossed = observe(settings, readings, state, self._clock.monotonic_seconds())
+        if state.conditions != before:
+            self._state.pressures = state.conditions
             self._on_pressure()
-        is_disk = eviction is not None and eviction.signal.startswith(("nodefs", "imagefs"))
-        if is_disk and await self.collect_images(free_everything=True):
-            return  # Images that nobody uses go before pods do.
-        if eviction is not None:
-            self.evict(eviction)
+        if crossed:
+            if crossed[0].is_disk and await self.collect_images(free_everything=True):
+                return  # Images that nobody uses go before pods do.
+            eviction = choose(settings, crossed[0], await self._uses())
+            if eviction is not None:
+                self.evict(eviction)
         await self._check_local_disk()
 
     def _readings(self) -> dict[str, Reading]:
@@ -249,24 +262,32 @@ class Housekeeping:
         }
         if disk.total_inodes:
             result["nodefs.inodesFree"] = Reading(disk.free_inodes, disk.total_inodes)
+            result["imagefs.inodesFree"] = result["nodefs.inodesFree"]
         return result
 
     def _running(self) -> list[PodWorker]:
         return [worker for worker in self._workers.values() if worker.state is WorkerState.SYNCING]
 
     async def _uses(self) -> list[PodUse]:
-        by_pod: dict[str, list[ContainerStats]] = {}
-        for stats in await self._runtime.container_stats():
-            by_pod.setdefault(stats.labels.get(LABEL_POD_UID, ""), []).append(stats)
+        running = {worker.uid for worker in self._running()}
         uses: list[PodUse] = []
-        for worker in self._running():
-            found = by_pod.get(worker.uid, [])
-            containers = {item.labels.get(LABEL_CONTAINER, item.name): item.memory_working_set_bytes for item in found}
+        for pod in (await self._usage.read()).pods:
+            if pod.pod.metadata.uid not in running:
+                continue
+            containers = {
+                item.name: ContainerUse(item.use.working_set, item.rootfs_bytes + item.log_bytes)
+                for item in pod.containers
+            }
+            volumes = [volume for volume in pod.volumes if not volume.claim]
             uses.append(
                 PodUse(
-                    worker.pod,
-                    memory_bytes=sum(containers.values()),
-                    disk_bytes=sum(item.writable_layer_bytes for item in found),
+                    pod.pod,
+                    memory_bytes=pod.use.working_set if pod.use else 0,
+                    disk_bytes=sum(item.disk_bytes for item in containers.values())
+                    + sum(volume.used_bytes for volume in volumes),
+                    inodes=sum(item.rootfs_inodes for item in pod.containers)
+                    + sum(volume.used_inodes for volume in volumes),
+                    processes=pod.use.processes if pod.use else 0,
                     containers=containers,
                 )
             )
@@ -292,7 +313,7 @@ class Housekeeping:
         worker = self._workers.get(eviction.pod.metadata.uid)
         if worker is None:
             return
-        self.evictions += 1
+        self.evictions[eviction.signal] += 1
         _log.warning("pod is evicted", pod=eviction.pod.metadata.name, reason=eviction.message.strip())
         self._recorder.warning(pod_reference(eviction.pod), eviction.reason, eviction.message)
         condition = PodCondition(
@@ -304,7 +325,7 @@ class Housekeeping:
             observed_generation=eviction.pod.metadata.generation,
         )
         verdict = Verdict("Failed", eviction.reason, eviction.message, (condition,))
-        worker.terminate(grace_seconds=1 if eviction.signal else None, verdict=verdict)
+        worker.terminate(grace_seconds=eviction.grace_seconds, verdict=verdict)
 
 
 def _is_finished(worker: PodWorker) -> bool:

@@ -32,6 +32,7 @@ class NodeState:
     resolver: ResolverSettings = ResolverSettings()
     services: Informer[Service] | None = None
     pressures: frozenset[str] = frozenset()
+    is_shutting_down: bool = False
 
     @property
     def visible_services(self) -> Sequence[Service]:

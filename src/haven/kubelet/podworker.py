@@ -90,6 +90,7 @@ class PodWorker:
         self.is_gone_from_api = False
         self._services = services
         self._grace: int | None = None
+        self._held_by: list[PodWorker] = []
         self._failures: dict[str, StartFailure] = {}
         self._wake = asyncio.Event()
         self._terminate = asyncio.Event()
@@ -161,6 +162,10 @@ class PodWorker:
             self._terminate.set()
             self._wake.set()
 
+    def wait_for(self, other: PodWorker) -> None:
+        """Begin only when nothing of another pod runs any more."""
+        self._held_by.append(other)
+
     def poke(self) -> None:
         """Look again soon."""
         self._wake.set()
@@ -174,6 +179,9 @@ class PodWorker:
     async def run(self) -> None:
         """Drive the pod until it is finished, then report until cancelled."""
         self._use_objects()
+        for other in self._held_by:
+            if self.state is WorkerState.SYNCING:
+                await self._interruptible(other.wait_finished())
         while self.state is WorkerState.SYNCING:
             self._wake.clear()
             await self._interruptible(self._sync_once())

@@ -8,8 +8,9 @@ Source: https://kubernetes.io/docs/concepts/workloads/pods/probes/
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
 
@@ -21,8 +22,9 @@ from haven.kubelet.events import EventRecorder, container_reference
 from haven.kubelet.handlers import HandlerRunner, Outcome, OutcomeKind
 from haven.kubelet.podspec import should_restart
 from haven.kubelet.podstate import ProbeResult, ProbeResults
+from haven.telemetry import Durations
 
-__all__ = ["ProbeKind", "ProbeManager", "ProbeTally"]
+__all__ = ["ProbeCount", "ProbeKind", "ProbeManager", "ProbeTally"]
 
 _TRIES = 3
 
@@ -33,6 +35,14 @@ class ProbeKind(Enum):
     STARTUP = "Startup"
     LIVENESS = "Liveness"
     READINESS = "Readiness"
+
+
+_COUNTED = {
+    OutcomeKind.SUCCESS: "successful",
+    OutcomeKind.WARNING: "successful",
+    OutcomeKind.FAILURE: "failed",
+    OutcomeKind.ERROR: "unknown",
+}
 
 
 @dataclass(slots=True)
@@ -71,6 +81,16 @@ class _Worker:
 StatusOf = Callable[[str], "tuple[Pod, PodStatus] | None"]
 
 
+@dataclass(slots=True)
+class ProbeCount:
+    """What became of the probes of one kind of a container."""
+
+    namespace: str
+    pod: str
+    outcomes: Counter[str] = field(default_factory=Counter)
+    durations: Durations = field(default_factory=Durations)
+
+
 class ProbeManager:
     """All probes of the node. `on_change(uid)` is called when a result that matters changed."""
 
@@ -94,6 +114,8 @@ class ProbeManager:
         self._started = clock.monotonic_seconds()
         self._workers: dict[tuple[str, str, ProbeKind], _Worker] = {}
         self._results: dict[ProbeKind, dict[str, ProbeResult]] = {kind: {} for kind in ProbeKind}
+        self.counts: dict[tuple[str, str, ProbeKind], ProbeCount] = {}
+        """By pod UID, container and kind; dropped with the probe."""
         self.probes_run = 0
 
     @property
@@ -136,6 +158,7 @@ class ProbeManager:
     def _drop(self, key: tuple[str, str, ProbeKind]) -> None:
         worker = self._workers.pop(key)
         worker.task.cancel()
+        self.counts.pop(key, None)
         self._results[key[2]].pop(worker.container_id, None)
 
     async def _run(self, key: tuple[str, str, ProbeKind], wake: asyncio.Event) -> None:
@@ -230,6 +253,7 @@ class ProbeManager:
         self, pod: Pod, status: PodStatus, container: Container, container_id: str, kind: ProbeKind, probe: Probe
     ) -> ProbeResult | None:
         outcome = Outcome(OutcomeKind.ERROR)
+        started = self._clock.monotonic_seconds()
         for _ in range(_TRIES):
             self.probes_run += 1
             timeout = max(probe.timeout_seconds, 1)
@@ -240,6 +264,11 @@ class ProbeManager:
                 outcome = Outcome(OutcomeKind.ERROR, str(error))
             if outcome.kind is not OutcomeKind.ERROR:
                 break
+        count = self.counts.setdefault(
+            (pod.metadata.uid, container.name, kind), ProbeCount(pod.metadata.namespace, pod.metadata.name)
+        )
+        count.outcomes[_COUNTED[outcome.kind]] += 1
+        count.durations.add(self._clock.monotonic_seconds() - started)
         reference = container_reference(pod, container.name)
         if outcome.kind is OutcomeKind.ERROR:
             text = f"{kind.value} probe errored and resulted in unknown state: {outcome.text}"

@@ -24,11 +24,11 @@ from haven.cni import conflist
 from haven.cri import errors
 from haven.cri.interface import Runtime, SandboxState
 from haven.cri.pleg import Pleg
-from haven.kubelet.admission import admit
+from haven.kubelet.admitter import Admitter
 from haven.kubelet.backoff import Backoff
-from haven.kubelet.cgroups import Cgroups
+from haven.kubelet.cgroups import CgroupMode, Cgroups
 from haven.kubelet.containerstart import ContainerStarter
-from haven.kubelet.events import EventRecorder, node_reference, pod_reference
+from haven.kubelet.events import EventRecorder, node_reference
 from haven.kubelet.handlers import HandlerRunner
 from haven.kubelet.housekeeping import Housekeeping
 from haven.kubelet.imagemounts import ImageMounts
@@ -39,14 +39,16 @@ from haven.kubelet.objects import ObjectCaches
 from haven.kubelet.observation import ObservedContainer
 from haven.kubelet.podservices import PodServices
 from haven.kubelet.podspec import CONFIG_MIRROR, is_mirror, is_static, is_terminal
-from haven.kubelet.podworker import PodWorker, WorkerState
-from haven.kubelet.probes import ProbeManager
+from haven.kubelet.podworker import PodWorker
+from haven.kubelet.probes import ProbeCount, ProbeKind, ProbeManager
 from haven.kubelet.resize import allocated_of_status, cannot_fit, differs, with_resources
 from haven.kubelet.settings import Settings
 from haven.kubelet.staticpods import MirrorClient, StaticPods
+from haven.kubelet.statistics import KubeletStatistics, count_containers, count_pods, count_volumes
 from haven.kubelet.statuswriter import StatusWriter
 from haven.kubelet.termination import Terminator
 from haven.kubelet.tokens import TokenManager
+from haven.kubelet.usage import NodeUsage, UsageReader
 from haven.kubelet.volumes.manager import VolumeManager
 from haven.telemetry import logger
 
@@ -59,24 +61,6 @@ _MIRROR_RETRY_SECONDS = 5.0
 
 class ContainerNotFound(Exception):
     """The pod or container is not on this node, or has no container at the runtime; the message is upstream's."""
-
-
-@dataclass(frozen=True, slots=True)
-class KubeletStatistics:
-    """A snapshot for metrics and tests."""
-
-    pods: int
-    pods_by_state: Mapping[str, int]
-    container_starts: int
-    image_pulls: int
-    probes: int
-    status_writes: int
-    events: int
-    events_dropped: int
-    evictions: int
-    node_reports: int
-    relists: int
-    relist_failures: int
 
 
 @dataclass(slots=True)
@@ -135,6 +119,10 @@ class Kubelet:
             on_pod_cidr=self._configure_network,
             on_ready=self._poke_all,
         )
+        self._usage = UsageReader(runtime, self._cgroups, clock, settings.root_directory, self._workers)
+        self._admitter = Admitter(settings, self._recorder, clock, self.state, self._pleg, self._workers)
+        self._started_seconds = clock.now_seconds()
+        self._started_pods = 0
         self._tasks: asyncio.TaskGroup | None = None
         self._services: PodServices | None = None
         self._housekeeping: Housekeeping | None = None
@@ -231,6 +219,7 @@ class Kubelet:
             self._cgroups,
             services.volumes,
             self._terminator,
+            self._usage,
             self.state,
             self._workers,
             is_complete=lambda: self._pods_synced and self._static_read,
@@ -301,42 +290,17 @@ class Kubelet:
         if is_static(pod):
             worker.mirror = self._mirrors.get(_mirror_key(pod))
         if not worker.is_admitted:
-            self._admit(worker)
+            self._admitter.admit(worker)
+        self._started_pods += 1
         if pod.metadata.deletion_timestamp is not None or is_terminal(pod):
             worker.terminate(grace_seconds=pod.metadata.deletion_grace_period_seconds)
         if is_resizing:
             worker.update(pod)
         self._entries[uid] = _Entry(worker, self._tasks.create_task(worker.run()))
 
-    def _admit(self, worker: PodWorker) -> None:
-        """Refuse a pod that the node cannot take; one that already runs here stays."""
-        worker.is_admitted = True
-        pod = worker.pod
-        if pod.metadata.uid in self._pleg.pods or is_terminal(pod) or pod.metadata.deletion_timestamp is not None:
-            return
-        active = [
-            other.pod
-            for other in self._workers.values()
-            if other is not worker and other.state is not WorkerState.FINISHED and other.verdict is None
-        ]
-        state = self.state
-        verdict = admit(
-            pod, active, state.node, state.allocatable, state.pressures, self.settings.allowed_unsafe_sysctls
-        )
-        if verdict is not None:
-            self._recorder.warning(
-                pod_reference(pod), verdict.reason, verdict.message.removeprefix("Pod was rejected: ")
-            )
-            worker.terminate(verdict=verdict)
-
     def _cannot_fit(self, pod: Pod) -> tuple[str, str] | None:
         """Return why a running pod cannot have the resources that it asks for now."""
-        others = [
-            other.pod
-            for other in self._workers.values()
-            if other.uid != pod.metadata.uid and other.state is not WorkerState.FINISHED and other.verdict is None
-        ]
-        return cannot_fit(pod, others, self.state.allocatable)
+        return cannot_fit(pod, self._admitter.active_beside(pod), self.state.allocatable)
 
     def _remove(self, worker: PodWorker, last: Pod) -> None:
         """The API object is gone: end what is left, then forget the pod."""
@@ -450,25 +414,47 @@ class Kubelet:
 
     def statistics(self) -> KubeletStatistics:
         """Return a snapshot."""
-        by_state: dict[str, int] = {}
-        for worker in self._workers.values():
-            by_state[worker.state.value] = by_state.get(worker.state.value, 0) + 1
-        relist = self._pleg.statistics()
-        services = self._services
+        services, housekeeping, relist = self._services, self._housekeeping, self._pleg.statistics()
+        contents, workers = self._pleg.pods.values(), self._workers.values()
+        desired, active = count_pods(workers)
+        clock = self._clock
         return KubeletStatistics(
+            node_name=self.settings.node_name,
+            version=self.settings.version,
+            started_seconds=self._started_seconds,
+            cgroup_version=2 if self._cgroups.mode is CgroupMode.V2 else 1,
+            running_pods=sum(any(box.state is SandboxState.READY for box in item.sandboxes) for item in contents),
+            containers=count_containers(contents),
+            desired_pods=desired,
+            active_pods=active,
+            mirror_pods=len(self._mirrors),
+            started_pods=self._started_pods,
+            started_containers=services.starter.starts if services else 0,
+            evictions=housekeeping.evictions if housekeeping else {},
+            preemptions=self._admitter.preemptions,
+            rejections=self._admitter.rejections,
+            collected_images=housekeeping.collected_images if housekeeping else 0,
+            pleg_seen_seconds=clock.now_seconds() - (clock.monotonic_seconds() - relist.last_seconds),
+            shutdown_started_seconds=0.0,
+            shutdown_ended_seconds=0.0,
+            volumes=count_volumes(workers),
             pods=len(self._workers),
-            pods_by_state=by_state,
-            container_starts=services.starter.starts if services else 0,
             image_pulls=self._images.pulls,
-            probes=services.probes.probes_run if services else 0,
             status_writes=services.statuses.writes if services else 0,
             events=self._recorder.statistics().written,
             events_dropped=self._recorder.statistics().dropped,
-            evictions=self._housekeeping.evictions if self._housekeeping else 0,
             node_reports=self._node_loop.reports,
             relists=relist.relists,
             relist_failures=relist.failures,
         )
+
+    async def usage(self) -> NodeUsage:
+        """Return what the node and its pods use now; raises RuntimeFailure."""
+        return await self._usage.read()
+
+    def probe_counts(self) -> Mapping[tuple[str, str, ProbeKind], ProbeCount]:
+        """Return what became of probes."""
+        return self._services.probes.counts if self._services else {}
 
     def pods(self) -> Sequence[Pod]:
         """Return all pods of this node with their newest status."""
@@ -509,38 +495,6 @@ class Kubelet:
         """Return the log file of a container; raise ContainerNotFound."""
         found = self.find_container(namespace, name, container, uid=uid, previous=previous)
         return Path(os.path.realpath(found.status.log_path))
-
-    def sandbox_id(self, namespace: str, name: str, uid: str = "") -> str:
-        """Return the id of a pod's ready sandbox; raise ContainerNotFound."""
-        worker = self.worker(namespace, name, uid)
-        sandbox = worker.observed.sandbox
-        if sandbox is None or sandbox.info.state is not SandboxState.READY:
-            raise ContainerNotFound(f'pod not found ("{name}_{namespace}")')
-        return sandbox.info.id
-
-    async def exec_url(
-        self, namespace: str, name: str, container: str, command: Sequence[str],
-        *, uid: str = "", tty: bool, stdin: bool, stdout: bool, stderr: bool,
-    ) -> str:  # fmt: skip
-        """Return where the runtime serves a command's streams; raise ContainerNotFound or RuntimeFailure."""
-        found = self.find_container(namespace, name, container, uid=uid)
-        return await self.runtime.exec_url(found.status.id, command, tty=tty, stdin=stdin, stdout=stdout, stderr=stderr)
-
-    async def attach_url(
-        self, namespace: str, name: str, container: str,
-        *, uid: str = "", stdin: bool, stdout: bool, stderr: bool,
-    ) -> str:  # fmt: skip
-        """Return where the runtime serves a container's streams; the terminal is as the container was made."""
-        worker = self.worker(namespace, name, uid)
-        found = self.find_container(namespace, name, container, uid=uid)
-        spec = worker.pod.spec
-        tty = any(item.tty for item in (*spec.init_containers, *spec.containers) if item.name == container)
-        tty = tty or any(item.tty for item in spec.ephemeral_containers if item.name == container)
-        return await self.runtime.attach_url(found.status.id, tty=tty, stdin=stdin, stdout=stdout, stderr=stderr)
-
-    async def port_forward_url(self, namespace: str, name: str, ports: Sequence[int], *, uid: str = "") -> str:
-        """Return where the runtime serves connections into a pod."""
-        return await self.runtime.port_forward_url(self.sandbox_id(namespace, name, uid), ports)
 
 
 def _with_status(worker: PodWorker) -> Pod:

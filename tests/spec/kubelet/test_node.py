@@ -32,11 +32,23 @@ from haven.apimachinery.quantity import Quantity
 from haven.cni.conflist import PodNetwork, conflist, write
 from haven.cri import interface as cri
 from haven.cri.pleg import PodContents
-from haven.kubelet.admission import admit
+from haven.kubelet.admission import admit, shortages
 from haven.kubelet.backoff import Backoff
 from haven.kubelet.cgroups import cpu_weight
 from haven.kubelet.containerd import ContainerdSettings, RegistryMirror, configuration, hosts_toml
-from haven.kubelet.eviction import EvictionSettings, EvictionState, PodUse, Reading, decide, local_eviction
+from haven.kubelet.criticalpreemption import choose_victims
+from haven.kubelet.eviction import (
+    ContainerUse,
+    Crossed,
+    EvictionSettings,
+    EvictionState,
+    PodUse,
+    Reading,
+    Threshold,
+    choose,
+    local_eviction,
+    observe,
+)
 from haven.kubelet.garbage import ImageUse, dead_containers, dead_sandboxes, unused_images
 from haven.kubelet.images import InvalidImageName, credentials, normalized_name
 from haven.kubelet.nodeobject import Health, conditions
@@ -48,7 +60,7 @@ from haven.kubelet.podworker import go_duration
 from haven.kubelet.resources import container_resources, oom_score_adj, pod_cgroup_limits
 from haven.kubelet.termination import TerminationOrder, grace_seconds
 
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
 
 
 def asking(cpu: str, memory: str = "1Mi", *, limits: bool = False, name: str = "web") -> Pod:
@@ -69,10 +81,9 @@ def test_a_pod_that_does_not_fit_is_refused_with_upstreams_words() -> None:
     verdict = admit(asking("1500m"), [asking("1", name="other")], None, ALLOCATABLE, frozenset())
 
     assert verdict is not None
-    assert (verdict.phase, verdict.reason) == ("Failed", "OutOfcpu")
-    assert verdict.message == (
-        "Pod was rejected: Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000"
-    )
+    assert verdict.reason == "OutOfcpu"
+    assert verdict.message == "Node didn't have enough resource: cpu, requested: 1500, used: 1000, capacity: 2000"
+    assert verdict.is_for_room
     assert admit(asking("1"), [asking("1", name="other")], None, ALLOCATABLE, frozenset()) is None
 
 
@@ -130,24 +141,104 @@ def test_a_node_under_memory_pressure_refuses_best_effort_pods_only() -> None:
 def test_the_pod_that_exceeds_its_request_most_is_evicted_when_memory_is_short() -> None:
     greedy, modest = asking("1m", "10Mi", name="greedy"), asking("1m", "500Mi", name="modest")
     uses = [
-        PodUse(modest, 400 * 2**20, containers={"main": 400 * 2**20}),
-        PodUse(greedy, 50 * 2**20, containers={"main": 50 * 2**20}),
+        PodUse(modest, 400 * MIB, containers={"main": ContainerUse(400 * MIB)}),
+        PodUse(greedy, 50 * MIB, containers={"main": ContainerUse(50 * MIB)}),
     ]
-    state = EvictionState()
+    settings, state = EvictionSettings(), EvictionState()
 
-    found = decide(EvictionSettings(), {"memory.available": Reading(50 * 2**20, 4 * GIB)}, uses, state, 0.0)
+    crossed = observe(settings, {"memory.available": Reading(50 * MIB, 4 * GIB)}, state, 0.0)
+    found = choose(settings, crossed[0], uses)
 
     assert found is not None
-    assert found.pod.metadata.name == "greedy"
+    assert (found.pod.metadata.name, found.grace_seconds) == ("greedy", 1)
     assert found.message == (
         "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. "
         "Container main was using 50Mi, request is 10Mi, has larger consumption of memory. "
     )
     assert state.conditions == {"MemoryPressure"}
-    assert decide(EvictionSettings(), {"memory.available": Reading(GIB, 4 * GIB)}, uses, state, 200.0) is None
+    assert observe(settings, {"memory.available": Reading(GIB, 4 * GIB)}, state, 200.0) == []
     assert state.conditions == {"MemoryPressure"}  # It does not flap.
-    decide(EvictionSettings(), {}, uses, state, 301.0)
+    observe(settings, {}, state, 301.0)
     assert state.conditions == frozenset()
+
+
+def test_a_soft_threshold_is_acted_on_after_its_grace_and_until_enough_is_free() -> None:
+    soft = Threshold("memory.available", value=300 * MIB, grace_seconds=30, reclaim=100 * MIB)
+    settings, state = EvictionSettings(hard=(), soft=(soft,), pod_grace_seconds_max=20), EvictionState()
+    pod = a_pod(termination_grace_period_seconds=60)
+
+    def due(free: int, at: float) -> list[Crossed]:
+        return observe(settings, {"memory.available": Reading(free * MIB, 4 * GIB)}, state, at)
+
+    assert due(250, 0.0) == []
+    assert state.conditions == {"MemoryPressure"}  # Told at once, acted on later.
+    (crossed,) = due(250, 30.0)
+    eviction = choose(settings, crossed, [PodUse(pod, MIB)])
+    assert eviction is not None
+    assert eviction.grace_seconds == 20
+    assert len(due(350, 40.0)) == 1
+    assert due(400, 50.0) == []
+    assert due(350, 60.0) == []
+
+
+@pytest.mark.parametrize(
+    ("signal", "resource", "limit"),
+    [
+        ("pid.available", "pids", "1k"),
+        ("nodefs.inodesFree", "inodes", "1k"),
+        ("imagefs.available", "ephemeral-storage", "1k"),
+    ],
+)
+def test_the_largest_user_of_what_is_short_goes_but_no_critical_pod(signal: str, resource: str, limit: str) -> None:
+    small, large = a_pod(), a_pod()
+    small.metadata.name, large.metadata.name = "small", "large"
+    vital = a_pod(priority=2_000_000_000)
+    uses = [
+        PodUse(small, disk_bytes=10, inodes=10, processes=10),
+        PodUse(vital, disk_bytes=900, inodes=900, processes=900),
+        PodUse(large, disk_bytes=99, inodes=99, processes=99),
+    ]
+    settings = EvictionSettings(hard=(Threshold(signal, value=1000),))
+
+    (crossed,) = observe(settings, {signal: Reading(10, 10**6)}, EvictionState(), 0.0)
+    found = choose(settings, crossed, uses)
+
+    assert found is not None
+    assert found.pod is large
+    assert found.message == f"The node was low on resource: {resource}. Threshold quantity: {limit}, available: 10. "
+    assert choose(settings, crossed, [uses[1]]) is None
+
+
+# Room for critical pods
+
+
+def test_a_critical_pod_ends_as_little_as_it_must_and_what_guarantees_least_first() -> None:
+    critical = asking("2", name="critical")
+    critical.spec.priority = 2_000_000_000
+    best_effort = a_pod()
+    best_effort.metadata.uid = UID("best-effort")
+    small, large, guaranteed = (asking(cpu, name=cpu) for cpu in ("100m", "900m", "1"))
+    tiers = {best_effort.metadata.uid: "BestEffort", guaranteed.metadata.uid: "Guaranteed"}
+    active = [best_effort, small, large, guaranteed]
+
+    def victims(missing: dict[str, int]) -> list[str] | None:
+        chosen = choose_victims(critical, active, missing, lambda pod: tiers.get(pod.metadata.uid, "Burstable"))
+        return None if chosen is None else [pod.metadata.uid for pod in chosen]
+
+    assert shortages(critical, active, {"cpu": Quantity.of(2), "pods": Quantity.of(10)}) == {"cpu": 2000}
+    assert victims({"cpu": 800}) == ["uid-900m"]
+    assert victims({"cpu": 950}) == ["uid-900m", "uid-100m"]
+    assert victims({"pods": 1}) == ["best-effort"]
+    assert victims({"cpu": 1500}) == ["uid-900m", "uid-1"]
+    assert victims({"cpu": 2100}) is None
+    assert choose_victims(small, [large], {"cpu": 10}, lambda pod: "Burstable") is None
+
+
+def test_a_node_that_is_shutting_down_takes_nobody() -> None:
+    refused = admit(a_pod(), [], None, {}, frozenset(), is_shutting_down=True)
+
+    assert refused is not None
+    assert (refused.reason, refused.message) == ("NodeShutdown", "Pod was rejected as the node is shutting down.")
 
 
 def test_an_empty_dir_beyond_its_limit_evicts_the_pod() -> None:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,10 +23,17 @@ from haven.client.upgrade import Backend, Refused, splice, upgrade
 from haven.clock import Clock
 from haven.cri.errors import RuntimeFailure
 from haven.cri.interface import ContainerState, Runtime, SandboxState
+from haven.kubelet.probes import ProbeCount, ProbeKind
 from haven.kubelet.server.access import Access
+from haven.kubelet.server.agentmetrics import agent_families, probe_families
+from haven.kubelet.server.cadvisor import cadvisor_families
 from haven.kubelet.server.containers import NotThere, log_container_id, running_container_id
+from haven.kubelet.server.exposition import CONTENT_TYPE, Family, render
 from haven.kubelet.server.logfile import LogQuery, read_log
+from haven.kubelet.server.resourcemetrics import resource_families
 from haven.kubelet.server.summary import summary
+from haven.kubelet.statistics import KubeletStatistics
+from haven.kubelet.usage import NodeUsage
 
 __all__ = ["KubeletServer", "PodSource", "ServerSettings"]
 
@@ -46,6 +52,18 @@ class PodSource(Protocol):
         """Return one Pod with its newest status."""
         ...
 
+    async def usage(self) -> NodeUsage:
+        """Return what everything uses now; raises RuntimeFailure."""
+        ...
+
+    def statistics(self) -> KubeletStatistics:
+        """Return what the agent counts."""
+        ...
+
+    def probe_counts(self) -> Mapping[tuple[str, str, ProbeKind], ProbeCount]:
+        """Return what became of probes."""
+        ...
+
 
 @dataclass(frozen=True)
 class ServerSettings:
@@ -54,7 +72,6 @@ class ServerSettings:
     node_name: str
     address: str = "127.0.0.1"
     port: int = 10250
-    root: Path = Path("/var/lib/kubelet")
 
 
 class KubeletServer:
@@ -75,7 +92,6 @@ class KubeletServer:
         self._access = access
         self._clock = clock
         self._tls = tls
-        self._started = time.time()
         self.port = 0
 
     async def run(self, *, ready: asyncio.Event | None = None) -> None:
@@ -130,9 +146,17 @@ class KubeletServer:
             case ["portForward", namespace, name, *_]:
                 return await self._port_forward(raw, self._pod(namespace, name))
             case ["stats", "summary"]:
-                return await self._summary()
+                return await self._summary(raw)
+            case ["metrics"]:
+                return _metrics(
+                    agent_families(self._pods.statistics(), self._runtime.call_tallies(), await self._usage())
+                )
+            case ["metrics", "cadvisor"]:
+                return _metrics(cadvisor_families(await self._pods.usage()))
             case ["metrics", "resource"]:
-                return await self._resource_metrics()
+                return _metrics(resource_families(await self._usage()))
+            case ["metrics", "probes"]:
+                return _metrics(probe_families(self._pods.probe_counts()))
             case ["logs", *_]:
                 return web.Response(status=404, text="system logs are not served: use haven logs on the node")
         return web.Response(status=404, text="404 page not found\n")
@@ -236,35 +260,18 @@ class KubeletServer:
 
     # Statistics
 
-    async def _summary(self) -> web.Response:
-        pods, containers = await self._runtime.pod_stats(), await self._runtime.container_stats()
-        document = summary(self._settings.node_name, pods, containers, self._started, self._settings.root)
+    async def _summary(self, raw: web.BaseRequest) -> web.Response:
+        is_short = raw.query.get("only_cpu_and_memory") == "true"
+        document = summary(self._settings.node_name, await self._pods.usage(), only_cpu_and_memory=is_short)
         return web.Response(body=serialization.encode_tree(document), content_type="application/json")
 
-    async def _resource_metrics(self) -> web.Response:
-        lines: list[str] = []
-        for name, kind, help in (
-            (
-                "container_cpu_usage_seconds_total",
-                "counter",
-                "Cumulative cpu time consumed by the container in core-seconds",
-            ),
-            ("container_memory_working_set_bytes", "gauge", "Current working set of the container in bytes"),
-        ):
-            lines += [f"# HELP {name} [STABLE] {help}", f"# TYPE {name} {kind}"]
-            for item in await self._runtime.container_stats():
-                labels = item.labels
-                where = ",".join(
-                    f'{label}="{value}"'
-                    for label, value in (
-                        ("container", item.name),
-                        ("namespace", labels.get("io.kubernetes.pod.namespace", "")),
-                        ("pod", labels.get("io.kubernetes.pod.name", "")),
-                    )
-                )
-                value = item.cpu_usage_core_nanoseconds / 1e9 if kind == "counter" else item.memory_working_set_bytes
-                lines.append(f"{name}{{{where}}} {value}")
-        return web.Response(text="\n".join(lines) + "\n", content_type="text/plain")
+    async def _usage(self) -> NodeUsage | None:
+        """Return a reading; None if the runtime does not answer, which other metrics must survive."""
+        try:
+            return await self._pods.usage()
+        except RuntimeFailure as error:
+            _log.warning("resource use cannot be read", reason=str(error))
+            return None
 
 
 def _flags(raw: web.BaseRequest) -> dict[str, bool]:
@@ -280,3 +287,7 @@ def _flags(raw: web.BaseRequest) -> dict[str, bool]:
 
 def _json(value: object) -> web.Response:
     return web.Response(body=serialization.encode(value), content_type="application/json")
+
+
+def _metrics(families: Iterable[Family]) -> web.Response:
+    return web.Response(body=render(families).encode(), headers={"Content-Type": CONTENT_TYPE})
