@@ -1,6 +1,7 @@
 """Objects under admission in the version that somebody outside asked for, and what they made of them.
 
-In admission an object is of its stored version. Webhooks and policies name versions, and see objects as these.
+In admission an object is of its stored version, a custom resource of the one that the client used. Webhooks and
+policies name versions, and see objects as these.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from haven.api import scheme
 from haven.api.scheme import GroupVersionKind, GroupVersionResource, Resource, subresource_kind
 from haven.apimachinery import apierrors, serialization
 from haven.apimachinery.schema import check, normalize, schema_for
-from haven.apiserver.registry.endpoint import Endpoint
+from haven.apimachinery.unstructured import Unstructured
+from haven.apiserver.admission.interface import AdmissionRequest
+from haven.apiserver.registry.endpoint import Endpoint, Pending, View
 
 __all__ = ["ServedVersions", "Versions"]
 
@@ -30,8 +33,8 @@ class Versions(Protocol):
         """Return an object as a resource or subresource shows it. The result may be shared: do not change it."""
         ...
 
-    async def take(self, tree: Tree, resource: Resource[Any], subresource: str) -> Any:
-        """Return a tree of that version as an object under admission, with defaults; raise InternalError."""
+    async def take(self, tree: Tree, resource: Resource[Any], request: AdmissionRequest) -> Any:
+        """Return a tree of that version as the object of a request, with defaults; raise ApiError."""
         ...
 
 
@@ -66,17 +69,40 @@ class ServedVersions:
         endpoint = self._endpoint(resource)
         if endpoint is None:
             return _named(obj, kind)
+        if endpoint.view is not None:
+            if obj.api_version == resource.api_version:
+                return obj
+            converted = await _converted(endpoint.view, serialization.to_tree(obj), resource.api_version)
+            return Unstructured.from_wire(converted)
         return _named(endpoint.conversion.to_served(obj), kind)
 
-    async def take(self, tree: Tree, resource: Resource[Any], subresource: str) -> Any:
-        kind = subresource_kind(resource, subresource)
-        obj = _typed(tree, kind)
+    async def take(self, tree: Tree, resource: Resource[Any], request: AdmissionRequest) -> Any:
+        kind = subresource_kind(resource, request.subresource)
         endpoint = self._endpoint(resource)
+        if kind == resource.gvk and endpoint is not None and endpoint.view is not None:
+            tree["kind"], tree["apiVersion"] = kind.kind, kind.api_version
+            obj = endpoint.view.applied(tree)
+            wanted = request.resource.api_version
+            if wanted == resource.api_version:
+                return obj
+            return Unstructured.from_wire(await _converted(endpoint.view, serialization.to_tree(obj), wanted))
+        obj = _typed(tree, kind)
         if kind != resource.gvk or endpoint is None:
             return obj
         stored = endpoint.conversion.to_stored(obj)
         endpoint.strategy.default(stored)
         return stored
+
+
+async def _converted(view: View, tree: Tree, api_version: str) -> Tree:
+    while True:
+        try:
+            found = view.convert(tree, api_version)
+        except Pending as pending:
+            await pending.fetch()
+            continue
+        assert found is not None, api_version  # Only served versions are looked for.
+        return found[0]
 
 
 def _named(obj: Any, kind: GroupVersionKind) -> Any:

@@ -200,7 +200,7 @@ class Scales:
                 compute=compute,
                 parameters=parameters,
                 uid=uid,
-                part=_Replicas(),
+                part=_Replicas(self._fields, endpoint),
             )
         )
         return self._fields.read(endpoint, result.final)
@@ -209,12 +209,17 @@ class Scales:
 class _Replicas:
     """The part of an object that a Scale is."""
 
+    def __init__(self, fields: ScaleFields, endpoint: Endpoint) -> None:
+        self._fields = fields
+        self._endpoint = endpoint
+
     def show(self, obj: Any) -> Any:
-        return scale_of(obj, managed=True)
+        scale = self._fields.read(self._endpoint, obj, managed=True)
+        scale.spec.replicas = max(scale.spec.replicas, 0)  # A custom resource may never have had any.
+        return scale
 
     def put(self, obj: Any, part: Any) -> None:
-        _check(part)
-        obj.spec.replicas = part.spec.replicas
+        self._fields.write(self._endpoint, obj, part)
 
 
 def _check(scale: autoscaling.Scale) -> None:

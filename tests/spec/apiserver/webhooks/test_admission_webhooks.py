@@ -480,3 +480,83 @@ async def test_validating_webhooks_are_asked_at_the_same_time(api: Api, asked: A
     await configure(api, "Validating", a_hook(asked.hook), a_hook(asked.hook, "b.example.com", "/b"))
 
     assert (await api.send("POST", MAPS, a_map()))[0] == 201
+
+
+def a_definition(hook: Hook | None = None, *, group: str = "stable.example.com") -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "properties": {
+            "spec": {
+                "type": "object",
+                "properties": {"size": {"type": "integer"}, "color": {"type": "string", "default": "red"}},
+            }
+        },
+    }
+    versions = [
+        {"name": name, "served": True, "storage": name == "v2", "schema": {"openAPIV3Schema": schema}}
+        for name in ("v1", "v2")
+    ]
+    spec: dict[str, Any] = {
+        "group": group,
+        "scope": "Namespaced",
+        "names": {"plural": "things", "kind": "Thing"},
+        "versions": versions,
+    }
+    if hook is not None:
+        client = {"url": hook.url("/convert"), "caBundle": base64.b64encode(hook.ca).decode()}
+        webhook = {"clientConfig": client, "conversionReviewVersions": ["v1"]}
+        spec["conversion"] = {"strategy": "Webhook", "webhook": webhook}
+    return {"metadata": {"name": f"things.{group}"}, "spec": spec}
+
+
+async def define(api: Api, definition: dict[str, Any]) -> None:
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    status, answer = await api.send("POST", path, definition)
+    assert status == 201, answer
+    async with asyncio.timeout(5):
+        while (await api.send("GET", "/apis/stable.example.com/v2/things"))[0] != 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+THINGS = [{"operations": ["*"], "apiGroups": ["stable.example.com"], "apiVersions": ["v1"], "resources": ["things"]}]
+
+
+async def test_custom_resources_are_changed_and_defaulted(api: Api, asked: Asked) -> None:
+    await define(api, a_definition())
+    asked.judges["/a"] = lambda request: patch({"op": "add", "path": "/spec", "value": {"size": 3, "unknown": 1}})
+    await configure(api, "Mutating", a_hook(asked.hook, rules=THINGS))
+    thing = {"kind": "Thing", "apiVersion": "stable.example.com/v2", "metadata": {"name": "t"}}
+
+    status, answer = await api.send("POST", "/apis/stable.example.com/v2/namespaces/default/things", thing)
+
+    assert status == 201, answer
+    assert asked.requests[0]["object"]["apiVersion"] == "stable.example.com/v1"
+    assert answer["apiVersion"] == "stable.example.com/v2"
+    assert answer["spec"] == {"size": 3, "color": "red"}
+
+
+async def test_custom_resources_are_converted_by_their_own_webhook_first(api: Api, asked: Asked) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path != "/convert":
+            return await asked._answer(request)
+        review = json.loads(asked.hook.requests[-1][1])
+        wanted = review["request"]["desiredAPIVersion"]
+        objects = [{**one, "apiVersion": wanted, "via": wanted} for one in review["request"]["objects"]]
+        response = {"uid": review["request"]["uid"], "result": {"status": "Success"}, "convertedObjects": objects}
+        return web.json_response(
+            {"kind": "ConversionReview", "apiVersion": "apiextensions.k8s.io/v1", "response": response}
+        )
+
+    asked.hook.answer = answer
+    definition = a_definition(asked.hook)
+    for version in definition["spec"]["versions"]:
+        version["schema"]["openAPIV3Schema"]["properties"]["via"] = {"type": "string"}
+    await define(api, definition)
+    await configure(api, "Validating", a_hook(asked.hook, rules=THINGS))
+    thing = {"kind": "Thing", "apiVersion": "stable.example.com/v2", "metadata": {"name": "t"}}
+
+    status, body = await api.send("POST", "/apis/stable.example.com/v2/namespaces/default/things", thing)
+
+    assert status == 201, body
+    assert asked.requests[0]["object"]["via"] == "stable.example.com/v1"
+    assert asked.requests[0]["kind"]["version"] == "v1"

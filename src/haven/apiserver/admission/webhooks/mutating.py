@@ -114,7 +114,7 @@ class MutatingAdmissionWebhook:
         if not isinstance(tree, dict):
             raise apierrors.InternalError.because("the patched object is no object")
         versions = self._dispatcher.versions
-        request.object = await versions.take(tree, resource, request.subresource)
+        request.object = await versions.take(tree, resource, request)
         detail = {
             "configuration": hook.configuration,
             "webhook": hook.name,
