@@ -20,6 +20,7 @@ from haven.apiserver import assembly, garbage
 from haven.apiserver.authentication.statictokens import parse_token_file
 from haven.apiserver.authentication.tokenkeys import SigningKeys
 from haven.apiserver.devpki import serving_files
+from haven.apiserver.flags import with_flags
 from haven.apiserver.settings import Settings
 from haven.store.sqlite import SqliteStore
 
@@ -50,7 +51,7 @@ async def serve(arguments: argparse.Namespace) -> None:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(certificate, key)
     store = await SqliteStore.open(data / "store.db")
-    settings = Settings(host=arguments.host, port=arguments.port)
+    settings = with_flags(Settings(host=arguments.host, port=arguments.port), arguments.flags)
     trust = assembly.Trust(SigningKeys(signing_key.read_bytes()), static_tokens=tokens, tls=tls)
     server = await assembly.start(settings, store, trust)
     garbage.settle()
@@ -73,7 +74,10 @@ def main() -> None:
     parser.add_argument("--token-file")
     parser.add_argument("--plain", action="store_true", help="no TLS")
     parser.add_argument("--log-level", default="info")
-    arguments = parser.parse_args()
+    arguments, rest = parser.parse_known_args()
+    arguments.flags = {
+        name.removeprefix("--"): value or "true" for name, _, value in (one.partition("=") for one in rest)
+    }
     telemetry.configure(level=arguments.log_level, stream=sys.stderr)
     uvloop.run(serve(arguments))
 

@@ -70,6 +70,7 @@ from haven.apiserver.request import UserInfo
 from haven.apiserver.reviews.accessreviews import AccessReviews
 from haven.apiserver.reviews.identityreviews import TokenReviews
 from haven.apiserver.reviews.tokenrequests import TokenRequests
+from haven.apiserver.security import Audit, make_audit
 from haven.apiserver.server import HttpServer
 from haven.apiserver.settings import Settings
 from haven.apiserver.streaming.handlers import NodeBackends, Streaming
@@ -129,6 +130,7 @@ class ApiServer:
         streaming: Streaming,
         objects: StoredObjects,
         caller: WebhookCaller,
+        audit: Audit | None,
         clock: Clock,
         ready_seconds: float,
     ) -> None:
@@ -139,6 +141,7 @@ class ApiServer:
         self.chain = chain
         self.objects = objects
         self.caller = caller
+        self._audit = audit
         self.port = 0
         self._http = http
         self._streaming = streaming
@@ -192,8 +195,10 @@ class ApiServer:
         self.storages.close()
         await self._http.close(self.settings.shutdown_grace_seconds)
         await self._streaming.close()
-        await self.caller.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._audit is not None:
+            await self._audit.close()
+        await self.caller.close()
 
 
 async def start(
@@ -298,6 +303,7 @@ async def start(
     )
     streaming = Streaming(objects, admission, trust.nodes or NodeBackends(ssl.create_default_context()))
     resources.subresources.update(streaming.handlers())
+    audit = make_audit(settings.security, caller, clock)
     metrics = Metrics()
     metrics.registry.register(FlowMetrics(flows, clock))
     documents = document_paths(
@@ -317,6 +323,7 @@ async def start(
         paths=documents.paths,
         clock=clock,
         metrics=metrics,
+        auditor=audit.auditor if audit is not None else None,
         flows=flows if settings.priority_and_fairness else None,
         requests_in_flight_max=settings.requests_in_flight_max,
         mutating_requests_in_flight_max=settings.mutating_requests_in_flight_max,
@@ -354,11 +361,14 @@ async def start(
         streaming=streaming,
         objects=objects,
         caller=caller,
+        audit=audit,
         clock=clock,
         ready_seconds=time.monotonic() - began,
     )
     server.keep(flows.run(objects), "flow-schemas")
     server.keep(keeper.run(), "definitions")
+    for work in audit.works if audit is not None else ():
+        server.keep(work, "audit")
     if listen:
         await server.listen()
     _log.info("The API server is ready.", port=server.port, seconds=round(time.monotonic() - began, 3))

@@ -13,8 +13,11 @@ from typing import Protocol
 from haven import telemetry
 from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.codecs.negotiate import DOCUMENTS, JSON, Answer, negotiate
+from haven.apimachinery.goformat import quote
+from haven.apiserver.audit.recorder import Auditor
 from haven.apiserver.authentication.impersonation import Impersonation
-from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict, refusal
+from haven.apiserver.authorization.interface import Attributes, Verdict, decide, refusal
+from haven.apiserver.authorization.union import AuthorizerUnion
 from haven.apiserver.flowcontrol.levels import Ticket
 from haven.apiserver.flowcontrol.runner import FlowControl, TooManyRequests
 from haven.apiserver.metrics import Metrics
@@ -40,6 +43,7 @@ _LONG_SUBRESOURCES = frozenset({"attach", "exec", "proxy", "log", "portforward"}
 _READING = frozenset({"get", "list", "watch", "head"})
 _WARNINGS_CHARACTERS_MAX = 4096
 _WARNING_CHARACTERS_MAX = 256
+_NOBODY = UserInfo("")
 
 _log = telemetry.logger("apiserver")
 
@@ -60,11 +64,12 @@ class Chain:
         *,
         resources: Resources,
         identify: Identify,
-        authorizer: Authorizer,
+        authorizer: AuthorizerUnion,
         paths: Mapping[str, PathHandler],
         clock: Clock,
         metrics: Metrics,
         flows: FlowControl | None,
+        auditor: Auditor | None = None,
         requests_in_flight_max: int,
         mutating_requests_in_flight_max: int,
         write_timeout_seconds: float,
@@ -77,6 +82,7 @@ class Chain:
         self._clock = clock
         self._metrics = metrics
         self._flows = flows
+        self._auditor = auditor
         self._reading_max = requests_in_flight_max
         self._mutating_max = mutating_requests_in_flight_max
         self._reading = self._mutating = 0
@@ -86,6 +92,7 @@ class Chain:
     async def handle(self, request: Request) -> Response:
         """Answer a request."""
         started = self._clock.monotonic_seconds()
+        panicked = False
         try:
             response = await self._handle(request, started)
         except apierrors.ApiError as error:
@@ -94,21 +101,30 @@ class Chain:
             response = _too_many(error)
         except MalformedPath as error:
             response = _internal_text(request, error)
+        except asyncio.CancelledError:
+            if request.audit is not None and self._auditor is not None:
+                self._auditor.abandoned(request, long=_is_long(request.info))
+            raise
         except Exception as error:
             _log.error("A request failed.", method=request.method, path=request.path, exc_info=error)
             response = _panic(request)
+            panicked = True
         if request.warnings:
             self._add_warnings(request, response)
+        if request.audit is not None and self._auditor is not None:
+            self._auditor.answered(request, response, long=_is_long(request.info), panicked=panicked)
         self._metrics.observe(request, response, self._clock.monotonic_seconds() - started)
         return response
 
     async def _handle(self, request: Request, started: float) -> Response:
         info = request.info = resolve(request.method, request.path, request.query)
         if not request.local:
-            request.user = await self._identify.authenticate(request)
-            wanted = self._impersonation.apply(request)
-            if wanted is not None:
-                request.user = wanted
+            request.user = await self._identified(request)
+            acting = await self._impersonation.apply(request)
+            if acting is not None:
+                request.user = acting.user
+                if request.audit is not None:
+                    request.audit.impersonated(acting.user, acting.constraint)
         if self.interpose is not None:
             return await self.interpose(request, lambda passed: self._limited(passed, passed.info, started))
         return await self._limited(request, info, started)
@@ -124,6 +140,18 @@ class Chain:
         if not ticket.started:
             await self._flows.wait_turn(ticket)
         return await self._seated(request, info, self._flows, ticket)
+
+    async def _identified(self, request: Request) -> UserInfo:
+        if self._auditor is None:
+            return await self._identify.authenticate(request)
+        try:
+            request.user = await self._identify.authenticate(request)
+        except apierrors.Unauthorized:
+            request.user = _NOBODY
+            self._auditor.begin(request, known=False)
+            raise
+        self._auditor.begin(request)
+        return request.user
 
     async def _seated(self, request: Request, info: RequestInfo, flows: FlowControl, ticket: Ticket) -> Response:
         try:
@@ -164,18 +192,24 @@ class Chain:
             text = "Timeout: request did not complete within requested timeout - context deadline exceeded"
             raise apierrors.Timeout(text, meta.StatusDetails()) from None
 
-    def check(self, attributes: Attributes) -> None:
+    async def check(self, attributes: Attributes) -> None:
         """Raise Forbidden unless a user may do something."""
-        decision = self._authorizer.authorize(attributes)
+        decision = await decide(self._authorizer, attributes)
         if decision.verdict is not Verdict.ALLOW:
             raise refusal(attributes, decision.reason)
 
     async def _authorized(self, request: Request, info: RequestInfo) -> Response:
         attributes = Attributes.of(request.user, info)
-        decision = self._authorizer.authorize(attributes)
+        authorizer = self._authorizer
+        decision = await authorizer.decide(attributes) if authorizer.is_remote else authorizer.authorize(attributes)
         if decision.verdict is not Verdict.ALLOW:
-            request.audit_annotations["authorization.k8s.io/decision"] = "forbid"
+            if decision.error and self._authorizer.is_remote:
+                request.audit_annotations["authorization.k8s.io/reason"] = "internal error"
+                return _internal(request, decision.error)
+            self._annotate(request, "forbid", decision.reason)
             raise refusal(attributes, decision.reason)
+        if request.audit is not None:
+            self._annotate(request, "allow", decision.reason)
         if info.is_resource:
             resources = self.resources
             if resources.find(info.group, info.version, info.resource) is not None or (
@@ -186,6 +220,11 @@ class Chain:
                 raise path_not_found()
             return path_not_found_text()
         return await self._path(request, info)
+
+    @staticmethod
+    def _annotate(request: Request, decision: str, reason: str) -> None:
+        request.audit_annotations["authorization.k8s.io/decision"] = decision
+        request.audit_annotations["authorization.k8s.io/reason"] = reason
 
     async def _path(self, request: Request, info: RequestInfo) -> Response:
         path = info.path
@@ -263,6 +302,11 @@ def _status_form(request: Request) -> Answer:
 
 def _internal_text(request: Request, error: Exception) -> Response:
     text = f'Internal Server Error: "{request.path}": failed to create RequestInfo: {error}\n'
+    return Response(500, dict(_TEXT), text.encode())
+
+
+def _internal(request: Request, because: str) -> Response:
+    text = f"Internal Server Error: {quote(request.uri or request.path)}: {because}\n"
     return Response(500, dict(_TEXT), text.encode())
 
 

@@ -101,8 +101,10 @@ class LocalClient:
             raise apierrors.NotFound("the server could not find the requested resource")
         return found
 
-    def _check(self, verb: str, resource: Resource[Any], namespace: str, name: str, subresource: str = "") -> None:
-        self._chain.check(
+    async def _check(
+        self, verb: str, resource: Resource[Any], namespace: str, name: str, subresource: str = ""
+    ) -> None:
+        await self._chain.check(
             Attributes(
                 user=self._user,
                 verb=verb,
@@ -122,7 +124,7 @@ class LocalClient:
 
     async def get(self, resource: Resource[T], namespace: str, name: str) -> T:
         endpoint = self._endpoint(resource)
-        self._check("get", resource, namespace, name)
+        await self._check("get", resource, namespace, name)
         entry = endpoint.storage.get(namespace, name)
         if entry is None:
             raise endpoint.not_found(name)
@@ -141,7 +143,7 @@ class LocalClient:
         continue_: str = "",
     ) -> ListResult[T]:
         endpoint = self._endpoint(resource)
-        self._check("list", resource, namespace, "")
+        await self._check("list", resource, namespace, "")
         query: dict[str, list[str]] = {}
         for key, value in (
             ("labelSelector", label_selector),
@@ -167,7 +169,7 @@ class LocalClient:
         timeout_seconds: int = 0,
     ) -> AsyncIterator[WatchEvent[T]]:
         endpoint = self._endpoint(resource)
-        self._check("watch", resource, namespace, "")
+        await self._check("watch", resource, namespace, "")
         query: dict[str, list[str]] = {"watch": ["1"], "allowWatchBookmarks": ["1"]}
         for key, value in (
             ("labelSelector", label_selector),

@@ -74,6 +74,11 @@ class Request:
     audit_annotations: dict[str, str] = field(default_factory=dict)
     audit_details: dict[str, str] = field(default_factory=dict)
     """Annotations that the audit log shows from the level Request on only: they contain what was asked."""
+    uri: str = ""
+    """The path and query as they were sent."""
+    audit_id: str = ""
+    audit: Any = None
+    """What the auditor writes down about this request; None if it does not."""
 
     def get(self, name: str, default: str = "") -> str:
         """Return a query parameter's first value."""

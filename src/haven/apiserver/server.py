@@ -142,6 +142,7 @@ class HttpServer:
             repeated_headers=_repeated(headers) if len(lower) != len(headers) else _NO_REPEATS,
             remote=raw.remote or "",
             connection=Connection(raw),
+            uri=raw.raw_path,
         )
         if self._wants_certificates:
             request.client_certificate = _certificate(raw)
@@ -169,7 +170,10 @@ class HttpServer:
 
     @staticmethod
     def _common(request: Request, headers: dict[str, str], lower: Mapping[str, str]) -> dict[str, str]:
-        common = {"Audit-Id": lower.get("audit-id") or _audit_id(), "Cache-Control": "no-cache, private"}
+        common = {
+            "Audit-Id": request.audit_id or lower.get("audit-id") or _audit_id(),
+            "Cache-Control": "no-cache, private",
+        }
         if request.flow[0]:
             common["X-Kubernetes-Pf-Flowschema-Uid"], common["X-Kubernetes-Pf-Prioritylevel-Uid"] = request.flow
         common.update(headers)

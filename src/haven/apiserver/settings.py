@@ -4,8 +4,63 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
 
-__all__ = ["Settings"]
+__all__ = ["SecuritySettings", "Settings"]
+
+
+def _flag(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class SecuritySettings:
+    """Who is believed, who may what, what is written down, what is encrypted. Names are those of upstream's flags."""
+
+    anonymous_auth: bool | None = _flag(None, "Whether requests without credentials are taken as system:anonymous.")
+    authentication_config: str = _flag("", "File with an AuthenticationConfiguration.")
+    authentication_token_webhook_config_file: str = _flag("", "Kubeconfig of a webhook that reviews tokens.")
+    authentication_token_webhook_version: str = _flag("v1beta1", "Version of the TokenReview it is sent.")
+    authentication_token_webhook_cache_ttl_seconds: float = _flag(120.0, "How long its answers count.")
+    api_audiences: tuple[str, ...] = _flag((), "What tokens for this server are meant for; default is the issuer.")
+    token_auth_file: str = _flag("", "File with fixed tokens: token,user,uid,groups.")
+    oidc_issuer_url: str = _flag("", "URL of an OpenID issuer whose tokens are taken.")
+    oidc_client_id: str = _flag("", "The audience that its tokens must have.")
+    oidc_username_claim: str = _flag("sub", "The claim that is the user's name.")
+    oidc_username_prefix: str = _flag("", "Stands before the name; - for nothing.")
+    oidc_groups_claim: str = _flag("", "The claim that holds the user's groups.")
+    oidc_groups_prefix: str = _flag("", "Stands before each group.")
+    oidc_required_claim: tuple[str, ...] = _flag((), "name=value pairs that tokens must have.")
+    oidc_signing_algs: tuple[str, ...] = _flag(("RS256",), "How tokens may be signed.")
+    oidc_ca_file: str = _flag("", "Authorities of the issuer's certificate.")
+    service_account_lookup: bool = _flag(True, "Whether tokens end with what they are bound to.")
+    service_account_max_token_expiration_seconds: float = _flag(0.0, "How long a token may be good; 0 for any time.")
+    service_account_extend_token_expiration: bool = _flag(True, "Whether tokens of Pods live a year.")
+    authorization_mode: tuple[str, ...] = _flag(("Node", "RBAC"), "Who decides, in this order.")
+    authorization_config: str = _flag("", "File with an AuthorizationConfiguration.")
+    authorization_policy_file: str = _flag("", "File with ABAC policies, one on each line.")
+    authorization_webhook_config_file: str = _flag("", "Kubeconfig of a webhook that decides.")
+    authorization_webhook_version: str = _flag("v1beta1", "Version of the SubjectAccessReview it is sent.")
+    authorization_webhook_cache_authorized_ttl_seconds: float = _flag(300.0, "How long its yes counts.")
+    authorization_webhook_cache_unauthorized_ttl_seconds: float = _flag(30.0, "How long its no counts.")
+    audit_policy_file: str = _flag("", "File with the audit Policy.")
+    audit_log_path: str = _flag("", "File that audit events are written to; - for standard output.")
+    audit_log_format: str = _flag("json", "json or legacy.")
+    audit_log_maxage: int = _flag(366, "Days that old audit logs are kept; 0 for ever.")
+    audit_log_maxbackup: int = _flag(100, "How many old audit logs are kept; 0 for all.")
+    audit_log_maxsize: int = _flag(100, "Megabytes after which the audit log is turned over; 0 for never.")
+    audit_log_compress: bool = _flag(False, "Whether old audit logs are compressed.")
+    audit_webhook_config_file: str = _flag("", "Kubeconfig of a webhook that audit events are sent to.")
+    audit_webhook_initial_backoff_seconds: float = _flag(10.0, "How long to wait after a failure.")
+    audit_webhook_batch_buffer_size: int = _flag(10_000, "How many events may wait.")
+    audit_webhook_batch_max_size: int = _flag(400, "How many events are sent at once.")
+    audit_webhook_batch_max_wait_seconds: float = _flag(30.0, "How long events wait for others.")
+    audit_webhook_batch_throttle_qps: float = _flag(10.0, "How many batches a second are sent.")
+    audit_webhook_batch_throttle_burst: int = _flag(15, "How many batches are sent at a time.")
+    audit_webhook_truncate_enabled: bool = _flag(False, "Whether large events lose their objects.")
+    audit_webhook_truncate_max_event_size: int = _flag(102_400, "What is large, in bytes.")
+    encryption_provider_config: str = _flag("", "File with an EncryptionConfiguration.")
+    encryption_provider_config_automatic_reload: bool = _flag(False, "Whether that file is read again on change.")
 
 
 @dataclass(frozen=True)
@@ -42,6 +97,7 @@ class Settings:
     """A watcher that lags behind so many changes is cut off, as it can start again where it was."""
     unstable_versions: tuple[str, ...] = ()
     """Alpha and beta versions to serve, as group/version; upstream serves none of them by default either."""
+    security: SecuritySettings = field(default_factory=SecuritySettings)
     serve_kubernetes_service: bool = True
     """Whether to keep the Service `kubernetes` and its endpoints in the namespace default."""
     aggregator_routing: bool = False

@@ -10,7 +10,8 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -25,21 +26,31 @@ SYSTEM_NAMESPACE = "kube-system"
 NODE_LEASES = b"/registry/coordination.k8s.io/leases/kube-node-lease/"  # Written all the time, read by few.
 
 
-@click.command(help="Run the control plane in the foreground.")
+@click.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    help="""Run the control plane in the foreground.
+
+    Takes flags of kube-apiserver as well, as --name=value, for authentication, authorization, audit, encryption and
+    fairness; they are added to those in the section "server" of settings.json.""",
+)
 @click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
-def command(log_level: str) -> None:
+@click.pass_context
+def command(context: click.Context, log_level: str) -> None:
     import uvloop
 
+    from haven.apiserver.configfiles import ConfigError
+    from haven.apiserver.flags import FlagError
     from haven.store.interface import StoreError
 
     settings = ClusterSettings.load()
     complaints = settings.complaints()
     if complaints:
         raise Failure("; ".join(complaints))
+    settings = replace(settings, server=settings.server | flags_of(context.args))
     telemetry.configure(level=log_level, stream=sys.stderr)
     try:
         uvloop.run(serve(settings))
-    except StoreError as error:
+    except (StoreError, ConfigError, FlagError) as error:
         raise Failure(str(error)) from error
     except OSError as error:
         if error.errno is None:
@@ -47,6 +58,17 @@ def command(log_level: str) -> None:
         raise Failure(
             f"cannot listen on {settings.listen}:{settings.api_port}: {error.strerror}; haven doctor"
         ) from error
+
+
+def flags_of(arguments: Sequence[str]) -> dict[str, str | list[str]]:
+    """Return the values of --name=value arguments by name; a name that comes again has several."""
+    found: dict[str, list[str]] = {}
+    for argument in arguments:
+        name, sign, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--"):
+            raise Failure(f"unexpected argument {argument}: flags are written --name=value")
+        found.setdefault(name, []).append(value if sign else "true")
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
 
 
 async def serve(settings: ClusterSettings) -> None:
@@ -127,15 +149,17 @@ def pki_settings(settings: ClusterSettings) -> Any:
 
 
 def _api_settings(settings: ClusterSettings) -> Any:
+    from haven.apiserver.flags import with_flags
     from haven.apiserver.settings import Settings
 
-    return Settings(
+    own = Settings(
         host=settings.listen,
         port=settings.api_port,
         pod_side_address=settings.pod_side_address,
         service_networks=(ipaddress.ip_network(settings.service_cidr),),
         service_node_ports=range(settings.node_port_first, settings.node_port_last + 1),
     )
+    return with_flags(own, settings.server)
 
 
 def _controller_settings(keys: Any) -> Any:

@@ -32,6 +32,8 @@ class ClusterSettings:
     node_port_first: int = 30000
     node_port_last: int = 32767
     runtime: str = ""  # crun or runc; "" takes crun where it is installed.
+    server: dict[str, str | list[str]] = field(default_factory=dict)
+    """Flags of the API server, by upstream's names: {"audit-policy-file": "/etc/haven/audit.yaml"}."""
     places: Places = field(default_factory=Places)
 
     @property

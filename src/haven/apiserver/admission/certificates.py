@@ -13,7 +13,7 @@ from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.goformat import quote
 from haven.apiserver.admission.interface import CREATE, UPDATE, AdmissionRequest, forbidden
 from haven.apiserver.authentication.interface import MASTERS
-from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict
+from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict, decide
 from haven.apiserver.request import UserInfo
 
 __all__ = [
@@ -27,16 +27,14 @@ CLIENT_SIGNER = "kubernetes.io/kube-apiserver-client"
 _REQUESTS = frozenset({GroupResource("certificates.k8s.io", "certificatesigningrequests")})
 
 
-def is_allowed_for_signer(authorizer: Authorizer, user: UserInfo, verb: str, signer: str) -> bool:
+async def is_allowed_for_signer(authorizer: Authorizer, user: UserInfo, verb: str, signer: str) -> bool:
     """Tell whether a user may act for a signer, or for all signers of its domain."""
     domain = signer.split("/")[0]
-    return any(
-        authorizer.authorize(
-            Attributes(user, verb, group="certificates.k8s.io", version="*", resource="signers", name=name)
-        ).verdict
-        is Verdict.ALLOW
-        for name in (signer, f"{domain}/*")
-    )
+    for name in (signer, f"{domain}/*"):
+        question = Attributes(user, verb, group="certificates.k8s.io", version="*", resource="signers", name=name)
+        if (await decide(authorizer, question)).verdict is Verdict.ALLOW:
+            return True
+    return False
 
 
 class CertificateApproval:
@@ -55,7 +53,7 @@ class CertificateApproval:
         if request.subresource != "approval":
             return
         signer = request.old.spec.signer_name
-        if not is_allowed_for_signer(self._authorizer, request.user, "approve", signer):
+        if not await is_allowed_for_signer(self._authorizer, request.user, "approve", signer):
             raise forbidden(request, f"user not permitted to approve requests with signerName {quote(signer)}")
 
 
@@ -79,7 +77,7 @@ class CertificateSigning:
         if new.status.certificate == old.status.certificate and new.status.conditions == old.status.conditions:
             return
         signer = old.spec.signer_name
-        if not is_allowed_for_signer(self._authorizer, request.user, "sign", signer):
+        if not await is_allowed_for_signer(self._authorizer, request.user, "sign", signer):
             raise forbidden(request, f"user not permitted to sign requests with signerName {quote(signer)}")
 
 

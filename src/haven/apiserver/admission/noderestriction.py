@@ -19,7 +19,7 @@ from haven.apimachinery.apierrors import GroupResource, NotFound
 from haven.apimachinery.goformat import quote
 from haven.apiserver import podreferences
 from haven.apiserver.admission.interface import CREATE, DELETE, UPDATE, AdmissionRequest, Objects, forbidden
-from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict
+from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict, decide
 from haven.apiserver.authorization.node import node_name_of
 
 __all__ = ["NodeRestriction"]
@@ -74,7 +74,7 @@ class NodeRestriction:
             case "persistentvolumeclaims":
                 _claim(node, request)
             case "serviceaccounts":
-                self._token(node, request)
+                await self._token(node, request)
             case "leases":
                 _lease(node, request)
             case "csinodes":
@@ -153,7 +153,7 @@ class NodeRestriction:
         if referenced:
             raise forbidden(request, f"node {shown} can not create pods that reference {referenced}")
 
-    def _token(self, node: str, request: AdmissionRequest) -> None:
+    async def _token(self, node: str, request: AdmissionRequest) -> None:
         if request.operation != CREATE or request.subresource != "token":
             return
         spec = request.object.spec
@@ -171,9 +171,9 @@ class NodeRestriction:
             )
         if pod.spec.node_name != node:
             raise forbidden(request, "node requested token bound to a pod scheduled on a different node")
-        self._audience(request, pod, spec.audiences or [])
+        await self._audience(request, pod, spec.audiences or [])
 
-    def _audience(self, request: AdmissionRequest, pod: core.Pod, audiences: list[str]) -> None:
+    async def _audience(self, request: AdmissionRequest, pod: core.Pod, audiences: list[str]) -> None:
         if len(audiences) > 1:
             raise forbidden(request, "node may only request 0 or 1 audiences")
         audience = audiences[0] if audiences else ""
@@ -187,7 +187,7 @@ class NodeRestriction:
             resource=audience,
             name=request.name,
         )
-        if self._authorizer.authorize(question).verdict is not Verdict.ALLOW:
+        if (await decide(self._authorizer, question)).verdict is not Verdict.ALLOW:
             raise forbidden(
                 request,
                 f"audience {quote(audience)} not found in pod spec volume, {request.user.name} is not authorized to"

@@ -12,7 +12,7 @@ from haven.api import scheme
 from haven.apimachinery import meta
 from haven.apimachinery.apierrors import GroupResource
 from haven.apiserver.admission.interface import CREATE, UPDATE, AdmissionRequest, forbidden
-from haven.apiserver.authorization.interface import Attributes, Authorizer, Decision, Verdict
+from haven.apiserver.authorization.interface import Attributes, Authorizer, Decision, Verdict, decide
 
 __all__ = ["OwnerReferencesPermissionEnforcement"]
 
@@ -37,7 +37,7 @@ class OwnerReferencesPermissionEnforcement:
             return
         resource = request.resource
         if request.operation != CREATE:
-            decision = self._ask(
+            decision = await self._ask(
                 Attributes(
                     request.user,
                     "delete",
@@ -54,11 +54,11 @@ class OwnerReferencesPermissionEnforcement:
                 raise forbidden(request, text)
         blocking = {owner.uid for owner in old if owner.block_owner_deletion}
         added = [owner for owner in new if owner.block_owner_deletion and owner.uid not in blocking]
-        if not added or self._may_finalize_anything(request):
+        if not added or await self._may_finalize_anything(request):
             return
         for owner in added:
             for question in _finalizing(request, owner):
-                decision = self._ask(question)
+                decision = await self._ask(question)
                 if decision.verdict is not Verdict.ALLOW:
                     raise forbidden(
                         request,
@@ -66,14 +66,14 @@ class OwnerReferencesPermissionEnforcement:
                         f" finalizers on: {decision.reason}, <nil>",
                     )
 
-    def _ask(self, attributes: Attributes) -> Decision:
-        return self._authorizer.authorize(attributes)
+    async def _ask(self, attributes: Attributes) -> Decision:
+        return await decide(self._authorizer, attributes)
 
-    def _may_finalize_anything(self, request: AdmissionRequest) -> bool:
+    async def _may_finalize_anything(self, request: AdmissionRequest) -> bool:
         everything = Attributes(
             request.user, "update", group="*", version="*", resource="*", subresource="finalizers", name="*"
         )
-        return self._ask(everything).verdict is Verdict.ALLOW
+        return (await self._ask(everything)).verdict is Verdict.ALLOW
 
 
 def _owners(obj: object) -> list[meta.OwnerReference]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from haven.apimachinery.apierrors import BadRequest, Forbidden
@@ -90,14 +91,21 @@ _ASSOCIATED_NODE, _ARBITRARY_NODE = _Mode("associated-node"), _Mode("arbitrary-n
 _SERVICE_ACCOUNT, _USER_INFO, _LEGACY = _Mode("serviceaccount"), _Mode("user-info"), _Mode("")
 
 
+class Impersonated(NamedTuple):
+    """Whom a request acts as. `constraint` is the constrained way that allowed it; "" for the old one."""
+
+    user: UserInfo
+    constraint: str
+
+
 class Impersonation:
     """Decides who a request counts as, after authentication and before authorization."""
 
     def __init__(self, authorizer: Authorizer) -> None:
         self._authorizer = authorizer
 
-    def apply(self, request: Request) -> UserInfo | None:
-        """Return the user to act as, None if there is no impersonation; raise BadRequest or Forbidden.
+    async def apply(self, request: Request) -> Impersonated | None:
+        """Return whom to act as, None if there is no impersonation; raise BadRequest or Forbidden.
 
         On success the headers are taken out of the request, so that nobody behind reads them again.
         """
@@ -107,7 +115,7 @@ class Impersonation:
         wanted = wanted_user(request)
         if wanted is None:
             return None
-        user = self._decide(wanted, Attributes.of(request.user, request.info))
+        user = await self._decide(wanted, Attributes.of(request.user, request.info))
         request.headers = {
             header: value
             for header, value in headers.items()
@@ -115,42 +123,42 @@ class Impersonation:
         }
         return user
 
-    def _decide(self, wanted: UserInfo, asked: Attributes) -> UserInfo:
+    async def _decide(self, wanted: UserInfo, asked: Attributes) -> Impersonated:
         first: Forbidden | None = None
         for mode in _modes(wanted, asked.user):
             try:
-                return self._try(mode, wanted, asked)
+                return Impersonated(await self._try(mode, wanted, asked), mode.verb if mode.name else "")
             except Forbidden as error:
                 first = first or error
         assert first is not None, "the old way always has an answer"
         raise first
 
-    def _try(self, mode: _Mode, wanted: UserInfo, asked: Attributes) -> UserInfo:
+    async def _try(self, mode: _Mode, wanted: UserInfo, asked: Attributes) -> UserInfo:
         requester = asked.user
         if mode is _ASSOCIATED_NODE:
             keys = tuple(sorted(requester.extra))
             requester = replace(requester, extra={"authentication.kubernetes.io/associated-node-keys": keys})
         if mode is not _LEGACY:
-            require(
+            await require(
                 self._authorizer,
                 replace(asked, user=requester, verb=f"impersonate-on:{mode.name}:{asked.verb}"),
             )
-        actual_groups = self._check_name(mode, wanted, requester)
+        actual_groups = await self._check_name(mode, wanted, requester)
         if wanted.uid:
-            self._ask(Attributes(requester, mode.verb, group="authentication.k8s.io", version="v1", resource="uids",
-                                 name=wanted.uid))  # fmt: skip
-        self._check_groups(mode, wanted.groups, requester)
-        self._check_extra(mode, wanted.extra, requester)
+            uid = Attributes(requester, mode.verb, group="authentication.k8s.io", version="v1", resource="uids")
+            await self._ask(replace(uid, name=wanted.uid))
+        await self._check_groups(mode, wanted.groups, requester)
+        await self._check_extra(mode, wanted.extra, requester)
         if wanted.name == ANONYMOUS:
             actual_groups = _with(actual_groups, ALL_UNAUTHENTICATED)
         elif ALL_UNAUTHENTICATED not in actual_groups:
             actual_groups = _with(actual_groups, ALL_AUTHENTICATED)
         return replace(wanted, groups=actual_groups)
 
-    def _ask(self, attributes: Attributes) -> None:
-        require(self._authorizer, attributes)
+    async def _ask(self, attributes: Attributes) -> None:
+        await require(self._authorizer, attributes)
 
-    def _check_name(self, mode: _Mode, wanted: UserInfo, requester: UserInfo) -> tuple[str, ...]:
+    async def _check_name(self, mode: _Mode, wanted: UserInfo, requester: UserInfo) -> tuple[str, ...]:
         """Ask for the user; return the groups that it has."""
         question = Attributes(requester, mode.verb, group=mode.group, version="v1", resource="users", name=wanted.name)
         node = _NODE.fullmatch(wanted.name)
@@ -168,10 +176,10 @@ class Impersonation:
                 text = f"when impersonating a service account, cannot impersonate groups {_list(given)}"
                 raise refusal(question, text)
             given = given or groups(namespace)
-        self._ask(question)
+        await self._ask(question)
         return given
 
-    def _check_groups(self, mode: _Mode, wanted: Sequence[str], requester: UserInfo) -> None:
+    async def _check_groups(self, mode: _Mode, wanted: Sequence[str], requester: UserInfo) -> None:
         if not wanted:
             return
         question = Attributes(requester, mode.verb, group=mode.group, version="v1", resource="groups")
@@ -181,12 +189,12 @@ class Impersonation:
             if MASTERS in wanted:
                 text = "impersonating the system:masters group is not allowed"
                 raise refusal(replace(question, name=MASTERS), text)
-            if len(wanted) >= MANY and self._may(replace(question, name="*")):
+            if len(wanted) >= MANY and await self._may(replace(question, name="*")):
                 return
         for group in wanted:
-            self._ask(replace(question, name=group))
+            await self._ask(replace(question, name=group))
 
-    def _check_extra(self, mode: _Mode, wanted: Mapping[str, Sequence[str]], requester: UserInfo) -> None:
+    async def _check_extra(self, mode: _Mode, wanted: Mapping[str, Sequence[str]], requester: UserInfo) -> None:
         if not wanted:
             return
         question = Attributes(requester, mode.verb, group="authentication.k8s.io", version="v1", resource="userextras")
@@ -195,15 +203,15 @@ class Impersonation:
             if wrong:
                 raise refusal(question, wrong)
             many = len(wanted) >= MANY or sum(map(len, wanted.values())) >= MANY
-            if many and self._may(replace(question, subresource="*", name="*")):
+            if many and await self._may(replace(question, subresource="*", name="*")):
                 return
         for key, values in wanted.items():
             for value in values:
-                self._ask(replace(question, subresource=key, name=value))
+                await self._ask(replace(question, subresource=key, name=value))
 
-    def _may(self, attributes: Attributes) -> bool:
+    async def _may(self, attributes: Attributes) -> bool:
         try:
-            self._ask(attributes)
+            await self._ask(attributes)
         except Forbidden:
             return False
         return True

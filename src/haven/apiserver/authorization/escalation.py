@@ -13,7 +13,7 @@ from haven.apimachinery import serialization
 from haven.apimachinery.apierrors import Forbidden, GroupResource, InternalError, NotFound
 from haven.apimachinery.goformat import quote
 from haven.apiserver.authentication.interface import MASTERS
-from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict
+from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict, decide
 from haven.apiserver.authorization.rbac import RBAC, RoleNotFound
 from haven.apiserver.authorization.rules import compact, describe, uncovered
 from haven.apiserver.authorization.union import EVERYTHING
@@ -31,7 +31,9 @@ class EscalationGuard:
         self._rules = rules
         self._authorizer = authorizer
 
-    def check(self, user: UserInfo, new: Any, old: Any | None = None, *, requested_name: str | None = None) -> None:
+    async def check(
+        self, user: UserInfo, new: Any, old: Any | None = None, *, requested_name: str | None = None
+    ) -> None:
         """Raise Forbidden if writing `new` would give away more than the user has; other kinds pass.
 
         `requested_name` is the name in the request's path: "" on create, which matters to the verb escalate.
@@ -40,17 +42,17 @@ class EscalationGuard:
             return
         if isinstance(new, rbac.Role | rbac.ClusterRole):
             name = requested_name if requested_name is not None else ("" if old is None else new.metadata.name)
-            self._check_role(user, new, old, name)
+            await self._check_role(user, new, old, name)
         elif isinstance(new, rbac.RoleBinding | rbac.ClusterRoleBinding):
-            self._check_binding(user, new, old)
+            await self._check_binding(user, new, old)
 
-    def _check_role(self, user: UserInfo, new: rbac.Role | rbac.ClusterRole, old: Any | None, name: str) -> None:
+    async def _check_role(self, user: UserInfo, new: rbac.Role | rbac.ClusterRole, old: Any | None, name: str) -> None:
         resource = "roles" if isinstance(new, rbac.Role) else "clusterroles"
         namespace = new.metadata.namespace
         escalate = Attributes(
             user, "escalate", group=GROUP, version="*", resource=resource, name=name, namespace=namespace
         )
-        if self._authorizer.authorize(escalate).verdict is Verdict.ALLOW:
+        if (await decide(self._authorizer, escalate)).verdict is Verdict.ALLOW:
             return
         if old is not None and _only_changes_collection(new, old):
             return
@@ -62,7 +64,9 @@ class EscalationGuard:
                 because = "must have cluster-admin privileges to use the aggregationRule"
                 raise Forbidden.of(kind, new.metadata.name, because)
 
-    def _check_binding(self, user: UserInfo, new: rbac.RoleBinding | rbac.ClusterRoleBinding, old: Any | None) -> None:
+    async def _check_binding(
+        self, user: UserInfo, new: rbac.RoleBinding | rbac.ClusterRoleBinding, old: Any | None
+    ) -> None:
         if old is not None and _only_changes_collection(new, old):
             return
         namespace, reference = new.metadata.namespace, new.role_ref
@@ -76,7 +80,7 @@ class EscalationGuard:
                 name=reference.name,
                 namespace=namespace,
             )
-            if self._authorizer.authorize(bind).verdict is Verdict.ALLOW:
+            if (await decide(self._authorizer, bind)).verdict is Verdict.ALLOW:
                 return
         try:
             rules = self._rules.role_rules(reference, namespace)

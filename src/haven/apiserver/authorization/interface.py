@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from haven.api.rbac import v1 as rbac
 from haven.api.scheme import Resource
@@ -13,7 +13,18 @@ from haven.apimachinery.apierrors import Forbidden, GroupResource
 from haven.apimachinery.goformat import quote
 from haven.apiserver.request import RequestInfo, UserInfo
 
-__all__ = ["Attributes", "Authorizer", "Decision", "Observer", "Rules", "Verdict", "refusal", "refusal_message"]
+__all__ = [
+    "Attributes",
+    "Authorizer",
+    "Decision",
+    "Observer",
+    "RemoteAuthorizer",
+    "Rules",
+    "Verdict",
+    "decide",
+    "refusal",
+    "refusal_message",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +98,22 @@ class Authorizer(Protocol):
     def rules_for(self, user: UserInfo, namespace: str) -> Rules:
         """Return the rules that apply to a user, for SelfSubjectRulesReview."""
         ...
+
+
+@runtime_checkable
+class RemoteAuthorizer(Protocol):
+    """An authorizer that may have to ask somebody outside; its `authorize` only knows what it need not ask for."""
+
+    async def decide(self, attributes: Attributes) -> Decision:
+        """Return whether the user may do it."""
+        ...
+
+
+async def decide(authorizer: Authorizer, attributes: Attributes) -> Decision:
+    """Return whether the user may do it, also if somebody outside has to be asked."""
+    if isinstance(authorizer, RemoteAuthorizer):
+        return await authorizer.decide(attributes)
+    return authorizer.authorize(attributes)
 
 
 class Observer(Protocol):

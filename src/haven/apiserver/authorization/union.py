@@ -8,9 +8,17 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from haven.api.rbac import v1 as rbac
-from haven.apimachinery.apierrors import Forbidden
 from haven.apiserver.authentication.interface import MASTERS
-from haven.apiserver.authorization.interface import Attributes, Authorizer, Decision, Rules, Verdict, refusal
+from haven.apiserver.authorization.interface import (
+    Attributes,
+    Authorizer,
+    Decision,
+    RemoteAuthorizer,
+    Rules,
+    Verdict,
+    decide,
+    refusal,
+)
 from haven.apiserver.request import UserInfo
 
 __all__ = ["AlwaysAllowGroups", "AuthorizerUnion", "require"]
@@ -37,10 +45,21 @@ class AlwaysAllowGroups:
 
 
 class AuthorizerUnion:
-    """Asks each authorizer in turn until one allows or denies; the reasons of those without opinion are kept."""
+    """Asks each authorizer in turn until one allows or denies; the reasons of those without opinion are kept.
+
+    `is_remote` tells whether one of them may have to ask somebody outside: then `decide` has to be asked, as
+    `authorize` passes those over.
+    """
 
     def __init__(self, authorizers: Sequence[Authorizer]) -> None:
+        self._authorizers: tuple[Authorizer, ...] = ()
+        self.is_remote = False
+        self.replace(authorizers)
+
+    def replace(self, authorizers: Sequence[Authorizer]) -> None:
+        """Ask others from now on."""
         self._authorizers = tuple(authorizers)
+        self.is_remote = any(isinstance(one, RemoteAuthorizer) for one in authorizers)
 
     def authorize(self, attributes: Attributes) -> Decision:
         reasons: list[str] = []
@@ -52,6 +71,21 @@ class AuthorizerUnion:
                 reasons.append(decision.reason)
         return Decision(Verdict.NO_OPINION, "\n".join(reasons)) if reasons else _NOTHING
 
+    async def decide(self, attributes: Attributes) -> Decision:
+        if not self.is_remote:
+            return self.authorize(attributes)
+        reasons: list[str] = []
+        errors: list[str] = []
+        for authorizer in self._authorizers:
+            decision = await decide(authorizer, attributes)
+            if decision.error:
+                errors.append(decision.error)
+            if decision.reason:
+                reasons.append(decision.reason)
+            if decision.verdict is not Verdict.NO_OPINION:
+                return Decision(decision.verdict, decision.reason, _aggregated(errors))
+        return Decision(Verdict.NO_OPINION, "\n".join(reasons), _aggregated(errors))
+
     def rules_for(self, user: UserInfo, namespace: str) -> Rules:
         rules: list[rbac.PolicyRule] = []
         incomplete = False
@@ -62,16 +96,16 @@ class AuthorizerUnion:
             incomplete = incomplete or found.incomplete
             if found.error:
                 errors.append(found.error)
-        error = errors[0] if len(errors) == 1 else f"[{', '.join(errors)}]" if errors else ""
-        return Rules(rules, incomplete, error)
+        return Rules(rules, incomplete, _aggregated(errors))
 
 
-def require(authorizer: Authorizer, attributes: Attributes) -> None:
+async def require(authorizer: Authorizer, attributes: Attributes) -> None:
     """Raise Forbidden, as the client shall see it, unless the user may do it."""
-    decision = authorizer.authorize(attributes)
+    decision = await decide(authorizer, attributes)
     if decision.verdict is not Verdict.ALLOW:
-        raise _refused(attributes, decision)
+        raise refusal(attributes, decision.reason)
 
 
-def _refused(attributes: Attributes, decision: Decision) -> Forbidden:
-    return refusal(attributes, decision.reason)
+def _aggregated(errors: Sequence[str]) -> str:
+    unique = list(dict.fromkeys(errors))
+    return unique[0] if len(unique) == 1 else f"[{', '.join(unique)}]" if unique else ""

@@ -19,7 +19,7 @@ from haven.apimachinery.fielderrors import Path, invalid
 from haven.apimachinery.names import Revision
 from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.interface import CREATE, UPDATE, AdmissionRequest
-from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict, refusal
+from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict, decide, refusal
 from haven.apiserver.registry import systemfields
 from haven.apiserver.registry.bodies import decode_object
 from haven.apiserver.registry.endpoint import Endpoint
@@ -414,7 +414,7 @@ class Writing:
             part.put(new, admission.object)
         systemfields.deduplicate_owners(new, request.warnings, after_admission=True)
         if live is None:
-            self._authorize_create(request, endpoint, update)
+            await self._authorize_create(request, endpoint, update)
             return await self.insert(request, endpoint, new, admission, update.parameters)
         assert old is not None
         self._check_revision(new, live, endpoint, strategy)
@@ -467,7 +467,7 @@ class Writing:
             raise apierrors.Invalid.of(endpoint.complaint_kind(strategy), new.metadata.name, errors)
         update.request.warnings.extend(strategy.warnings(new, old))
 
-    def _authorize_create(self, request: Request, endpoint: Endpoint, update: UpdateRequest) -> None:
+    async def _authorize_create(self, request: Request, endpoint: Endpoint, update: UpdateRequest) -> None:
         if request.local and not request.user.name:
             return
         resource = endpoint.resource
@@ -482,7 +482,7 @@ class Writing:
             name=update.name,
             path=request.path,
         )
-        decision = self._authorizer.authorize(attributes)
+        decision = await decide(self._authorizer, attributes)
         if decision.verdict is not Verdict.ALLOW:
             raise refusal(attributes, decision.reason)
 

@@ -22,7 +22,7 @@ from haven.apimachinery.selectors import (
     parse_labels,
     requirement,
 )
-from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict
+from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict, decide
 from haven.apiserver.request import Request, UserInfo
 
 __all__ = ["AccessReviews", "validate_review"]
@@ -42,7 +42,7 @@ class AccessReviews:
     ) -> authorization.SubjectAccessReview:
         """Return the review with the verdict on the user it names."""
         _refuse(validate_review(review))
-        review.status = self._status(_named_user(review.spec), review.spec)
+        review.status = await self._status(_named_user(review.spec), review.spec)
         return review
 
     async def create_local_subject_access_review(
@@ -54,7 +54,7 @@ class AccessReviews:
         _refuse(validate_review(review))
         if review.metadata.namespace != namespace:
             raise BadRequest(f"spec.resourceAttributes.namespace must match namespace: {namespace}")
-        review.status = self._status(_named_user(review.spec), review.spec)
+        review.status = await self._status(_named_user(review.spec), review.spec)
         return review
 
     async def create_self_subject_access_review(
@@ -62,7 +62,7 @@ class AccessReviews:
     ) -> authorization.SelfSubjectAccessReview:
         """Return the review with the verdict on the asker."""
         _refuse(validate_review(review))
-        review.status = self._status(request.user, review.spec)
+        review.status = await self._status(request.user, review.spec)
         return review
 
     async def create_self_subject_rules_review(
@@ -94,9 +94,9 @@ class AccessReviews:
             )
         )
 
-    def _status(self, user: UserInfo, spec: _Spec) -> authorization.SubjectAccessReviewStatus:
+    async def _status(self, user: UserInfo, spec: _Spec) -> authorization.SubjectAccessReviewStatus:
         attributes, errors = _attributes(user, spec)
-        decision = self._authorizer.authorize(attributes)
+        decision = await decide(self._authorizer, attributes)
         return authorization.SubjectAccessReviewStatus(
             allowed=decision.verdict is Verdict.ALLOW,
             denied=decision.verdict is Verdict.DENY,

@@ -314,11 +314,11 @@ def impersonating(**headers: str) -> Request:
     return request
 
 
-def test_impersonation_needs_a_user_name() -> None:
+async def test_impersonation_needs_a_user_name() -> None:
     request = impersonating(impersonate_group="devs")
 
     with pytest.raises(BadRequest) as refused:
-        Impersonation(Allowing()).apply(request)
+        await Impersonation(Allowing()).apply(request)
 
     assert refused.value.message == (
         'requested &user.DefaultInfo{Name:"", UID:"", Groups:[]string{"devs"}, Extra:map[string][]string(nil)}'
@@ -326,31 +326,36 @@ def test_impersonation_needs_a_user_name() -> None:
     )
 
 
-def test_the_old_verb_allows_impersonation_and_the_headers_go() -> None:
+async def test_the_old_verb_allows_impersonation_and_the_headers_go() -> None:
     request = impersonating(impersonate_user="jane", impersonate_group="devs", accept="x")
     request.repeated_headers = {"impersonate-group": ["devs", "ops"]}
     rights = Allowing(("impersonate", "users", "jane"), ("impersonate", "groups", "*"))
 
-    user = Impersonation(rights).apply(request)
+    acting = await Impersonation(rights).apply(request)
 
-    assert user == UserInfo("jane", groups=("devs", "ops", "system:authenticated"))
+    assert acting is not None
+    assert acting.constraint == ""
+    assert acting.user == UserInfo("jane", groups=("devs", "ops", "system:authenticated"))
     assert dict(request.headers) == {"accept": "x"}
 
 
-def test_constrained_impersonation_needs_both_the_identity_and_the_action() -> None:
+async def test_constrained_impersonation_needs_both_the_identity_and_the_action() -> None:
     rights = [("impersonate:user-info", "users", "jane"), ("impersonate-on:user-info:list", "pods", "")]
 
-    assert Impersonation(Allowing(*rights)).apply(impersonating(impersonate_user="jane")) is not None
+    acting = await Impersonation(Allowing(*rights)).apply(impersonating(impersonate_user="jane"))
+
+    assert acting is not None
+    assert acting.constraint == "impersonate:user-info"
     with pytest.raises(Forbidden, match='cannot impersonate-on:user-info:list resource "pods"'):
-        Impersonation(Allowing(rights[0])).apply(impersonating(impersonate_user="jane"))
+        await Impersonation(Allowing(rights[0])).apply(impersonating(impersonate_user="jane"))
     with pytest.raises(Forbidden, match='cannot impersonate:user-info resource "users"'):
-        Impersonation(Allowing(rights[1])).apply(impersonating(impersonate_user="jane"))
+        await Impersonation(Allowing(rights[1])).apply(impersonating(impersonate_user="jane"))
 
 
-def test_a_service_account_comes_with_its_groups() -> None:
+async def test_a_service_account_comes_with_its_groups() -> None:
     request = impersonating(impersonate_user="system:serviceaccount:ns:bot")
 
-    user = Impersonation(Allowing(("impersonate", "serviceaccounts", "bot"))).apply(request)
+    acting = await Impersonation(Allowing(("impersonate", "serviceaccounts", "bot"))).apply(request)
 
-    assert user is not None
-    assert user.groups == ("system:serviceaccounts", "system:serviceaccounts:ns", "system:authenticated")
+    assert acting is not None
+    assert acting.user.groups == ("system:serviceaccounts", "system:serviceaccounts:ns", "system:authenticated")

@@ -195,7 +195,7 @@ def test_rules_cover_themselves(rule: rbac.PolicyRule) -> None:
     assert uncovered(list(breakdown(rule)), [rule]) == []
 
 
-def test_nobody_grants_what_they_do_not_have() -> None:
+async def test_nobody_grants_what_they_do_not_have() -> None:
     index = an_index(
         a_role("", "roles-writer", allow("*", GROUP, "roles,rolebindings")),
         a_role("", "reader", READ_PODS),
@@ -209,9 +209,9 @@ def test_nobody_grants_what_they_do_not_have() -> None:
     )
     guard = EscalationGuard(index, index)
 
-    guard.check(JANE, a_role("ns", "fine", allow("get", "", "pods")))
+    await guard.check(JANE, a_role("ns", "fine", allow("get", "", "pods")))
     with pytest.raises(Forbidden) as refused:
-        guard.check(
+        await guard.check(
             JANE, a_role("ns", "greedy", allow("get,delete,create", "", "pods"), allow("get", "apps", "x", "n"))
         )
 
@@ -221,10 +221,10 @@ def test_nobody_grants_what_they_do_not_have() -> None:
         '{APIGroups:[""], Resources:["pods"], Verbs:["delete" "create"]}\n'
         '{APIGroups:["apps"], Resources:["x"], ResourceNames:["n"], Verbs:["get"]}'
     )
-    guard.check(UserInfo("root", groups=("system:masters",)), a_role("ns", "any", allow("*", "*", "*")))
+    await guard.check(UserInfo("root", groups=("system:masters",)), a_role("ns", "any", allow("*", "*", "*")))
 
 
-def test_who_may_escalate_or_bind_may_grant_more() -> None:
+async def test_who_may_escalate_or_bind_may_grant_more() -> None:
     index = an_index(
         a_role("", "cluster-admin", allow("*", "*", "*")),
         a_role("", "r", allow("escalate", GROUP, "roles"), allow("bind", GROUP, "clusterroles", "cluster-admin")),
@@ -232,10 +232,10 @@ def test_who_may_escalate_or_bind_may_grant_more() -> None:
     )
     guard = EscalationGuard(index, index)
 
-    guard.check(JANE, a_role("ns", "any", allow("*", "*", "*")))
-    guard.check(JANE, a_binding("ns", "b", "ClusterRole cluster-admin", "User jane"))
+    await guard.check(JANE, a_role("ns", "any", allow("*", "*", "*")))
+    await guard.check(JANE, a_binding("ns", "b", "ClusterRole cluster-admin", "User jane"))
     with pytest.raises(Forbidden, match="attempting to grant RBAC permissions not currently held"):
-        guard.check(JANE, a_role("", "any", allow("*", "*", "*")))
+        await guard.check(JANE, a_role("", "any", allow("*", "*", "*")))
 
 
 def a_pod(name: str, node: str, **spec: Any) -> core.Pod:

@@ -1,0 +1,205 @@
+"""Audit events: what is known of a request at each of its stages, as audit.k8s.io/v1 has it. Pure.
+
+Source: https://kubernetes.io/docs/reference/config-api/apiserver-audit.v1/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from haven.apimachinery import serialization, times
+from haven.apimachinery.apierrors import ApiError
+from haven.apimachinery.codecs import protobuf, yaml
+from haven.apimachinery.codecs.negotiate import PROTOBUF, YAML, body_media_type
+from haven.apiserver.audit.policy import Level, Stage, Treatment
+from haven.apiserver.request import Request, Response, UserInfo
+
+__all__ = ["Record", "legacy_line"]
+
+_USER_AGENT_MAX = 1024
+_LOOKUP = '"<lookup>"'
+_NAMES = {Level.METADATA: "Metadata", Level.REQUEST: "Request", Level.REQUEST_RESPONSE: "RequestResponse"}
+
+
+class Record:
+    """What is written down about one request. Stages of one request share the record; each gives an event."""
+
+    __slots__ = ("_common", "_received", "_request", "_stage_fields", "is_known", "treatment")
+
+    def __init__(self, request: Request, treatment: Treatment, audit_id: str, received: float) -> None:
+        info, headers = request.info, request.headers
+        agent = headers.get("user-agent", "")
+        if len(agent) > _USER_AGENT_MAX:
+            agent = agent[:_USER_AGENT_MAX] + "...TRUNCATED"
+        self.treatment = treatment
+        self.is_known = True
+        self._received = received
+        self._request = request
+        self._common: dict[str, Any] = {
+            "auditID": audit_id,
+            "requestURI": request.uri or request.path,
+            "verb": info.verb,
+            "user": _user(request.user),
+            "sourceIPs": _sources(request),
+            "userAgent": agent,
+            "requestReceivedTimestamp": times.format_micro_time(received),
+        }
+        self._stage_fields: dict[str, Any] = {}
+        if info.is_resource:
+            self._common["objectRef"] = {
+                key: value
+                for key, value in (
+                    ("resource", info.resource), ("namespace", info.namespace), ("name", info.name),
+                    ("apiGroup", info.group), ("apiVersion", info.version), ("subresource", info.subresource),
+                )
+                if value
+            }  # fmt: skip
+
+    def impersonated(self, user: UserInfo, constraint: str) -> None:
+        """Note whom the request acts as."""
+        self._common["impersonatedUser"] = _user(user)
+        if constraint:
+            self._common["authenticationMetadata"] = {"impersonationConstraint": constraint}
+
+    def add_request(self) -> None:
+        """Note what was sent: its object, and what that tells about the name."""
+        request = self._request
+        if not request.body or not request.info.is_resource:
+            return
+        sent = _tree(request.body, request.headers.get("content-type", ""))
+        if not isinstance(sent, dict | list):
+            return
+        if isinstance(sent, dict) and request.info.verb != "patch":
+            self._refine(sent)
+        if self.treatment.level >= Level.REQUEST:
+            self._stage_fields["requestObject"] = self._cleaned(sent)
+
+    def _refine(self, sent: dict[str, Any]) -> None:
+        metadata = sent.get("metadata")
+        reference = self._common.get("objectRef")
+        if not isinstance(metadata, dict) or reference is None or sent.get("kind") == "DeleteOptions":
+            return
+        for key in ("namespace", "name", "uid", "resourceVersion"):
+            if key not in reference and isinstance(metadata.get(key), str) and metadata[key]:
+                reference[key] = metadata[key]
+
+    def add_response(self, response: Response) -> None:
+        """Note what was answered."""
+        status: dict[str, Any] = {"metadata": {}, "code": response.status}
+        error = response.object
+        if isinstance(error, ApiError):
+            status |= {"status": "Failure", "message": error.message, "reason": error.reason}
+            if error.details is not None:
+                status["details"] = serialization.to_tree(error.details)
+        self._stage_fields["responseStatus"] = status
+        if self.treatment.level >= Level.REQUEST_RESPONSE and response.stream is None and response.hijack is None:
+            answered = _tree(response.body, response.headers.get("Content-Type", "application/json"))
+            if isinstance(answered, dict):
+                self._stage_fields["responseObject"] = self._cleaned(answered)
+
+    def close_early(self) -> None:
+        """Note that the connection ended before there was an answer."""
+        text = "Connection closed early"
+        status = {"metadata": {}, "status": "Success", "message": text, "code": 200}
+        self._stage_fields["responseStatus"] = status
+
+    def event(self, stage: Stage, now: float) -> dict[str, Any] | None:
+        """Return the event of a stage, None if it is not wanted."""
+        if stage in self.treatment.omitted:
+            return None
+        event: dict[str, Any] = {
+            "kind": "Event",
+            "apiVersion": "audit.k8s.io/v1",
+            "level": _NAMES[self.treatment.level],
+            "stage": stage.value,
+            **self._common,
+            **self._stage_fields,
+            "stageTimestamp": times.format_micro_time(self._received if stage is Stage.REQUEST_RECEIVED else now),
+        }
+        annotations = dict(self._request.audit_annotations)
+        if self.treatment.level >= Level.REQUEST:
+            annotations |= self._request.audit_details
+        if annotations:
+            event["annotations"] = annotations
+        return event
+
+    def _cleaned(self, tree: Any) -> Any:
+        if self.treatment.omit_managed_fields and isinstance(tree, dict):
+            for item in (tree, *(tree.get("items") or ()), *(row.get("object") for row in tree.get("rows") or ())):
+                if isinstance(item, dict) and isinstance(item.get("metadata"), dict):
+                    item["metadata"].pop("managedFields", None)
+        return tree
+
+
+def _user(user: UserInfo) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    if user.name:
+        tree["username"] = user.name
+    if user.uid:
+        tree["uid"] = user.uid
+    if user.groups:
+        tree["groups"] = list(user.groups)
+    if user.extra:
+        tree["extra"] = {key: list(values) for key, values in user.extra.items()}
+    return tree
+
+
+def _sources(request: Request) -> list[str]:
+    found = [part.strip() for part in request.headers.get("x-forwarded-for", "").split(",") if part.strip()]
+    real = request.headers.get("x-real-ip", "").strip()
+    if real and real not in found:
+        found.append(real)
+    if request.remote and (not found or found[-1] != request.remote):
+        found.append(request.remote)
+    return found
+
+
+def _tree(body: bytes, content_type: str) -> Any:
+    """Return what a body holds, None if that cannot be told."""
+    try:
+        media_type = body_media_type(content_type)
+        if media_type == PROTOBUF:
+            framed = protobuf.unframe(body)
+            tree = protobuf.decode_message(framed.raw, framed.api_version, framed.kind)
+            return {"kind": framed.kind, "apiVersion": framed.api_version, **tree}
+        if media_type == YAML or "yaml" in content_type:
+            return yaml.parse(body)[0]
+        return orjson.loads(body)
+    except (ApiError, protobuf.InvalidProtobuf, yaml.InvalidYAML, orjson.JSONDecodeError):
+        return None
+
+
+def legacy_line(event: dict[str, Any]) -> str:
+    """Return an event as one line of the old text format."""
+    user, other = event.get("user", {}), event.get("impersonatedUser")
+    reference, status = event.get("objectRef", {}), event.get("responseStatus")
+    code = "<deferred>" if status is None or not status.get("code") else str(status["code"])
+    fields = (
+        ("id", event["auditID"]),
+        ("stage", event["stage"]),
+        ("ip", (event.get("sourceIPs") or ["<unknown>"])[0]),
+        ("method", event["verb"]),
+        ("user", user.get("username", "<none>")),
+    )
+    behind = (
+        ("user-agent", event.get("userAgent", "")),
+        ("namespace", reference.get("namespace", "<none>")),
+        ("uri", event["requestURI"]),
+        ("response", code),
+    )
+    acting = f'as="{(other or {}).get("username", "<self>")}" asgroups={_groups(other) if other else _LOOKUP}'
+    return (
+        f"{event['requestReceivedTimestamp']} AUDIT: {_pairs(fields)} groups={_groups(user)} {acting} {_pairs(behind)}"
+    )
+
+
+def _pairs(fields: Sequence[tuple[str, str]]) -> str:
+    return " ".join(f'{name}="{value}"' for name, value in fields)
+
+
+def _groups(user: dict[str, Any]) -> str:
+    groups = user.get("groups")
+    return ",".join(f'"{group}"' for group in groups) if groups else '"<none>"'

@@ -1,0 +1,139 @@
+"""The audit log: one line for each event, in a file that is turned over when it is large. Or on standard output.
+
+A line is written before the request goes on, so an acknowledged write is in the log; the kernel may still hold it.
+Source: https://kubernetes.io/docs/tasks/debug/debug-cluster/audit/#log-backend
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from haven import telemetry
+from haven.apiserver.audit.events import legacy_line
+from haven.clock import Clock
+
+__all__ = ["LogFile", "LogSettings"]
+
+_MEGABYTE = 1024 * 1024
+_STAMP = "%Y-%m-%dT%H-%M-%S.%f"
+_log = telemetry.logger("apiserver")
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """Where events go ("-" is standard output), and what becomes of old files; 0 means no limit."""
+
+    path: str
+    format: str = "json"
+    age_days_max: int = 366
+    backups_max: int = 100
+    size_megabytes_max: int = 100
+    compress: bool = False
+
+
+class LogFile:
+    """Appends events to a file."""
+
+    def __init__(self, settings: LogSettings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._path = Path(settings.path)
+        self._descriptor = -1
+        self._size = 0
+        self._size_max = settings.size_megabytes_max * _MEGABYTE
+        self._tidying: threading.Thread | None = None
+        self.failures = 0
+
+    def open(self) -> None:
+        """Make ready; raise OSError if the file cannot be written."""
+        if self._settings.path == "-":
+            self._descriptor = sys.stdout.fileno()
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._open()
+
+    def write(self, events: Sequence[dict[str, Any]]) -> None:
+        """Append events."""
+        if self._settings.format == "legacy":
+            data = "".join(legacy_line(event) + "\n" for event in events).encode()
+        else:
+            data = b"".join(orjson.dumps(event) + b"\n" for event in events)
+        try:
+            if self._size_max and self._size and self._size + len(data) > self._size_max:
+                self._turn_over()
+            self._size += os.write(self._descriptor, data)
+        except OSError as error:
+            self.failures += 1
+            _log.error("An audit event was not written.", path=self._settings.path, error=str(error))
+
+    def close(self) -> None:
+        """Close the file and let the tidying end."""
+        if self._tidying is not None:
+            self._tidying.join()
+        if self._settings.path != "-" and self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _open(self) -> None:
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._size = os.fstat(self._descriptor).st_size
+
+    def _turn_over(self) -> None:
+        if self._settings.path == "-":
+            return
+        now = datetime.fromtimestamp(self._clock.now_seconds(), UTC)
+        stamp = now.strftime(_STAMP)[:-3]
+        aside = self._path.with_name(f"{self._path.stem}-{stamp}{self._path.suffix}")
+        os.close(self._descriptor)
+        self._path.rename(aside)
+        self._open()
+        if self._tidying is not None:
+            self._tidying.join()
+        self._tidying = threading.Thread(target=self._tidy, args=(now,), name="audit-log-tidy", daemon=True)
+        self._tidying.start()
+
+    def _tidy(self, now: datetime) -> None:
+        """Remove files that are too old or too many, compress the others."""
+        try:
+            found = sorted(self._backups(), key=lambda item: item[0], reverse=True)
+            kept = self._settings.backups_max or len(found)
+            oldest = now - timedelta(days=self._settings.age_days_max) if self._settings.age_days_max else None
+            for index, (stamp, path) in enumerate(found):
+                if index >= kept or (oldest is not None and stamp < oldest):
+                    path.unlink(missing_ok=True)
+                elif self._settings.compress and path.suffix != ".gz":
+                    _compress(path)
+        except OSError as error:
+            _log.warning("Old audit logs were not tidied up.", path=self._settings.path, error=str(error))
+
+    def _backups(self) -> list[tuple[datetime, Path]]:
+        found = []
+        prefix = f"{self._path.stem}-"
+        for path in self._path.parent.glob(f"{prefix}*"):
+            name = path.name.removesuffix(".gz")
+            if not name.endswith(self._path.suffix):
+                continue
+            stamp = name[len(prefix) : len(name) - len(self._path.suffix)]
+            try:
+                found.append((datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC), path))
+            except ValueError:
+                continue
+        return found
+
+
+def _compress(path: Path) -> None:
+    packed = path.with_name(path.name + ".gz")
+    with path.open("rb") as source, gzip.open(packed, "wb") as target:
+        shutil.copyfileobj(source, target)
+    path.unlink()

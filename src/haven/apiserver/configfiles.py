@@ -1,0 +1,101 @@
+"""Configuration files of the API server: read strictly, and read again when they change.
+
+Each is a YAML or JSON document with an apiVersion and a kind. Unknown fields are errors: a misspelt rule is worse than
+a server that does not start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from haven import telemetry
+from haven.apimachinery.codecs import yaml
+from haven.clock import Clock
+
+__all__ = ["ConfigError", "Document", "FollowedFile", "read_document"]
+
+T = TypeVar("T", bound="Document")
+_log = telemetry.logger("apiserver")
+
+
+class ConfigError(ValueError):
+    """A configuration file cannot be used; the message says why."""
+
+
+class Document(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True, frozen=True):
+    """What every configuration file begins with."""
+
+    api_version: str = ""
+    kind: str = ""
+
+
+def read_document(data: bytes, shape: type[T], kind: str, versions: Collection[str]) -> T:
+    """Return a file's content; raise ConfigError."""
+    try:
+        tree, repeated = yaml.parse(data)
+    except yaml.InvalidYAML as error:
+        raise ConfigError(str(error)) from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"it holds no {kind}")
+    if tree.get("apiVersion") not in versions or tree.get("kind") != kind:
+        found = f'kind "{tree.get("kind", "")}" in version "{tree.get("apiVersion", "")}"'
+        raise ConfigError(f"no kind {found}; want {kind} of {' or '.join(sorted(versions))}")
+    if repeated:
+        raise ConfigError(f"strict decoding error: {', '.join(repeated)}")
+    tree.pop("metadata", None)
+    try:
+        return msgspec.convert(tree, shape)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"strict decoding error: {error}") from None
+
+
+class FollowedFile:
+    """A file whose content is taken over when it changes, if it is good; else what was good before goes on."""
+
+    def __init__(self, path: Path, apply: Callable[[bytes], None], *, clock: Clock, every_seconds: float) -> None:
+        self.path = path
+        self._apply = apply
+        self._clock = clock
+        self._every_seconds = every_seconds
+        self._digest = ""
+        self.reloads = self.failures = 0
+
+    def load(self) -> None:
+        """Take the content over for the first time; raise ConfigError."""
+        data = self._read()
+        self._apply(data)
+        self._digest = hashlib.sha256(data).hexdigest()
+
+    async def follow(self) -> None:
+        """Look at the file again and again, until cancelled."""
+        while True:
+            await self._clock.sleep(self._every_seconds)
+            await self.look()
+
+    async def look(self) -> None:
+        """Take the content over if it has changed."""
+        try:
+            data = await asyncio.to_thread(self._read)
+            digest = hashlib.sha256(data).hexdigest()
+            if digest == self._digest:
+                return
+            self._digest = digest
+            self._apply(data)
+        except ConfigError as error:
+            self.failures += 1
+            _log.error("A changed configuration file is not used.", path=str(self.path), error=str(error))
+            return
+        self.reloads += 1
+        _log.info("A changed configuration file is in force.", path=str(self.path))
+
+    def _read(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{self.path} cannot be read: {error.strerror}") from None

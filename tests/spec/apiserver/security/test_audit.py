@@ -1,0 +1,240 @@
+"""Audit: which requests, how closely, in which stages; and where the events go."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from haven.apiserver.audit.logfile import LogFile, LogSettings
+from haven.apiserver.audit.policy import Level, parse_policy
+from haven.apiserver.audit.webhook import BatchSettings, SendFailed, WebhookLog
+from haven.apiserver.configfiles import ConfigError
+from haven.apiserver.request import UserInfo
+from haven.apiserver.requestinfo import resolve
+from haven.clock import FakeClock
+
+from .conftest import Client, Serve
+
+POLICY = """
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: None
+  users: ["system:apiserver"]
+- level: Metadata
+  resources: [{group: "", resources: [secrets]}]
+- level: RequestResponse
+  omitManagedFields: true
+  resources: [{group: "", resources: [configmaps]}]
+- level: None
+  nonResourceURLs: ["/healthz*"]
+- level: Metadata
+  omitStages: []
+"""
+MAPS = "/api/v1/namespaces/default/configmaps"
+
+
+def decide(policy: str, user: UserInfo, method: str, path: str) -> Level:
+    return parse_policy(policy.encode()).treatment(user, resolve(method, path, {})).level
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "level"),
+    [
+        ("users: [joe]", "/api/v1/pods", Level.NONE),
+        ("userGroups: [devs]", "/api/v1/pods", Level.METADATA),
+        ("verbs: [create]", "/api/v1/pods", Level.NONE),
+        ("resources: [{resources: [pods]}]", "/api/v1/namespaces/a/pods/x", Level.METADATA),
+        ("resources: [{resources: [pods]}]", "/api/v1/namespaces/a/pods/x/log", Level.NONE),
+        ("resources: [{resources: [pods/log]}]", "/api/v1/namespaces/a/pods/x/log", Level.METADATA),
+        ("resources: [{resources: ['*/log']}]", "/api/v1/namespaces/a/pods/x/log", Level.METADATA),
+        ("resources: [{resources: ['pods/*']}]", "/api/v1/namespaces/a/pods/x/log", Level.METADATA),
+        ("resources: [{resources: [pods], resourceNames: [other]}]", "/api/v1/namespaces/a/pods/x", Level.NONE),
+        ("resources: [{group: apps}]", "/apis/apps/v1/deployments", Level.METADATA),
+        ("namespaces: ['']", "/api/v1/nodes", Level.METADATA),
+        ("namespaces: [b]", "/api/v1/namespaces/a/pods", Level.NONE),
+        ("nonResourceURLs: ['/api*']", "/apis", Level.METADATA),
+        ("nonResourceURLs: ['/api*']", "/api/v1/pods", Level.NONE),
+        ("resources: [{group: ''}]", "/healthz", Level.NONE),
+    ],
+)
+def test_a_rule_matches_what_it_names(rule: str, path: str, level: Level) -> None:
+    policy = f"{{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{{level: Metadata, {rule}}}]}}"
+
+    assert decide(policy, UserInfo("jane", groups=("devs",)), "GET", path) is level
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("rules: []", "loaded illegal policy with 0 rules"),
+        ("rules: [{}]", r"rules\[0\].level: Required value"),
+        ("rules: [{level: Much}]", 'supported values: "None", "Metadata", "Request", "RequestResponse"'),
+        ("rules: [{level: None, nonResourceURLs: [x]}]", "must begin with a '/' character"),
+        ("rules: [{level: None, levels: 1}]", "strict decoding error"),
+        ("rules: [{level: None, nonResourceURLs: [/x], namespaces: [a]}]", "both regular resources and non-resource"),
+        ("omitStages: [Never]\nrules: [{level: None}]", "allowed stages are RequestReceived,ResponseStarted"),
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        parse_policy(f"apiVersion: audit.k8s.io/v1\nkind: Policy\n{text}".encode())
+
+
+@pytest.fixture
+async def audited(serve: Serve, tmp_path: Path) -> tuple[Client, Path]:
+    policy, log = tmp_path / "policy.yaml", tmp_path / "audit.log"
+    policy.write_text(POLICY)
+    return await serve(audit_policy_file=str(policy), audit_log_path=str(log)), log
+
+
+def events(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+async def test_a_write_is_written_down_with_what_was_sent_and_answered(audited: Any) -> None:
+    client, log = audited
+
+    response = await client.ask("POST", MAPS, {"metadata": {"name": "a"}, "data": {"k": "v"}}, audit_id="my-id")
+
+    assert response.status == 201
+    (event,) = events(log)
+    assert event["kind"] == "Event"
+    assert (event["level"], event["stage"], event["auditID"]) == ("RequestResponse", "ResponseComplete", "my-id")
+    assert (event["verb"], event["requestURI"], event["userAgent"]) == ("create", MAPS, "spec/1")
+    assert event["user"]["username"] == "root"
+    assert event["user"]["groups"] == ["system:masters", "system:authenticated"]
+    assert event["sourceIPs"] == ["192.0.2.7"]
+    reference = {"resource": "configmaps", "namespace": "default", "name": "a", "apiVersion": "v1"}
+    assert event["objectRef"] == reference
+    assert event["responseStatus"] == {"metadata": {}, "code": 201}
+    assert event["requestObject"]["data"] == {"k": "v"}
+    assert "managedFields" not in event["responseObject"]["metadata"]
+    assert event["responseObject"]["metadata"]["uid"]
+    assert event["annotations"]["authorization.k8s.io/decision"] == "allow"
+    assert event["requestReceivedTimestamp"] <= event["stageTimestamp"]
+
+
+async def test_secrets_show_no_content_and_what_no_rule_wants_is_not_written(audited: Any) -> None:
+    client, log = audited
+
+    await client.ask("POST", "/api/v1/namespaces/default/secrets", {"metadata": {"name": "s"}, "data": {"k": "dg=="}})
+    await client.ask("GET", "/healthz")
+
+    (event,) = events(log)
+    assert event["objectRef"]["resource"] == "secrets"
+    assert not {"requestObject", "responseObject"} & event.keys()
+
+
+async def test_a_refusal_is_written_down_with_its_reason(audited: Any) -> None:
+    client, log = audited
+
+    response = await client.ask("GET", f"{MAPS}/a", token="jane")
+
+    assert response.status == 403
+    (event,) = events(log)
+    assert event["responseStatus"]["code"] == 403
+    assert event["responseStatus"]["reason"] == "Forbidden"
+    assert event["annotations"] == {"authorization.k8s.io/decision": "forbid", "authorization.k8s.io/reason": ""}
+
+
+async def test_who_cannot_be_identified_is_written_down_once(audited: Any) -> None:
+    client, log = audited
+
+    response = await client.ask("GET", f"{MAPS}/a", token="nobody")
+
+    assert response.status == 401
+    (event,) = events(log)
+    assert event["stage"] == "ResponseStarted"
+    assert event["user"] == {}
+    assert event["responseStatus"]["code"] == 401
+
+
+async def test_impersonation_shows_both_users(audited: Any) -> None:
+    client, log = audited
+
+    await client.ask("GET", "/api/v1/nodes", impersonate_user="jane")
+
+    (event,) = events(log)
+    assert event["user"]["username"] == "root"
+    assert event["impersonatedUser"] == {"username": "jane", "groups": ["system:authenticated"]}
+
+
+async def test_a_watch_has_a_beginning_and_an_end(audited: Any) -> None:
+    client, log = audited
+
+    response = await client.ask("GET", f"{MAPS}?watch=1")
+    begun = [event["stage"] for event in events(log)]
+    for call in response.when_over:
+        call()
+    await response.stream.aclose()
+
+    assert begun == ["ResponseStarted"]
+    assert [event["stage"] for event in events(log)] == ["ResponseStarted", "ResponseComplete"]
+
+
+async def test_without_a_policy_nothing_is_audited(serve: Serve) -> None:
+    client = await serve()
+
+    await client.ask("GET", MAPS)
+
+    assert client.server.chain._auditor is None
+
+
+def test_the_log_is_turned_over_and_old_files_go(tmp_path: Path) -> None:
+    clock = FakeClock()
+    path = tmp_path / "audit.log"
+    settings = LogSettings(str(path), size_megabytes_max=1, backups_max=2, compress=True)
+    log = LogFile(settings, clock)
+    log.open()
+
+    for _ in range(5):
+        clock._now += 60
+        log.write([{"filler": "x" * 600_000}])
+    log.close()
+
+    packed = sorted(tmp_path.glob("audit-*.log.gz"))
+    assert len(packed) == 2
+    assert json.loads(gzip.decompress(packed[0].read_bytes()))["filler"]
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_the_old_text_format_has_one_line_for_each_event(tmp_path: Path) -> None:
+    log = LogFile(LogSettings(str(tmp_path / "a.log"), format="legacy"), FakeClock())
+    log.open()
+    common = {"auditID": "1", "stage": "ResponseComplete", "verb": "get", "requestURI": "/x"}
+
+    log.write([common | {"requestReceivedTimestamp": "T", "user": {"username": "jane"}}])
+    log.close()
+
+    line = (tmp_path / "a.log").read_text()
+    assert line.startswith('T AUDIT: id="1" stage="ResponseComplete" ip="<unknown>" method="get" user="jane"')
+
+
+async def test_events_reach_a_webhook_in_batches_and_again_when_it_was_away() -> None:
+    clock = FakeClock()
+    sent: list[Any] = []
+    failures = [SendFailed("down", again=True)]
+
+    async def send(body: bytes) -> None:
+        if failures:
+            raise failures.pop()
+        sent.append(json.loads(body))
+
+    log = WebhookLog(send, BatchSettings(batch_events_max=2, event_bytes_max=200), clock)
+    running = asyncio.ensure_future(log.run())
+    log.write([{"n": 1}, {"n": 2, "requestObject": {"big": "x" * 500}}, {"n": 3, "x": "y" * 500}])
+    for _ in range(20):
+        await clock.advance(1)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert [item["n"] for item in sent[0]["items"]] == [1, 2]
+    assert sent[0]["items"][1]["annotations"] == {"audit.k8s.io/truncated": "true"}
+    assert log.dropped == 1
