@@ -119,8 +119,8 @@ def place(info: PodInfo, snapshot: Snapshot, profile: Profile, chance: random.Ra
             scores = scorer.scores(info, snapshot, feasible)
             if scores is not None:
                 total += scorer.weight * scores
-        best = feasible[total == total.max()]
-        chosen = int(best[chance.randrange(len(best))])
+        best = np.flatnonzero(total == total.max())
+        chosen = int(feasible[best[chance.randrange(len(best))]])
     row = snapshot.rows[chosen]
     assert row is not None
     return Placement(row.name, evaluated=snapshot.node_count, feasible=len(feasible))

@@ -1,8 +1,8 @@
 """The nodes of the cluster as arrays: one row per node, resources first ([R, N]), so that a filter is one pass.
 
 The snapshot is always current: it changes in place as nodes and Pods come and go, and the cycle reads it between two
-changes (one owner, one event loop). `generation` grows with every change; `changed_rows` lets per-node caches
-recompute only what moved.
+changes (one owner, one event loop). `generation` grows with every change; `moved_since` lets caches of numbers reckon
+only the rows that moved.
 
 Invariants, verified by `check`: requested equals the sum of the row's Pods; a free row has no Pods.
 """
@@ -26,6 +26,7 @@ Mask = NDArray[np.bool_]
 CPU, MEMORY, EPHEMERAL, PODS = 0, 1, 2, 3
 _FIXED = ("cpu", "memory", "ephemeral-storage", "pods")
 _ROWS_FIRST = 64
+_MOVES_MAX = 1024
 
 
 class NodeRow:
@@ -66,6 +67,26 @@ class Snapshot:
         self.with_affinity: dict[UID, tuple[NodeRow, PodInfo]] = {}
         self._free = list(range(_ROWS_FIRST - 1, -1, -1))
         self._caches: list[Callable[[int], None]] = []
+        self._moves: list[int] = []  # The rows whose numbers changed, the last `_MOVES_MAX` at least.
+        self._moves_dropped = 0
+        self._node_count = 0
+
+    @property
+    def version(self) -> int:
+        """How many times a row's numbers changed."""
+        return self._moves_dropped + len(self._moves)
+
+    def moved_since(self, version: int) -> list[int] | None:
+        """Return the rows whose numbers changed since a version, some of them twice; None if that is long ago."""
+        if version < self._moves_dropped:
+            return None
+        return self._moves[version - self._moves_dropped :]
+
+    def _moved(self, index: int) -> None:
+        self._moves.append(index)
+        if len(self._moves) >= 2 * _MOVES_MAX:
+            del self._moves[:_MOVES_MAX]
+            self._moves_dropped += _MOVES_MAX
 
     @property
     def width(self) -> int:
@@ -74,7 +95,7 @@ class Snapshot:
 
     @property
     def node_count(self) -> int:
-        return int(self.alive.sum())
+        return self._node_count
 
     def on_node_change(self, forget: Callable[[int], None]) -> None:
         """Call `forget(row)` whenever a node's own facts (labels, taints, flags) change."""
@@ -98,6 +119,7 @@ class Snapshot:
         self.allocatable[:, row.index] = 0
         for name, amount in allocatable.items():
             self.allocatable[self.resources[name], row.index] = amount
+        self._node_count += not self.alive[row.index]
         self.alive[row.index] = True
         self._set_images(row, node)
         self._node_changed(row)
@@ -108,6 +130,7 @@ class Snapshot:
         if row is None:
             return
         row.node = None
+        self._node_count -= bool(self.alive[row.index])
         self.alive[row.index] = False
         self.allocatable[:, row.index] = 0
         for image in row.images:
@@ -161,6 +184,7 @@ class Snapshot:
                 expected[PODS] += 1
             assert (self.requested[:, row.index] == expected).all(), row.name
             assert self.rows[row.index] is row
+        assert self._node_count == int(self.alive.sum())
         for index in self._free:
             assert self.rows[index] is None
             assert not self.requested[:, index].any()
@@ -175,6 +199,7 @@ class Snapshot:
         self.requested[PODS, index] += sign
         self.scored[0, index] += sign * info.scored_cpu
         self.scored[1, index] += sign * info.scored_memory
+        self._moved(index)
 
     def _resource(self, name: str) -> int:
         index = self.resources.get(name)
@@ -213,6 +238,7 @@ class Snapshot:
     def _node_changed(self, row: NodeRow) -> None:
         self.generation += 1
         self.nodes_generation += 1
+        self._moved(row.index)
         for forget in self._caches:
             forget(row.index)
 

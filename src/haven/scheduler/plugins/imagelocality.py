@@ -22,6 +22,8 @@ class ImageLocality:
 
     def scores(self, info: PodInfo, snapshot: Snapshot, feasible: NDArray[np.intp]) -> Floats | None:
         containers = [*info.pod.spec.init_containers, *info.pod.spec.containers]
+        if all(not snapshot.images.get(_normalized(container.image)) for container in containers):
+            return None
         held = np.zeros(snapshot.width, np.float64)
         nodes = max(snapshot.node_count, 1)
         for container in containers:

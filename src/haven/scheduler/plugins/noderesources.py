@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from haven.apimachinery.names import UID
 from haven.scheduler.plugins.interface import Floats
+from haven.scheduler.plugins.rowcache import RowCache, Rows
 from haven.scheduler.podinfo import PodInfo
-from haven.scheduler.snapshot import CPU, MEMORY, PODS, Ints, Mask, NodeRow, Snapshot
+from haven.scheduler.snapshot import MEMORY, PODS, Ints, Mask, NodeRow, Snapshot
 
 __all__ = ["BalancedAllocation", "NodeResourcesFit"]
 
@@ -25,13 +26,20 @@ class NodeResourcesFit:
     weight = 1
     preemption_helps = True
 
+    def __init__(self) -> None:
+        self._masks = RowCache()
+        self._scores = RowCache()
+
     def mask(self, info: PodInfo, snapshot: Snapshot) -> Mask | None:
-        mask: Mask = snapshot.requested[PODS] < snapshot.allocatable[PODS]
-        for name, amount in info.amounts.items():
-            if amount > 0:
-                index = snapshot.resource_index(name)
-                mask &= snapshot.allocatable[index] - snapshot.requested[index] >= amount
-        return mask
+        amounts = [(snapshot.resource_index(name), amount) for name, amount in info.amounts.items() if amount > 0]
+
+        def reckon(rows: Rows) -> Mask:
+            mask: Mask = snapshot.requested[PODS, rows] < snapshot.allocatable[PODS, rows]
+            for index, amount in amounts:
+                mask &= snapshot.allocatable[index, rows] - snapshot.requested[index, rows] >= amount
+            return mask
+
+        return self._masks.answers(snapshot, tuple(amounts), reckon)
 
     def reasons(self, info: PodInfo, row: NodeRow, snapshot: Snapshot) -> list[str]:
         found = []
@@ -62,16 +70,17 @@ class NodeResourcesFit:
         return True
 
     def scores(self, info: PodInfo, snapshot: Snapshot, feasible: NDArray[np.intp]) -> Floats | None:
-        total = np.zeros(len(feasible), np.int64)
-        counted = np.zeros(len(feasible), np.int64)
-        for index, scored, amount in ((CPU, 0, info.scored_cpu), (MEMORY, 1, info.scored_memory)):
-            capacity = snapshot.allocatable[index, feasible]
-            wanted = snapshot.scored[scored, feasible] + amount
+        cpu, memory = info.scored_cpu, info.scored_memory
+
+        def reckon(rows: Rows) -> Floats:
+            capacity = snapshot.allocatable[: MEMORY + 1, rows]
             has = capacity > 0
-            free = np.where(wanted > capacity, 0, capacity - wanted)
-            total += np.where(has, free * 100 // np.where(has, capacity, 1), 0)
-            counted += has
-        return (total // np.maximum(counted, 1)).astype(np.float64)
+            free = np.maximum(capacity - snapshot.scored[:, rows] - np.array([[cpu], [memory]]), 0)
+            shares = np.where(has, free * 100 // np.where(has, capacity, 1), 0)
+            return (shares.sum(axis=0) // np.maximum(has.sum(axis=0), 1)).astype(np.float64)
+
+        found: Floats = self._scores.answers(snapshot, (cpu, memory), reckon)[feasible]
+        return found
 
 
 class BalancedAllocation:
@@ -80,15 +89,23 @@ class BalancedAllocation:
     name = "NodeResourcesBalancedAllocation"
     weight = 1
 
+    def __init__(self) -> None:
+        self._scores = RowCache()
+
     def scores(self, info: PodInfo, snapshot: Snapshot, feasible: NDArray[np.intp]) -> Floats | None:
         cpu, memory = info.amounts.get("cpu", 0), info.amounts.get("memory", 0)
         if not cpu and not memory:
             return None  # A Pod that asks for neither cannot unbalance a node.
-        capacity = snapshot.allocatable[: MEMORY + 1, feasible]
-        before = snapshot.requested[: MEMORY + 1, feasible]
-        after = before + np.array([[cpu], [memory]])
-        gain = _balance(after, capacity) - _balance(before, capacity)
-        return (50 + np.trunc((50 + gain) / 2)).astype(np.float64)
+
+        def reckon(rows: Rows) -> Floats:
+            capacity = snapshot.allocatable[: MEMORY + 1, rows]
+            before = snapshot.requested[: MEMORY + 1, rows]
+            after = before + np.array([[cpu], [memory]])
+            gain = _balance(after, capacity) - _balance(before, capacity)
+            return (50 + np.trunc((50 + gain) / 2)).astype(np.float64)
+
+        found: Floats = self._scores.answers(snapshot, (cpu, memory), reckon)[feasible]
+        return found
 
 
 def _balance(requested: Ints, capacity: Ints) -> Ints:
