@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.spec.scheduler.objects import a_node, a_pod
 
 from haven.apimachinery.names import UID
 from haven.scheduler.plugins.noderesources import BalancedAllocation, NodeResourcesFit
 from haven.scheduler.podinfo import PodInfo
 from haven.scheduler.snapshot import Snapshot
-from tests.spec.scheduler.objects import a_node, a_pod
 
 
 def info(number: int, cpu: str, memory: str) -> PodInfo:
