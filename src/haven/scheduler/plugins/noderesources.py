@@ -77,7 +77,8 @@ class NodeResourcesFit:
             has = capacity > 0
             free = np.maximum(capacity - snapshot.scored[:, rows] - np.array([[cpu], [memory]]), 0)
             shares = np.where(has, free * 100 // np.where(has, capacity, 1), 0)
-            return (shares.sum(axis=0) // np.maximum(has.sum(axis=0), 1)).astype(np.float64)
+            result: Floats = (shares.sum(axis=0) // np.maximum(has.sum(axis=0), 1)).astype(np.float64)
+            return result
 
         found: Floats = self._scores.answers(snapshot, (cpu, memory), reckon)[feasible]
         return found
