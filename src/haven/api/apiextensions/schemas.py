@@ -1,6 +1,6 @@
 """What is wrong with the schema of a custom resource: it must be structural, and stay within what is supported.
 
-Whether expressions compile and defaults fit their schema is not looked at here.
+Whether expressions compile is not looked at here.
 Source: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/ and the
 behaviour of apiextensions-apiserver.
 """
@@ -12,9 +12,12 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from haven.api.apiextensions import v1
+from haven.api.apiextensions.defaults import validate_defaults
+from haven.apimachinery import serialization
 from haven.apimachinery.fielderrors import ErrorList, Path, forbidden, invalid, not_supported, required
+from haven.apimachinery.schema.formats import unrecognized_format
 
-__all__ = ["structural_errors", "validate_schema"]
+__all__ = ["structural_errors", "unrecognized_formats", "validate_schema"]
 
 Schema = v1.JSONSchemaProps
 
@@ -37,14 +40,26 @@ class _Level(Enum):
     FIELD = "for specified object fields"
 
 
-def validate_schema(schema: Schema, path: Path) -> ErrorList:
+def validate_schema(schema: Schema, path: Path, *, require_pruned_defaults: bool = True) -> ErrorList:
     """Check a schema that describes objects."""
     errors: ErrorList = []
     if schema.nullable:
         errors.append(forbidden(path.child("nullable"), "nullable cannot be true at the root"))
     if not _has_unsupported(schema):
-        errors += sorted(_structural(schema, _Level.ROOT, path) + _completeness(schema, path), key=str)
+        found = sorted(_structural(schema, _Level.ROOT, path) + _completeness(schema, path), key=str)
+        if not found:
+            tree = serialization.to_tree(schema)
+            found = validate_defaults(tree, path, require_pruned=require_pruned_defaults)
+        errors += found
     return errors + _supported(schema, path, _Place(is_root=True))
+
+
+def unrecognized_formats(schema: Schema) -> list[str]:
+    """Return the formats in a schema that mean nothing for values of their type."""
+    found = [schema.format] if schema.format and unrecognized_format(schema.type, schema.format) else []
+    inner = [*schema.all_of, *schema.one_of, *schema.any_of, *schema.properties.values()]
+    inner += [one for one in (_one(schema.items), _extra(schema), schema.not_) if one is not None]
+    return found + [name for one in inner for name in unrecognized_formats(one)]
 
 
 def structural_errors(schema: Schema, path: Path) -> ErrorList:

@@ -13,10 +13,12 @@ from typing import Any
 import msgspec
 
 from haven.api.apiextensions import v1
-from haven.api.apiextensions.schemas import validate_schema
+from haven.api.apiextensions.defaults import has_unpruned_defaults
+from haven.api.apiextensions.schemas import unrecognized_formats, validate_schema
 from haven.api.internalform import internal_form
 from haven.api.strategy import Strategy
 from haven.api.webhookclients import validate_webhook_service, validate_webhook_url
+from haven.apimachinery import serialization
 from haven.apimachinery.fielderrors import (
     ErrorList,
     Path,
@@ -27,6 +29,7 @@ from haven.apimachinery.fielderrors import (
     required,
     too_many,
 )
+from haven.apimachinery.goformat import quote
 from haven.apimachinery.validation.names import (
     byte_length,
     dns1035_label_errors,
@@ -131,20 +134,19 @@ def _stored_versions(crd: CRD, path: Path) -> ErrorList:
     stored = crd.status.stored_versions
     if not stored:
         return [invalid(path, None, "must have at least one stored version")]
-    versions = crd.spec.versions or []
     errors: ErrorList = []
-    for version in versions:
-        if version.storage and version.name not in stored:
+    left = {name: index for index, name in enumerate(stored)}
+    for version in crd.spec.versions or []:
+        if version.storage and version.name not in left:
             errors.append(invalid(path, stored, f"must have the storage version {version.name}"))
-    names = {version.name for version in versions}
-    for index, name in enumerate(stored):
-        if name not in names:
-            words = (
-                f"missing from spec.versions; {name} was previously a storage version, and must remain in "
-                "spec.versions until a storage migration ensures no data remains persisted in "
-                f"{name} and removes {name} from status.storedVersions"
-            )
-            errors.append(invalid(path.index(index), name, words))
+        left.pop(version.name, None)
+    for name, index in left.items():
+        words = (
+            f"missing from spec.versions; {name} was previously a storage version, and must remain in "
+            "spec.versions until a storage migration ensures no data remains persisted in "
+            f"{name} and removes {name} from status.storedVersions"
+        )
+        errors.append(invalid(path.index(index), name, words))
     return errors
 
 
@@ -171,7 +173,7 @@ def approval_state(crd: CRD) -> tuple[str, str]:
     if not text:
         return "missing", f'protected groups must have approval annotation "{_APPROVED}", {see}'
     if text.startswith("unapproved"):
-        return "bypassed", f"not approved: {text!r}"
+        return "bypassed", f"not approved: {quote(text)}"
     scheme, _, rest = text.partition("://")
     if scheme and rest.partition("/")[0]:
         return "approved", f"approved in {text}"
@@ -193,13 +195,14 @@ def _check_spec(crd: CRD, old: CRD | None = None) -> ErrorList:
             if _schema(version) is None:
                 place = _SPEC.child("versions").index(index).child("schema", "openAPIV3Schema")
                 errors.append(required(place, ""))
+    pruned = old is None or not _has_unpruned_defaults(old)
     common, own = _hoisted(versions)
     for index, version in enumerate(own):
         place = _SPEC.child("versions").index(index)
         if complaints := dns1035_label_errors(version.name):
             errors.append(invalid(place.child("name"), version.name, ",".join(complaints)))
-        errors += _version(version, place)
-    errors += _version_list(own)
+        errors += _version(version, place, pruned=pruned)
+    errors += _version_list(own, is_given=spec.versions is not None)
     if versions and (complaints := dns1035_label_errors(versions[0].name)):
         errors.append(invalid(_SPEC.child("version"), versions[0].name, ",".join(complaints)))
     names = spec.names
@@ -209,7 +212,7 @@ def _check_spec(crd: CRD, old: CRD | None = None) -> ErrorList:
         if not value:
             errors.append(required(_SPEC.child("names", name), ""))
     errors += _names(names, _SPEC.child("names"))
-    errors += _contents(common, _SPEC, "validation")
+    errors += _contents(common, _SPEC, "validation", pruned=pruned)
     if spec.conversion is not None:
         errors += _conversion(spec.conversion, old, _SPEC.child("conversion"))
     return errors
@@ -248,10 +251,10 @@ def _hoisted(versions: Sequence[_Version]) -> tuple[_Version, list[_Version]]:
     return common, own
 
 
-def _version_list(versions: Sequence[_Version]) -> ErrorList:
+def _version_list(versions: Sequence[_Version], *, is_given: bool) -> ErrorList:
     errors: ErrorList = []
     path = _SPEC.child("versions")
-    shown = [internal_form(version) for version in versions]
+    shown = [internal_form(version) for version in versions] if is_given else None
     if len({version.name for version in versions}) < len(versions):
         errors.append(invalid(path, shown, "must contain unique version names"))
     if sum(version.storage for version in versions) != 1:
@@ -259,12 +262,17 @@ def _version_list(versions: Sequence[_Version]) -> ErrorList:
     return errors
 
 
-def _version(version: _Version, path: Path) -> ErrorList:
+def _has_unpruned_defaults(crd: CRD) -> bool:
+    schemas = [_schema(version) for version in crd.spec.versions or []]
+    return any(has_unpruned_defaults(serialization.to_tree(schema)) for schema in schemas if schema is not None)
+
+
+def _version(version: _Version, path: Path, *, pruned: bool) -> ErrorList:
     said = version.deprecation_warning
     errors = [
         invalid(path.child("deprecationWarning"), said, text) for text in _warning_complaints(version.deprecated, said)
     ]
-    return errors + _contents(version, path, "schema")
+    return errors + _contents(version, path, "schema", pruned=pruned)
 
 
 def _warning_complaints(deprecated: bool, warning: str | None) -> list[str]:
@@ -285,7 +293,7 @@ def _warning_complaints(deprecated: bool, warning: str | None) -> list[str]:
     return found
 
 
-def _contents(version: _Version, path: Path, schema_name: str) -> ErrorList:
+def _contents(version: _Version, path: Path, schema_name: str, *, pruned: bool) -> ErrorList:
     errors: ErrorList = []
     schema = _schema(version)
     if schema is not None:
@@ -296,7 +304,7 @@ def _contents(version: _Version, path: Path, schema_name: str) -> ErrorList:
                 'only "object" is allowed as the type at the root of the schema if the status subresource is enabled'
             )
             errors.append(invalid(place.child("openAPIV3Schema.type"), schema.type, words))
-        errors += validate_schema(schema, place.child("openAPIV3Schema"))
+        errors += validate_schema(schema, place.child("openAPIV3Schema"), require_pruned_defaults=pruned)
     if version.subresources is not None and version.subresources.scale is not None:
         errors += _scale(version.subresources.scale, path.child("subresources"))
     for index, column in enumerate(version.additional_printer_columns):
@@ -458,6 +466,22 @@ def _check_status(new: CRD, old: CRD) -> ErrorList:
     return errors + _names(new.status.accepted_names, Path("status", "acceptedNames"))
 
 
+def _warnings(new: CRD, old: CRD | None) -> list[str]:
+    """Warn of formats that mean nothing, unless they were there before."""
+    known = set(_formats(old)) if old is not None else set()
+    return [f"unrecognized format {quote(name)}" for name in _formats(new) if name not in known]
+
+
+def _formats(crd: CRD) -> list[str]:
+    schemas = [_schema(version) for version in _hoisted_schemas(crd)]
+    return [name for schema in schemas if schema is not None for name in unrecognized_formats(schema)]
+
+
+def _hoisted_schemas(crd: CRD) -> list[_Version]:
+    common, own = _hoisted(crd.spec.versions or [])
+    return [common, *own]
+
+
 def _mark_deleted(crd: CRD) -> None:
     """Keep a deleted definition until its instances are gone."""
     if _CLEANUP not in crd.metadata.finalizers:
@@ -483,6 +507,7 @@ STRATEGIES: dict[str, Strategy[Any]] = {
         name_errors=lambda name: list(dns_subdomain_name(name, False)),
         has_generation=True,
         mark_deleted=_mark_deleted,
+        warnings=_warnings,
         subresources={
             "status": Strategy(default=_default, prepare_for_update=_update_status, validate_update=_check_status)
         },

@@ -18,7 +18,7 @@ from haven.apimachinery.schema.explain import explain
 from haven.apimachinery.schema.model import schema_named
 from haven.apimachinery.schema.normalize import normalize
 
-__all__ = ["MalformedObject", "coerce", "fill_defaults", "prune_defaults"]
+__all__ = ["MalformedObject", "coerce", "fill_defaults", "prune_defaults", "pruned_value"]
 
 Tree = dict[str, Any]
 OpenAPI = Mapping[str, Any]
@@ -152,8 +152,11 @@ def _prune(value: Any, schema: OpenAPI | None, path: str, unknown: list[str], *,
         items = schema.get("items") if schema is not None else None
         if schema is not None and schema.get(_PRESERVE) and not isinstance(items, dict):
             return
+        inner = items if isinstance(items, dict) else None
+        if inner is not None and schema is not None and schema.get(_PRESERVE):
+            inner = {**inner, _PRESERVE: True}
         for index, item in enumerate(value):
-            _prune(item, items if isinstance(items, dict) else None, f"{path}[{index}]", unknown)
+            _prune(item, inner, f"{path}[{index}]", unknown)
 
 
 def _drop_nulls(value: Any, schema: OpenAPI | None) -> None:
@@ -178,6 +181,13 @@ def _drop_nulls(value: Any, schema: OpenAPI | None) -> None:
         for item in value:
             if isinstance(item, dict | list):
                 _drop_nulls(item, items if isinstance(items, dict) else None)
+
+
+def pruned_value(value: Any, schema: OpenAPI) -> Any:
+    """Return a value without the fields that its schema does not declare."""
+    result = copy.deepcopy(value)
+    _prune(result, schema, "", [])
+    return result
 
 
 # ---- defaults
@@ -220,8 +230,7 @@ def prune_defaults(schema: Tree) -> None:
 def _prune_defaults(schema: Tree) -> None:
     default = schema.get("default")
     if isinstance(default, dict | list):
-        schema["default"] = default = copy.deepcopy(default)
-        _prune(default, schema, "", [])
+        schema["default"] = pruned_value(default, schema)
     for sub in (schema.get("properties") or {}).values():
         _prune_defaults(sub)
     for name in ("items", "additionalProperties"):

@@ -175,6 +175,6 @@ def kube_rank(version: str) -> tuple[int, int, int, tuple[int, ...]]:
     """Rank versions, the preferred ones higher: v10, v2, v1, v11beta2, v10beta3, v3alpha1, then others from a to z."""
     found = _version_name.fullmatch(version)
     if found is None:
-        return (-1, 0, 0, tuple(-ord(letter) for letter in version))
+        return (-1, 0, 0, (*(-ord(letter) for letter in version), 1))
     stage = {None: 2, "beta": 1, "alpha": 0}[found.group(2)]
     return (stage, int(found.group(1)), int(found.group(3) or 0), ())

@@ -203,8 +203,16 @@ class CustomResources:
                 if version.served:
                     found = _listed(definition, version)
                     listed.setdefault((definition.group, version.name), []).extend(found)
-                    shown = None if definition.preserve_unknown else version.open_api
-                    kinds.append(CustomKind(version.resource, shown, state))
+                    kinds.append(
+                        CustomKind(
+                            version.resource,
+                            version.open_api,
+                            state,
+                            list_kind=definition.list_kind,
+                            selectable=tuple(path.removeprefix(".") for path in version.selectable),
+                            is_open=definition.preserve_unknown,
+                        )
+                    )
         self._discovery.replace(
             [
                 ServedVersion(group, version, tuple(items), names_kinds_fully=True)

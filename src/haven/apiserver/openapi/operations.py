@@ -207,7 +207,7 @@ def _article(kind: str) -> str:
 class _Maker:
     """Makes the operations of one resource."""
 
-    def __init__(self, resource: Resource[Any], custom: bool) -> None:
+    def __init__(self, resource: Resource[Any], custom: bool, list_kind: str) -> None:
         self.resource = resource
         self.custom = custom
         self.base = _camel(resource.group) + resource.version[:1].upper() + resource.version[1:]
@@ -216,7 +216,7 @@ class _Maker:
         self.patch_types = tuple(one for one in APPLY_TYPES if not custom or "strategic" not in one)
         self.kind = resource.kind
         self.definition = definition_of(resource.gvk)
-        self.list_definition = definition_of(resource.gvk._replace(kind=resource.kind + "List"))
+        self.list_definition = definition_of(resource.gvk._replace(kind=list_kind or resource.kind + "List"))
 
     def operation(self, method: str, verb: str, description: str, answer: str, **rest: Any) -> Operation:
         """Return an operation named verb + group and version + scope + kind + suffix."""
@@ -332,9 +332,9 @@ def _suffix(subresource: Subresource | None) -> str:
     return "" if subresource is None else subresource.name[:1].upper() + subresource.name[1:]
 
 
-def resource_paths(resource: Resource[Any], *, custom: bool = False) -> Iterator[Path]:
+def resource_paths(resource: Resource[Any], *, custom: bool = False, list_kind: str = "") -> Iterator[Path]:
     """Yield the paths of a resource and its subresources."""
-    maker, verbs = _Maker(resource, custom), resource.verbs
+    maker, verbs = _Maker(resource, custom, list_kind), resource.verbs
     prefix = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
     inside = "/namespaces/{namespace}" if resource.namespaced else ""
     collection: list[Operation] = []

@@ -1,7 +1,7 @@
 """The types that operations speak of: built-in definitions with their prose, and those of custom resources.
 
 Definitions are facts in the notation of OpenAPI v2. Version 3 differs in where a reference may stand, and tells Go's
-zero values as defaults. A custom resource's schema is OpenAPI v3 and loses what version 2 cannot say.
+zero values as defaults.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import Any
 
 import orjson
 
-from haven.api.scheme import GroupVersionKind, Resource
+from haven.api.scheme import Resource
 from haven.apimachinery import facts
-from haven.apiserver.openapi.operations import META, definition_of
 
-__all__ = ["CustomKind", "Definitions", "custom_definitions", "references", "to_v3"]
+__all__ = ["CustomKind", "Definitions", "references", "to_v3"]
 
 Schema = dict[str, Any]
 _ENUMS = pathlib.Path(__file__).parent / "enums.json"
@@ -71,6 +70,12 @@ class CustomKind:
     schema: Schema | None
     state: str = ""
     """What changes whenever the schema does; "" if that is to be found out by comparing."""
+    list_kind: str = ""
+    """The kind of its list, if that is not the kind with List behind it."""
+    selectable: tuple[str, ...] = ()
+    """The fields that a field selector may name."""
+    is_open: bool = False
+    """Whether fields that no schema declares are kept in the whole object."""
 
 
 class Definitions:
@@ -190,70 +195,3 @@ def _add_default(value: Schema, field: facts.FieldFacts) -> None:
         value["default"] = {}
     elif field.always and field.kind in _ZEROS:
         value["default"] = _ZEROS[field.kind]
-
-
-# ---- custom resources
-
-_V2_UNKNOWN = ("allOf", "anyOf", "default", "nullable", "not", "oneOf")
-_EMBEDDED_TEXT = {
-    "apiVersion": "APIVersion defines the versioned schema of this representation of an object. Servers should convert "
-    "recognized schemas to the latest internal value, and may reject unrecognized values. More info: "
-    "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources",
-    "kind": "Kind is a string value representing the REST resource this object represents. Servers may infer this from "
-    "the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: "
-    "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds",
-}
-
-
-def custom_definitions(custom: CustomKind, *, version: int) -> dict[str, Schema]:
-    """Return the definitions of a custom kind and of its list, in the notation of version 2 or 3."""
-    prefix = _V2 if version == 2 else _V3
-    gvk = custom.resource.gvk
-    schema = dict(custom.schema or {"type": "object", "x-kubernetes-preserve-unknown-fields": True})
-    if version == 2:
-        schema = _to_v2(schema)
-    metadata: Schema = {"$ref": f"{prefix}{META}ObjectMeta"}
-    if version == 3:
-        metadata = {"allOf": [metadata]}
-    if schema.get("type") == "object" or "properties" in schema:
-        schema["properties"] = {**schema.get("properties", {}), **_names(), "metadata": metadata}
-    schema[_GVK] = [dict(gvk._asdict())]
-    name = definition_of(gvk)
-    list_kind = GroupVersionKind(gvk.group, gvk.version, gvk.kind + "List")
-    listed: Schema = {
-        "description": f"{list_kind.kind} is a list of {gvk.kind}",
-        "type": "object",
-        "required": ["items"],
-        "properties": {
-            **_names(),
-            "items": {
-                "type": "array",
-                "description": f"List of {custom.resource.plural}.",
-                "items": {"$ref": prefix + name},
-            },
-            "metadata": {"$ref": f"{prefix}{META}ListMeta"},
-        },
-        _GVK: [dict(list_kind._asdict())],
-    }
-    return {name: schema, definition_of(list_kind): listed}
-
-
-def _names() -> dict[str, Schema]:
-    return {name: {"description": text, "type": "string"} for name, text in _EMBEDDED_TEXT.items()}
-
-
-def _to_v2(schema: Schema) -> Schema:
-    """Return what version 2 can say of a structural schema."""
-    result = {key: value for key, value in schema.items() if key not in _V2_UNKNOWN}
-    if schema.get("x-kubernetes-int-or-string") or schema.get("nullable"):
-        for name in ("type", "format", "items", "properties"):
-            result.pop(name, None)
-    if schema.get("x-kubernetes-preserve-unknown-fields"):
-        for name in ("properties", "items") if schema.get("type") != "object" else ():
-            result.pop(name, None)
-    for name in ("items", "additionalProperties"):
-        if isinstance(result.get(name), dict):
-            result[name] = _to_v2(result[name])
-    if isinstance(result.get("properties"), dict):
-        result["properties"] = {name: _to_v2(value) for name, value in result["properties"].items()}
-    return result

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from haven.api.scheme import Resource
+from haven.apiserver.openapi.custom import custom_definitions
 from haven.apiserver.openapi.operations import (
     PARAMETERS,
     Operation,
@@ -18,7 +19,7 @@ from haven.apiserver.openapi.operations import (
     root_paths,
     version_path,
 )
-from haven.apiserver.openapi.schemas import CustomKind, Definitions, custom_definitions, references
+from haven.apiserver.openapi.schemas import CustomKind, Definitions, references
 
 __all__ = ["all_paths", "definitions", "head", "parameters", "path_item"]
 
@@ -53,7 +54,7 @@ def all_paths(resources: Sequence[Resource[Any]], custom: Sequence[CustomKind]) 
     for resource in resources:
         result += resource_paths(resource)
     for one in custom:
-        result += resource_paths(one.resource, custom=True)
+        result += resource_paths(one.resource, custom=True, list_kind=one.list_kind)
     return sorted(result, key=lambda path: path.path)
 
 

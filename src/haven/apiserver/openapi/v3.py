@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from haven.api.scheme import Resource
+from haven.apiserver.openapi.custom import custom_definitions
 from haven.apiserver.openapi.operations import (
     PARAMETERS,
     Operation,
@@ -18,7 +19,7 @@ from haven.apiserver.openapi.operations import (
     root_paths,
     version_path,
 )
-from haven.apiserver.openapi.schemas import CustomKind, Definitions, custom_definitions, references
+from haven.apiserver.openapi.schemas import CustomKind, Definitions, references
 
 __all__ = ["document", "paths_by_document"]
 
@@ -38,7 +39,7 @@ def paths_by_document(
         entry[0].extend(resource_paths(resource))
     for one in custom:
         entry = _entry(result, one.resource)
-        entry[0].extend(resource_paths(one.resource, custom=True))
+        entry[0].extend(resource_paths(one.resource, custom=True, list_kind=one.list_kind))
         entry[1].append(one)
     groups = dict.fromkeys(name.split("/")[1] for name in result if name.startswith("apis/"))
     for path in group_paths(groups):
