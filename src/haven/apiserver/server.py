@@ -12,7 +12,7 @@ import socket
 import ssl
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, unquote
 
 from aiohttp import web
@@ -20,6 +20,7 @@ from multidict import CIMultiDictProxy
 
 from haven import telemetry
 from haven.apimachinery import apierrors, serialization
+from haven.apiserver.answers import RenderedAnswer
 from haven.apiserver.request import Request, Response
 
 __all__ = ["Connection", "HttpServer"]
@@ -31,6 +32,9 @@ _NO_QUERY: Mapping[str, Sequence[str]] = {}
 _NO_REPEATS: Mapping[str, Sequence[str]] = {}
 _GZIP_LEVEL = 1
 _IP_FREEBIND = 15  # Python has no name for it: bind to an address that no interface has yet.
+_SPECIAL = frozenset({"audit-id", "connection", "content-length", "date", "set-cookie", "transfer-encoding"})
+"""Headers that need more than to be written."""
+_EMPTY = frozenset({204, 304})
 _BODYLESS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -179,11 +183,17 @@ class HttpServer:
         common.update(headers)
         return common
 
-    def _plain(self, request: Request, response: Response, lower: Mapping[str, str]) -> web.Response:
+    def _plain(self, request: Request, response: Response, lower: Mapping[str, str]) -> web.StreamResponse:
+        headers = response.headers
+        body = response.body if request.method != "HEAD" else b""
+        if response.status not in _EMPTY and _SPECIAL.isdisjoint(map(str.lower, headers)):
+            audit_id = request.audit_id or lower.get("audit-id") or _audit_id()
+            # It is all that aiohttp's server wants of an answer.
+            return cast("web.StreamResponse", RenderedAnswer(response.status, headers, request.flow, audit_id, body))
         return web.Response(
             status=response.status,
-            headers=self._common(request, response.headers, lower),
-            body=response.body if request.method != "HEAD" else b"",
+            headers=self._common(request, headers, lower),
+            body=body,
         )
 
     async def _send_stream(

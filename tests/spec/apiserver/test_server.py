@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from haven.apiserver import assembly
+from haven.apiserver.answers import RenderedAnswer
 from haven.apiserver.authentication.tokenkeys import SigningKeys
 from haven.apiserver.request import UserInfo
 from haven.apiserver.settings import Settings
@@ -99,3 +100,37 @@ async def test_health_is_told_check_by_check(served: Any) -> None:
     assert answer.status == 200
     assert "[+]log excluded: ok\n" in text
     assert text.endswith("readyz check passed\n")
+
+
+def test_a_header_that_would_end_its_line_is_never_written() -> None:
+    with pytest.raises(ValueError, match="line breaks"):
+        RenderedAnswer(200, {"Content-Type": "text/plain\r\nSet-Cookie: a=b"}, ("", ""), "id", b"")
+    with pytest.raises(ValueError, match="line breaks"):
+        RenderedAnswer(200, {}, ("", ""), "id\nSet-Cookie: a=b", b"")
+
+
+@pytest.mark.parametrize(
+    ("version", "asks", "answers", "closes"),
+    [
+        ("1.1", "", "", False),
+        ("1.1", "Connection: close\r\n", "connection: close", True),
+        ("1.0", "", "connection: close", True),
+        ("1.0", "Connection: keep-alive\r\n", "connection: keep-alive", False),
+    ],
+)
+async def test_a_connection_is_kept_as_its_client_asks(
+    served: Any, version: str, asks: str, answers: str, closes: bool
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", served[0].port)
+    writer.write(f"GET /version HTTP/{version}\r\nHost: x\r\n{asks}\r\n".encode())
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    length = int(head.partition("content-length: ")[2].split()[0])
+    assert len(await reader.readexactly(length)) == length
+    assert ("connection:" in head) == bool(answers)
+    assert answers in head
+    if closes:
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+    else:
+        writer.write(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    writer.close()
