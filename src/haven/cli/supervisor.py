@@ -289,14 +289,22 @@ def start_detached(plan: Plan, log: Path) -> int:
         )
         os.close(reading)
         pipe.write(plan.to_json())
-    Path(plan.pid_file).write_text(f"{process.pid}\n")
+    _write_pid(plan, process.pid)
     return process.pid
+
+
+def _write_pid(plan: Plan, pid: int) -> None:
+    """Write the pid at once: starter and supervisor both do, and nobody may find the file empty between."""
+    path = Path(plan.pid_file)
+    new = path.with_name(f"{path.name}.{os.getpid()}")
+    new.write_text(f"{pid}\n")
+    new.replace(path)
 
 
 def main(arguments: Sequence[str] = ()) -> None:
     """Read the plan from standard input and supervise until told to stop."""
     plan = Plan.from_json(sys.stdin.read())
-    Path(plan.pid_file).write_text(f"{os.getpid()}\n")
+    _write_pid(plan, os.getpid())
     asyncio.run(_Supervisor(plan).run())
 
 
