@@ -131,6 +131,7 @@ def kubelet_settings(settings: ClusterSettings) -> Any:
     """Return how the kubelet of this machine works."""
     from haven.cli.node import delegation_of
     from haven.kubelet.settings import Settings
+    from haven.kubelet.shutdownplan import ShutdownSettings
 
     places = settings.places
     return Settings(
@@ -148,6 +149,7 @@ def kubelet_settings(settings: ClusterSettings) -> Any:
         cluster_dns=(settings.dns_address,),
         cluster_domain=settings.cluster_domain,
         server_port=settings.kubelet_port,
+        shutdown=ShutdownSettings(settings.shutdown_grace_seconds, settings.shutdown_grace_critical_seconds),
     )
 
 

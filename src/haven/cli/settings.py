@@ -34,6 +34,8 @@ class ClusterSettings:
     runtime: str = ""  # crun or runc; "" takes crun where it is installed.
     server: dict[str, str | list[str]] = field(default_factory=dict)
     """Flags of the API server, by upstream's names: {"audit-policy-file": "/etc/haven/audit.yaml"}."""
+    shutdown_grace_seconds: int = 0  # How long a shutdown of the machine waits for Pods; of it, for critical ones:
+    shutdown_grace_critical_seconds: int = 0
     places: Places = field(default_factory=Places)
 
     @property
@@ -90,6 +92,10 @@ class ClusterSettings:
             ipaddress.ip_address(self.listen)
         except ValueError as error:
             wrong.append(f"--dns-address, --listen: {error}")
+        if not 0 <= self.shutdown_grace_critical_seconds <= self.shutdown_grace_seconds:
+            wrong.append(
+                "--shutdown-grace-critical-seconds is a part of --shutdown-grace-seconds: choose 0 to that many"
+            )
         if self.api_port == self.kubelet_port:
             wrong.append(f"--api-port and --kubelet-port are both {self.api_port}: choose two")
         for name in ("api_port", "kubelet_port", "node_port_first", "node_port_last"):

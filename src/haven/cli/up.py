@@ -26,8 +26,8 @@ READY_SECONDS_MAX = 60.0
 NODE_SECONDS_MAX = 90.0
 STARTS_MAX = 3
 COMMAND_LINK = Path("/usr/local/bin/haven")
-MOVABLE = {"listen", "api_port", "kubelet_port"}
-"""What may change in a cluster that exists: everybody finds these through kubeconfig files and the node's entry."""
+MOVABLE = {"listen", "api_port", "kubelet_port", "shutdown_grace_seconds", "shutdown_grace_critical_seconds"}
+"""What may change in a cluster that exists: nobody keeps these elsewhere, but for kubeconfig files and the node."""
 
 
 @click.command(help="Start a cluster on this machine.")
@@ -39,6 +39,8 @@ MOVABLE = {"listen", "api_port", "kubelet_port"}
 @click.option("--service-cidr", help="The addresses of Services; 10.96.0.0/16, or what is free on this machine.")
 @click.option("--dns-address", help="The address of the cluster's DNS; the tenth of Services by default.")
 @click.option("--runtime", type=click.Choice(["crun", "runc"]), help="The OCI runtime; crun where it is installed.")
+@click.option("--shutdown-grace-seconds", type=int, help="How long a shutdown waits for Pods (systemd); 0 by default.")
+@click.option("--shutdown-grace-critical-seconds", type=int, help="What of it is kept for critical Pods; 0 by default.")
 @click.option("--example", is_flag=True, help="Run examples/hello and show that it answers.")
 def command(example: bool, **chosen: Any) -> None:
     before = ClusterSettings.load()

@@ -54,6 +54,7 @@ class Health:
     network_problem: str = ""
     pleg_problem: str = ""
     pressures: frozenset[str] = frozenset()
+    shutdown_problem: str = ""
 
 
 def capacity_of(
@@ -118,7 +119,8 @@ def conditions(health: Health, previous: Sequence[NodeCondition], now: str) -> l
         is_pressed = type_ in health.pressures
         reason, message = _PRESSED[type_] if is_pressed else healthy
         add(type_, is_pressed, reason, message)
-    problems = [text for text in (health.runtime_problem, health.network_problem, health.pleg_problem) if text]
+    found = (health.runtime_problem, health.network_problem, health.pleg_problem, health.shutdown_problem)
+    problems = [text for text in found if text]
     if len(problems) == 1:
         add("Ready", False, "KubeletNotReady", problems[0])
     elif problems:

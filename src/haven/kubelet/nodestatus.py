@@ -264,7 +264,8 @@ class NodeStatusLoop:
         pleg_problem = ""
         if age > _PLEG_SECONDS_MAX:
             pleg_problem = f"PLEG is not healthy: pleg was last seen active {int(age)}s ago; threshold is 3m0s"
-        health = Health(state.runtime_problem, state.network_problem, pleg_problem, state.pressures)
+        shutdown = "node is shutting down" if state.is_shutting_down else ""
+        health = Health(state.runtime_problem, state.network_problem, pleg_problem, state.pressures, shutdown)
         runtime = f"{state.runtime_name}://{state.runtime_version}"
         return node_status(
             self._settings,

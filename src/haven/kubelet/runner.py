@@ -33,6 +33,8 @@ from haven.kubelet.handlers import HandlerRunner
 from haven.kubelet.housekeeping import Housekeeping
 from haven.kubelet.imagemounts import ImageMounts
 from haven.kubelet.images import ImageManager
+from haven.kubelet.logind import Logind
+from haven.kubelet.nodeshutdown import NodeShutdown
 from haven.kubelet.nodestate import NodeState
 from haven.kubelet.nodestatus import NodeStatusLoop
 from haven.kubelet.objects import ObjectCaches
@@ -121,6 +123,10 @@ class Kubelet:
         )
         self._usage = UsageReader(runtime, self._cgroups, clock, settings.root_directory, self._workers)
         self._admitter = Admitter(settings, self._recorder, clock, self.state, self._pleg, self._workers)
+        self._shutdown = NodeShutdown(
+            settings.node_name, settings.shutdown, Logind, clock, self._recorder, self.state, self._workers,
+            on_change=self._node_loop.poke,
+        )  # fmt: skip
         self._started_seconds = clock.now_seconds()
         self._started_pods = 0
         self._tasks: asyncio.TaskGroup | None = None
@@ -147,6 +153,7 @@ class Kubelet:
                 tasks.create_task(self._pleg.run(container_events=self.state.features.container_events))
                 tasks.create_task(self._serve_pods())
                 tasks.create_task(self._housekeeping.run())
+                tasks.create_task(self._shutdown.run())
         finally:
             await self._handlers.close()
 
@@ -435,8 +442,8 @@ class Kubelet:
             rejections=self._admitter.rejections,
             collected_images=housekeeping.collected_images if housekeeping else 0,
             pleg_seen_seconds=clock.now_seconds() - (clock.monotonic_seconds() - relist.last_seconds),
-            shutdown_started_seconds=0.0,
-            shutdown_ended_seconds=0.0,
+            shutdown_started_seconds=self._shutdown.started_seconds,
+            shutdown_ended_seconds=self._shutdown.ended_seconds,
             volumes=count_volumes(workers),
             pods=len(self._workers),
             image_pulls=self._images.pulls,

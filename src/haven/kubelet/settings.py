@@ -8,6 +8,7 @@ from pathlib import Path
 from haven.apimachinery.quantity import Quantity
 from haven.kubelet.eviction import EvictionSettings
 from haven.kubelet.images import ImageSettings
+from haven.kubelet.shutdownplan import ShutdownSettings
 
 __all__ = ["Settings"]
 
@@ -68,6 +69,7 @@ class Settings:
     event_burst: int = 100
     images: ImageSettings = field(default_factory=ImageSettings)
     eviction: EvictionSettings = field(default_factory=EvictionSettings)
+    shutdown: ShutdownSettings = field(default_factory=ShutdownSettings)
 
     @property
     def reported_hostname(self) -> str:
