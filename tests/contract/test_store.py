@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.etcdserver import Etcd
 
 from haven.apimachinery.names import Revision
 from haven.clock import FakeClock
+from haven.store.etcd import EtcdStore
+from haven.store.etcdwire import EtcdSettings
 from haven.store.interface import (
     Change,
     Compacted,
@@ -38,7 +41,21 @@ async def open_memory(folder: Path, clock: FakeClock) -> Store:
     return MemoryStore(clock=clock)
 
 
-IMPLEMENTATIONS = {"sqlite": open_sqlite, "memory": open_memory}
+async def open_etcd(folder: Path, clock: FakeClock) -> Store:
+    etcd = Etcd(folder)
+    etcd.start()
+    store = await EtcdStore.open(EtcdSettings((etcd.address,)), clock=clock)
+    close = store.close
+
+    async def close_both() -> None:
+        await close()
+        await etcd.stop()
+
+    store.close = close_both  # type: ignore[method-assign]
+    return store
+
+
+IMPLEMENTATIONS = {"sqlite": open_sqlite, "memory": open_memory, "etcd": open_etcd}
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
@@ -476,7 +493,14 @@ async def test_compacting_the_future_is_refused(store: Store) -> None:
         await store.compact(Revision(1))
 
 
-# Time to live
+# Time to live; that of etcd runs on a clock of its own: test_store_etcd.py
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+async def timed_store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[Store]:
+    opened = await IMPLEMENTATIONS[request.param](tmp_path, clock)
+    yield opened
+    await opened.close()
 
 
 async def expired(store: Store, clock: FakeClock, seconds: float) -> None:
@@ -486,21 +510,23 @@ async def expired(store: Store, clock: FakeClock, seconds: float) -> None:
     await store.commit([])  # Behind the deletions, if there are any.
 
 
-async def test_a_key_vanishes_when_its_time_is_over(store: Store, clock: FakeClock) -> None:
-    await store.commit([Put(b"/short", b"", ttl_seconds=10), Put(b"/long", b"", ttl_seconds=100), Put(b"/ever", b"")])
+async def test_a_key_vanishes_when_its_time_is_over(timed_store: Store, clock: FakeClock) -> None:
+    await timed_store.commit(
+        [Put(b"/short", b"", ttl_seconds=10), Put(b"/long", b"", ttl_seconds=100), Put(b"/ever", b"")]
+    )
 
-    await expired(store, clock, 9)
-    assert await store.get(b"/short") is not None
-    await expired(store, clock, 3)
+    await expired(timed_store, clock, 9)
+    assert await timed_store.get(b"/short") is not None
+    await expired(timed_store, clock, 3)
 
-    assert [record.key for record in (await store.range(b"/")).records] == [b"/ever", b"/long"]
+    assert [record.key for record in (await timed_store.range(b"/")).records] == [b"/ever", b"/long"]
 
 
-async def test_expiry_is_a_deletion_that_watchers_see(store: Store, clock: FakeClock) -> None:
-    written = await store.commit([Put(b"/a", b"last words", ttl_seconds=10)])
-    watch = store.watch(b"/", after=written)
+async def test_expiry_is_a_deletion_that_watchers_see(timed_store: Store, clock: FakeClock) -> None:
+    written = await timed_store.commit([Put(b"/a", b"last words", ttl_seconds=10)])
+    watch = timed_store.watch(b"/", after=written)
 
-    await expired(store, clock, 12)
+    await expired(timed_store, clock, 12)
 
     (change,) = await take(watch, 1)
     assert change.value is None
@@ -509,28 +535,28 @@ async def test_expiry_is_a_deletion_that_watchers_see(store: Store, clock: FakeC
     assert change.previous.value == b"last words"
 
 
-async def test_overwriting_a_key_renews_or_ends_its_time(store: Store, clock: FakeClock) -> None:
-    await store.commit([Put(b"/renewed", b"", ttl_seconds=10), Put(b"/kept", b"", ttl_seconds=10)])
-    await expired(store, clock, 5)
-    await store.commit([Put(b"/renewed", b"", ttl_seconds=10), Put(b"/kept", b"")])
+async def test_overwriting_a_key_renews_or_ends_its_time(timed_store: Store, clock: FakeClock) -> None:
+    await timed_store.commit([Put(b"/renewed", b"", ttl_seconds=10), Put(b"/kept", b"", ttl_seconds=10)])
+    await expired(timed_store, clock, 5)
+    await timed_store.commit([Put(b"/renewed", b"", ttl_seconds=10), Put(b"/kept", b"")])
 
-    await expired(store, clock, 7)
-    assert [record.key for record in (await store.range(b"/")).records] == [b"/kept", b"/renewed"]
-    await expired(store, clock, 5)
+    await expired(timed_store, clock, 7)
+    assert [record.key for record in (await timed_store.range(b"/")).records] == [b"/kept", b"/renewed"]
+    await expired(timed_store, clock, 5)
 
-    assert [record.key for record in (await store.range(b"/")).records] == [b"/kept"]
+    assert [record.key for record in (await timed_store.range(b"/")).records] == [b"/kept"]
 
 
 async def test_a_key_that_expires_earlier_than_the_one_waited_for_is_not_forgotten(
-    store: Store, clock: FakeClock
+    timed_store: Store, clock: FakeClock
 ) -> None:
-    await store.commit([Put(b"/late", b"", ttl_seconds=50)])
-    await expired(store, clock, 1)
-    await store.commit([Put(b"/early", b"", ttl_seconds=5)])
+    await timed_store.commit([Put(b"/late", b"", ttl_seconds=50)])
+    await expired(timed_store, clock, 1)
+    await timed_store.commit([Put(b"/early", b"", ttl_seconds=5)])
 
-    await expired(store, clock, 8)
+    await expired(timed_store, clock, 8)
 
-    assert [record.key for record in (await store.range(b"/")).records] == [b"/late"]
+    assert [record.key for record in (await timed_store.range(b"/")).records] == [b"/late"]
 
 
 # Against a model

@@ -177,6 +177,15 @@ class Store(Protocol):
         ...
 
     @property
+    def shared(self) -> bool:
+        """Whether other processes may write too: then this one may not know yet what they did."""
+        ...
+
+    async def catch_up(self) -> None:
+        """Return once listeners know everything that anybody's commit acknowledged before this call."""
+        ...
+
+    @property
     def revision(self) -> Revision:
         """The newest revision that this process has seen committed."""
         ...

@@ -99,6 +99,13 @@ class MemoryStore:
             self._history.popleft()
 
     @property
+    def shared(self) -> bool:
+        return False
+
+    async def catch_up(self) -> None:
+        self._check_open()
+
+    @property
     def revision(self) -> Revision:
         return self._revision
 

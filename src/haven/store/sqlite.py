@@ -128,6 +128,13 @@ class SqliteStore:
         return functools.partial(self._listeners.remove, listener)
 
     @property
+    def shared(self) -> bool:
+        return False  # The file is locked by its process.
+
+    async def catch_up(self) -> None:
+        """Nothing to catch up with: listeners hear of every commit before it returns."""
+
+    @property
     def revision(self) -> Revision:
         return self._revision
 
