@@ -78,7 +78,7 @@ from haven.apiserver.watchcache import Statistics
 from haven.apiserver.webhooks.caller import WebhookCaller
 from haven.apiserver.webhooks.services import ClusterAddresses, EndpointAddresses
 from haven.clock import Clock, SystemClock
-from haven.store.interface import Store
+from haven.store.interface import Store, TransactionFailed
 
 __all__ = ["ApiServer", "ServerStatistics", "Trust", "start"]
 
@@ -152,9 +152,11 @@ class ApiServer:
 
     async def listen(self) -> int:
         """Accept connections; return the port."""
-        self.port = await self._http.listen(self.settings.host, self.settings.port)
+        self.port = await self._http.listen(self.settings.host, self.settings.port, share_port=self.settings.share_port)
         if self.settings.pod_side_address:
-            await self._http.listen_ahead(self.settings.pod_side_address, self.port)
+            await self._http.listen_ahead(
+                self.settings.pod_side_address, self.port, share_port=self.settings.share_port
+            )
         if self.settings.serve_kubernetes_service:
             keeper = KubernetesService(
                 self.local_client(),
@@ -328,6 +330,7 @@ async def start(
         requests_in_flight_max=settings.requests_in_flight_max,
         mutating_requests_in_flight_max=settings.mutating_requests_in_flight_max,
         write_timeout_seconds=settings.write_timeout_seconds,
+        catch_up=store.catch_up if store.shared else None,
     )
     chain.paths |= dump_paths(flows, clock)
     custom = CustomResources(
@@ -385,6 +388,7 @@ async def running(settings: Settings, store: Store, trust: Trust, **rest: Any) -
         await server.stop()
 
 
+_SHARED_BATCH = 100  # etcd takes 128 operations in a transaction unless told otherwise.
 _WITH_GENERATION = frozenset({"flowcontrol.apiserver.k8s.io", "networking.k8s.io", "scheduling.k8s.io"})
 
 
@@ -401,7 +405,25 @@ def _locally_available(since: str | None) -> apiregistration.APIServiceCondition
 async def _bootstrap(
     storages: Storages, objects: StoredObjects, settings: Settings, trust: Trust, clock: Clock
 ) -> None:
-    """Write the objects that every cluster starts with, those that are missing."""
+    """Write the objects that every cluster starts with, those that are missing.
+
+    Where several servers start at once, those that lose the race look again and find them there.
+    """
+    while True:
+        writes = _bootstrap_writes(storages, objects, settings, trust, clock)
+        size = _SHARED_BATCH if storages.store.shared else len(writes)
+        try:
+            for start in range(0, len(writes), size or 1):
+                await storages.commit(writes[start : start + size])
+            return
+        except TransactionFailed:
+            if not storages.store.shared:
+                raise
+
+
+def _bootstrap_writes(
+    storages: Storages, objects: StoredObjects, settings: Settings, trust: Trust, clock: Clock
+) -> list[Write]:
     wanted = bootstrap_objects(
         BootstrapSettings(
             client_ca_pem=trust.client_ca_pem,
@@ -427,5 +449,4 @@ async def _bootstrap(
         entry = storage.get(metadata.namespace, metadata.name)
         expected = entry.revision if entry is not None else Revision(0)
         writes.append(Write(storage, storage.key(metadata.namespace, metadata.name), new, expected=expected))
-    if writes:
-        await storages.commit(writes)
+    return writes

@@ -31,6 +31,7 @@ from haven.apiserver.registry.resources import (
 from haven.apiserver.request import Request, RequestInfo, Response, UserInfo
 from haven.apiserver.requestinfo import MalformedPath, resolve
 from haven.clock import Clock
+from haven.store.interface import StoreError
 
 __all__ = ["Chain", "Identify", "Interpose", "PathHandler"]
 
@@ -73,6 +74,7 @@ class Chain:
         requests_in_flight_max: int,
         mutating_requests_in_flight_max: int,
         write_timeout_seconds: float,
+        catch_up: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.resources = resources
         self.paths = dict(paths)
@@ -88,6 +90,7 @@ class Chain:
         self._reading = self._mutating = 0
         self._write_timeout_seconds = write_timeout_seconds
         self.interpose: Interpose | None = None
+        self._catch_up = catch_up
 
     async def handle(self, request: Request) -> Response:
         """Answer a request."""
@@ -105,6 +108,9 @@ class Chain:
             if request.audit is not None and self._auditor is not None:
                 self._auditor.abandoned(request, long=_is_long(request.info))
             raise
+        except StoreError as error:
+            _log.error("The store failed.", method=request.method, path=request.path, because=str(error))
+            response = self.refuse(request, apierrors.InternalError(str(error)))
         except Exception as error:
             _log.error("A request failed.", method=request.method, path=request.path, exc_info=error)
             response = _panic(request)
@@ -118,6 +124,8 @@ class Chain:
 
     async def _handle(self, request: Request, started: float) -> Response:
         info = request.info = resolve(request.method, request.path, request.query)
+        if self._catch_up is not None and info.is_resource:
+            await self._catch_up()  # Others write to the store too: know what they acknowledged before this came.
         if not request.local:
             request.user = await self._identified(request)
             acting = await self._impersonation.apply(request)

@@ -100,19 +100,23 @@ class HttpServer:
             client_max_size=self._body_bytes_max,
         )
 
-    async def listen(self, host: str, port: int) -> int:
+    async def listen(self, host: str, port: int, *, share_port: bool = False) -> int:
         """Accept connections; return the port (chosen by the system if 0 was asked for)."""
         loop = asyncio.get_running_loop()
-        listener = await loop.create_server(self._server, host, port, ssl=self._tls, backlog=1024)
+        listener = await loop.create_server(
+            self._server, host, port, ssl=self._tls, backlog=1024, reuse_port=share_port or None
+        )
         self._listeners.append(listener)
         return int(listener.sockets[0].getsockname()[1])
 
-    async def listen_ahead(self, address: str, port: int) -> None:
+    async def listen_ahead(self, address: str, port: int, *, share_port: bool = False) -> None:
         """Accept connections at an address that this machine may not have yet (a bridge made with the first Pod)."""
         listener = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+            if share_port:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind((address, port))
             server = await asyncio.get_running_loop().create_server(
                 self._server, sock=listener, ssl=self._tls, backlog=1024

@@ -70,6 +70,8 @@ class Settings:
     host: str = "127.0.0.1"
     """The address to listen on. Loopback, because nothing listens beyond it unless the user joins machines."""
     port: int = 6443
+    share_port: bool = False
+    """Whether other processes of this machine listen on the same port; the kernel spreads connections over them."""
     advertise_address: str = ""
     """The address in the Endpoints of the `kubernetes` Service; "" takes `host`, or the machine's own address."""
     pod_side_address: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import ipaddress
 import random
@@ -10,15 +11,21 @@ import signal
 import ssl
 import sys
 import time
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from haven import telemetry
 from haven.cli.failure import Failure
 from haven.cli.settings import ClusterSettings
+
+if TYPE_CHECKING:
+    from haven.client.interface import Client
+    from haven.store.interface import Store
 
 __all__ = ["command", "serve"]
 
@@ -77,14 +84,12 @@ async def serve(settings: ClusterSettings) -> None:
     from haven.apiserver.request import UserInfo
     from haven.cli.addons import ensure_addons
     from haven.client.events import EventRecorder
-    from haven.client.interface import Client
     from haven.client.sharedinformers import SharedInformers
     from haven.clock import SystemClock
     from haven.cluster import pki
     from haven.controllers.manager import ControllerManager
     from haven.scheduler.runner import Scheduler
     from haven.scheduler.runner import Settings as SchedulerSettings
-    from haven.store.sqlite import SqliteSettings, SqliteStore
 
     gc.disable()  # Until all is made: nothing of it is garbage, and looking for some takes longer than the rest.
     stopping = asyncio.Event()
@@ -92,7 +97,7 @@ async def serve(settings: ClusterSettings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     keys = pki.ensure(pki_settings(settings), time.time())
     settings.places.data.mkdir(parents=True, exist_ok=True)
-    store = await SqliteStore.open(settings.places.store, SqliteSettings(brief_prefixes=(NODE_LEASES,)))
+    store = await _open_store(settings)
     chance, clock = random.Random(), SystemClock()
     server = await assembly.start(_api_settings(settings), store, _trust(settings, keys))
 
@@ -116,9 +121,40 @@ async def serve(settings: ClusterSettings) -> None:
     scheduler = Scheduler(SchedulerSettings(), scheduler_client, informers, recorder, clock, chance)
     await ensure_addons(server.local_client(), settings)
     garbage.settle()
-    await run_until(stopping, [informers.run, controllers.run, recorder.run, scheduler.run])
+    control, schedule = controllers.run, scheduler.run
+    if store.shared:
+        control = _elected(server.local_client(), "kube-controller-manager", settings, control)
+        schedule = _elected(scheduler_client, "kube-scheduler", settings, schedule)
+    await run_until(stopping, [informers.run, control, recorder.run, schedule])
     await server.stop()
     await store.close()
+
+
+async def _open_store(settings: ClusterSettings) -> Store:
+    """Return the store: etcd where the settings name one, else SQLite in the data directory."""
+    if not settings.etcd_servers:
+        from haven.store.sqlite import SqliteSettings, SqliteStore
+
+        return await SqliteStore.open(settings.places.store, SqliteSettings(brief_prefixes=(NODE_LEASES,)))
+    try:
+        from haven.store.etcd import EtcdStore
+        from haven.store.etcdwire import EtcdSettings
+    except ImportError as error:
+        raise Failure(f"etcd's client is missing ({error.name}): pip install 'haven-k8s[etcd]'") from error
+    files = (settings.etcd_cafile, settings.etcd_certfile, settings.etcd_keyfile)
+    servers = tuple(filter(None, settings.etcd_servers.split(",")))
+    return await EtcdStore.open(EtcdSettings(servers, *(Path(name) if name else None for name in files)))
+
+
+def _elected(
+    client: Client, name: str, settings: ClusterSettings, lead: Callable[[], Awaitable[None]]
+) -> Callable[[], Awaitable[None]]:
+    """Return work that is done by one of the servers that share a store."""
+    from haven.client.leaderelection import LeaderElector
+
+    identity = f"{settings.node_name}_{uuid.uuid4()}"
+    elector = LeaderElector(client, namespace=SYSTEM_NAMESPACE, name=name, identity=identity)
+    return functools.partial(elector.run, lead)
 
 
 async def run_until(stopping: asyncio.Event, works: list[Callable[[], Any]]) -> None:
@@ -155,6 +191,7 @@ def _api_settings(settings: ClusterSettings) -> Any:
     own = Settings(
         host=settings.listen,
         port=settings.api_port,
+        share_port=settings.server_workers > 1,
         pod_side_address=settings.pod_side_address,
         service_networks=(ipaddress.ip_network(settings.service_cidr),),
         service_node_ports=range(settings.node_port_first, settings.node_port_last + 1),

@@ -31,6 +31,11 @@ class ClusterSettings:
     cluster_domain: str = "cluster.local"
     node_port_first: int = 30000
     node_port_last: int = 32767
+    etcd_servers: str = ""  # Addresses with commas between; "" keeps the state in SQLite.
+    etcd_cafile: str = ""
+    etcd_certfile: str = ""
+    etcd_keyfile: str = ""
+    server_workers: int = 1  # Processes of the control plane that share its port; more than one needs etcd.
     runtime: str = ""  # crun or runc; "" takes crun where it is installed.
     server: dict[str, str | list[str]] = field(default_factory=dict)
     """Flags of the API server, by upstream's names: {"audit-policy-file": "/etc/haven/audit.yaml"}."""
@@ -101,6 +106,13 @@ class ClusterSettings:
         for name in ("api_port", "kubelet_port", "node_port_first", "node_port_last"):
             if not 0 < getattr(self, name) < 65536:
                 wrong.append(f"--{name.replace('_', '-')} {getattr(self, name)} is no port: use 1 to 65535")
+        if self.server_workers < 1:
+            wrong.append(f"--server-workers {self.server_workers} is too few: use 1 or more")
+        if self.server_workers > 1 and not self.etcd_servers:
+            wrong.append("--server-workers above 1 needs a store that processes can share: give --etcd-servers too")
+        for name in ("etcd_cafile", "etcd_certfile", "etcd_keyfile"):
+            if getattr(self, name) and not self.etcd_servers:
+                wrong.append(f"--{name.replace('_', '-')} means nothing without --etcd-servers")
         return wrong
 
 

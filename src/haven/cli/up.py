@@ -38,6 +38,11 @@ MOVABLE = {"listen", "api_port", "kubelet_port", "shutdown_grace_seconds", "shut
 @click.option("--pod-cidr", help="The addresses of Pods; 10.244.0.0/24, or what is free on this machine.")
 @click.option("--service-cidr", help="The addresses of Services; 10.96.0.0/16, or what is free on this machine.")
 @click.option("--dns-address", help="The address of the cluster's DNS; the tenth of Services by default.")
+@click.option("--etcd-servers", help="Keep the state in this etcd (addresses with commas between), not in SQLite.")
+@click.option("--etcd-cafile", help="The authority of etcd's certificate.")
+@click.option("--etcd-certfile", help="The certificate shown to etcd.")
+@click.option("--etcd-keyfile", help="Its key.")
+@click.option("--server-workers", type=int, help="Processes of the control plane that share its port; needs etcd.")
 @click.option("--runtime", type=click.Choice(["crun", "runc"]), help="The OCI runtime; crun where it is installed.")
 @click.option("--shutdown-grace-seconds", type=int, help="How long a shutdown waits for Pods (systemd); 0 by default.")
 @click.option("--shutdown-grace-critical-seconds", type=int, help="What of it is kept for critical Pods; 0 by default.")
@@ -113,7 +118,10 @@ def plan_of(settings: ClusterSettings) -> Plan:
     program = (sys.executable, "-m", "haven.cli.main")
     return Plan(
         children=(
-            Child("server", (*program, "server"), str(places.log("server"))),
+            *(
+                Child(name, (*program, "server"), str(places.log(name)))
+                for name in ("server", *(f"server-{number}" for number in range(2, settings.server_workers + 1)))
+            ),
             Child("agent", (*program, "agent"), str(places.log("agent"))),
         ),
         state=str(places.supervisor_state),

@@ -15,8 +15,8 @@ import functools
 import heapq
 import itertools
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from typing import Any, cast
 
 from etcd3aio import _protobuf as wire
 
@@ -184,7 +184,7 @@ class EtcdStore:
                 self._check()
                 await asyncio.sleep(_RECONNECT_SECONDS)
             finally:
-                await answers.aclose()
+                await cast("AsyncGenerator[Any, None]", answers).aclose()
 
     async def compact(self, revision: Revision) -> None:
         self._check()

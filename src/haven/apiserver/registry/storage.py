@@ -121,6 +121,8 @@ class Storages:
         self._storages: dict[tuple[bytes, bytes], Storage] = {}
         self._by_resource: dict[GroupResource, Storage] = {}
         self._prepared: dict[int, Write] = {}
+        self._missed: dict[Storage, list[Change]] = {}
+        """What others wrote while a kind's objects were being read."""
         self._forget = store.add_listener(self._changed)
         self.after_change: list[Callable[[Storage, Watched], None]] = []
 
@@ -131,12 +133,14 @@ class Storages:
         storage = Storage(resource, kind, cache)
         self._storages[_address(storage.prefix)] = storage
         self._by_resource[resource.group_resource] = storage
+        self._missed[storage] = []
         return storage
 
     def remove(self, resource: Resource[Any]) -> None:
         """Stop keeping a kind (its definition went away); watches end."""
         storage = self._by_resource.pop(resource.group_resource)
         del self._storages[_address(storage.prefix)]
+        self._missed.pop(storage, None)
         storage.cache.stop_watchers()
 
     def of(self, resource: GroupResource) -> Storage:
@@ -156,7 +160,7 @@ class Storages:
         return len(storage.cache), sum(some) // len(some) if some else 0
 
     async def load(self, only: Storage | None = None) -> None:
-        """Read what the store holds into the caches. Call before anything is served or written."""
+        """Read what the store holds into the caches. Call before any of it is served or written here."""
         prefix = only.prefix if only else ROOT
         after = b""
         revision: Revision | None = None
@@ -172,6 +176,9 @@ class Storages:
             after = page.records[-1].key
         for storage in [only] if only else self.all():
             storage.cache.dropped = storage.cache.newest = revision
+            for change in self._missed.pop(storage, ()):
+                if change.revision > revision:
+                    self._record(storage, change)
 
     async def commit(self, writes: Sequence[Write | Reservation]) -> Revision:
         """Write all changes in one transaction; raises TransactionFailed when one is not at its revision."""
@@ -202,8 +209,13 @@ class Storages:
     def _changed(self, changes: Sequence[Change]) -> None:
         for change in changes:
             storage = self._find(change.key)
-            if storage is not None:
+            if storage is None:
+                continue
+            missed = self._missed.get(storage) if self._missed else None
+            if missed is None:
                 self._record(storage, change)
+            else:
+                missed.append(change)
 
     def _record(self, storage: Storage, change: Change) -> None:
         cache = storage.cache
