@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
 import ipaddress
@@ -95,8 +96,9 @@ async def serve(settings: ClusterSettings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    keys = pki.ensure(pki_settings(settings), time.time())
     settings.places.data.mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(settings.places.data / "pki.lock"):
+        keys = pki.ensure(pki_settings(settings), time.time())
     store = await _open_store(settings)
     chance, clock = random.Random(), SystemClock()
     server = await assembly.start(_api_settings(settings), store, _trust(settings, keys))
@@ -121,13 +123,24 @@ async def serve(settings: ClusterSettings) -> None:
     scheduler = Scheduler(SchedulerSettings(), scheduler_client, informers, recorder, clock, chance)
     await ensure_addons(server.local_client(), settings)
     garbage.settle()
-    control, schedule = controllers.run, scheduler.run
+    control: Callable[[], Awaitable[None]] = controllers.run
+    schedule: Callable[[], Awaitable[None]] = scheduler.run
     if store.shared:
         control = _elected(server.local_client(), "kube-controller-manager", settings, control)
         schedule = _elected(scheduler_client, "kube-scheduler", settings, schedule)
     await run_until(stopping, [informers.run, control, recorder.run, schedule])
     await server.stop()
     await store.close()
+
+
+@contextlib.contextmanager
+def _one_at_a_time(lock: Path) -> Iterator[None]:
+    """Let servers that start at once make their common keys one after the other."""
+    import fcntl
+
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 async def _open_store(settings: ClusterSettings) -> Store:
@@ -141,9 +154,11 @@ async def _open_store(settings: ClusterSettings) -> Store:
         from haven.store.etcdwire import EtcdSettings
     except ImportError as error:
         raise Failure(f"etcd's client is missing ({error.name}): pip install 'haven-k8s[etcd]'") from error
-    files = (settings.etcd_cafile, settings.etcd_certfile, settings.etcd_keyfile)
+    authority, certificate, key = (
+        Path(name) if name else None for name in (settings.etcd_cafile, settings.etcd_certfile, settings.etcd_keyfile)
+    )
     servers = tuple(filter(None, settings.etcd_servers.split(",")))
-    return await EtcdStore.open(EtcdSettings(servers, *(Path(name) if name else None for name in files)))
+    return await EtcdStore.open(EtcdSettings(servers, authority, certificate, key))
 
 
 def _elected(

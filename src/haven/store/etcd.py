@@ -270,6 +270,11 @@ class EtcdStore:
                 )
                 self._end_waiting(self._failure)
                 return
+            except Exception as error:
+                _log.error("Changes could not be taken over.", exc_info=error)
+                self._failure = StoreError(f"changes in etcd could not be taken over ({error!r}): restart this server")
+                self._end_waiting(self._failure)
+                return
 
     def _tell(self, changes: list[Change]) -> None:
         for listener in tuple(self._listeners):

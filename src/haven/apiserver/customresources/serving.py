@@ -6,6 +6,7 @@ of a definition becomes is decided elsewhere.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
@@ -63,6 +64,7 @@ class CustomResources:
         self._scales = scales
         self._definitions: dict[str, Definition] = {}
         self._added_paths: set[str] = set()
+        self._following: set[asyncio.Task[None]] = set()
         self.after_change: list[Callable[[str], None]] = []
         """Told the name of each definition that was written or went away."""
 
@@ -118,12 +120,27 @@ class CustomResources:
             if self._storage(GroupResource(crd.spec.group, crd.status.accepted_names.plural)) is not None:
                 self._serve(crd)
                 self._publish()
+            else:  # Another server on the same store took it up.
+                task = asyncio.create_task(self._follow(name), name=f"follow-{name}")
+                self._following.add(task)
+                task.add_done_callback(self._following.discard)
         else:
             known.crd = crd
             if is_true(crd, "Terminating"):
                 self._publish()
         for tell in self.after_change:
             tell(name)
+
+    async def _follow(self, name: str) -> None:
+        """Serve what another server took up, as it is now."""
+        entry = self._storages.of(DEFINITIONS).get("", name)
+        if entry is None or not is_served(entry.decoded()):
+            return
+        await self.keep(entry.decoded())
+        entry = self._storages.of(DEFINITIONS).get("", name)
+        if entry is not None and is_served(entry.decoded()):
+            self._serve(entry.decoded())
+            self._publish()
 
     @staticmethod
     def _differs(old: v1.CustomResourceDefinition, new: v1.CustomResourceDefinition) -> bool:

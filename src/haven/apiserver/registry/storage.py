@@ -43,6 +43,8 @@ class Storage:
         self.cache = cache
         self.keep_objects = False
         """Whether somebody in this process reads typed objects: then those that are written need no decoding."""
+        self.loaded = Revision(0)
+        """The revision at which the cache was filled."""
         self.prefix = ROOT + f"{resource.group or 'core'}/{resource.plural}/".encode()
 
     def key(self, namespace: str, name: str) -> bytes:
@@ -176,9 +178,9 @@ class Storages:
             after = page.records[-1].key
         for storage in [only] if only else self.all():
             storage.cache.dropped = storage.cache.newest = revision
+            storage.loaded = revision
             for change in self._missed.pop(storage, ()):
-                if change.revision > revision:
-                    self._record(storage, change)
+                self._record(storage, change)
 
     async def commit(self, writes: Sequence[Write | Reservation]) -> Revision:
         """Write all changes in one transaction; raises TransactionFailed when one is not at its revision."""
@@ -218,6 +220,8 @@ class Storages:
                 missed.append(change)
 
     def _record(self, storage: Storage, change: Change) -> None:
+        if change.revision <= storage.loaded:
+            return  # What was read is newer than what a shared store has told so far.
         cache = storage.cache
         namespace, name = storage.place(change.key)
         previous = cache.get(namespace, name)
