@@ -1,4 +1,4 @@
-"""What holds for all tests. They use Haven's own pytest plugin, also where the package is not installed from this tree."""
+"""What holds for all tests; they use Haven's pytest plugin, also where the package is not installed from this tree."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from haven.api.core import v1 as core
@@ -24,7 +25,8 @@ async def ensure_addons(client: Client, settings: ClusterSettings) -> None:
         try:
             await client.get(resource, obj.metadata.namespace, obj.metadata.name)
         except apierrors.NotFound:
-            await client.create(resource, obj, namespace=obj.metadata.namespace)
+            with contextlib.suppress(apierrors.AlreadyExists):  # Another server on the same store was faster.
+                await client.create(resource, obj, namespace=obj.metadata.namespace)
 
 
 def _role() -> rbac.ClusterRole:
