@@ -58,7 +58,7 @@ def _validate(
             errors += _within_metadata(default, root, steps, place)
         else:
             errors += _plain(default, schema, place, require_pruned=require_pruned)
-        errors = errors or validate_values(default, schema, prefix=place)
+        errors = errors or validate_values(default, schema, prefix=place) or _ruled(default, schema, place, is_root)
     items = schema.get("items")
     if isinstance(items, dict):
         errors += _validate(
@@ -69,6 +69,18 @@ def _validate(
         place = path.child("properties").key(name)
         errors += _validate(sub, place, root, (*steps, name), in_metadata=inside, require_pruned=require_pruned)
     return errors
+
+
+def _ruled(default: Any, schema: OpenAPI, path: Path, is_root: bool) -> ErrorList:
+    """Check a default against the rules of its schema: as one that stays, and as one that is new."""
+    if "x-kubernetes-validations" not in str(schema):
+        return []
+    from haven.api.apiextensions.rules import compile_rules
+
+    rules = compile_rules(schema, is_root=is_root)
+    if rules is None:
+        return []
+    return rules.evaluate(default, default, path=path)[0] or rules.evaluate(default, None, path=path)[0]
 
 
 def _plain(default: Any, schema: OpenAPI, path: Path, *, require_pruned: bool) -> ErrorList:

@@ -148,7 +148,7 @@ class _Checker:
         assert seen is not None
         count = scope.cardinality if scope.cardinality is not None else seen.max_cardinality
         if compiled.program is not None:
-            self._cost(_times(compiled.program.estimate(seen).max, count), "estimated rule cost", path.child("rule"))
+            self._cost(_times(compiled.program.estimate(seen)[1], count), "estimated rule cost", path.child("rule"))
         if compiled.error:
             shown = internal_form(serialization.convert(dict(compiled.rule), v1.ValidationRule))
             self.errors.append(invalid(path.child("rule"), shown, compiled.error))
@@ -156,7 +156,7 @@ class _Checker:
             shown = internal_form(serialization.convert(dict(compiled.rule), v1.ValidationRule))
             self.errors.append(invalid(path.child("messageExpression"), shown, compiled.message_error))
         elif compiled.message is not None:
-            cost = compiled.message.estimate(seen).max
+            cost = compiled.message.estimate(seen)[1]
             self._cost(cost, "estimated messageExpression cost", path.child("messageExpression"))
         if compiled.uses_old:
             if uncorrelatable is not None:

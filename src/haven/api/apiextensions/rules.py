@@ -381,7 +381,9 @@ class _Run:
             )
         elif outcome.is_over_limit:
             text = quote(compiled.message.expression)
-            wrong = f"no further validation rules will be run due to call cost exceeds limit for messageExpression: {text}"
+            wrong = (
+                f"no further validation rules will be run due to call cost exceeds limit for messageExpression: {text}"
+            )
         if wrong:
             self._complain(invalid(path, kind, wrong), compiled, ratchet)
             raise _Exhausted

@@ -17,7 +17,7 @@ from haven.apimachinery import serialization
 from haven.apimachinery.fielderrors import ErrorList, Path, forbidden, invalid, not_supported, required
 from haven.apimachinery.schema.formats import unrecognized_format
 
-__all__ = ["structural_errors", "unrecognized_formats", "validate_schema"]
+__all__ = ["has_rules", "structural_errors", "unrecognized_formats", "validate_schema"]
 
 Schema = v1.JSONSchemaProps
 
@@ -52,6 +52,13 @@ def validate_schema(schema: Schema, path: Path, *, require_pruned_defaults: bool
             found = validate_defaults(tree, path, require_pruned=require_pruned_defaults)
         errors += found
     return errors + _supported(schema, path, _Place(is_root=True))
+
+
+def has_rules(schema: Schema) -> bool:
+    """Tell whether a schema has x-kubernetes-validations anywhere."""
+    inner = [*schema.properties.values(), *schema.all_of]
+    inner += [one for one in (_one(schema.items), _extra(schema)) if one is not None]
+    return bool(schema.x_kubernetes_validations) or any(map(has_rules, inner))
 
 
 def unrecognized_formats(schema: Schema) -> list[str]:

@@ -14,7 +14,7 @@ import msgspec
 
 from haven.api.apiextensions import v1
 from haven.api.apiextensions.defaults import has_unpruned_defaults
-from haven.api.apiextensions.schemas import unrecognized_formats, validate_schema
+from haven.api.apiextensions.schemas import has_rules, unrecognized_formats, validate_schema
 from haven.api.internalform import internal_form
 from haven.api.strategy import Strategy
 from haven.api.webhookclients import validate_webhook_service, validate_webhook_url
@@ -201,7 +201,7 @@ def _check_spec(crd: CRD, old: CRD | None = None) -> ErrorList:
         place = _SPEC.child("versions").index(index)
         if complaints := dns1035_label_errors(version.name):
             errors.append(invalid(place.child("name"), version.name, ",".join(complaints)))
-        errors += _version(version, place, pruned=pruned)
+        errors += _version(version, place, pruned=pruned, changed=not _same_schema(versions[index], old))
     errors += _version_list(own, is_given=spec.versions is not None)
     if versions and (complaints := dns1035_label_errors(versions[0].name)):
         errors.append(invalid(_SPEC.child("version"), versions[0].name, ",".join(complaints)))
@@ -212,7 +212,8 @@ def _check_spec(crd: CRD, old: CRD | None = None) -> ErrorList:
         if not value:
             errors.append(required(_SPEC.child("names", name), ""))
     errors += _names(names, _SPEC.child("names"))
-    errors += _contents(common, _SPEC, "validation", pruned=pruned)
+    changed = not all(_same_schema(version, old) for version in versions)
+    errors += _contents(common, _SPEC, "validation", pruned=pruned, changed=changed)
     if spec.conversion is not None:
         errors += _conversion(spec.conversion, old, _SPEC.child("conversion"))
     return errors
@@ -267,12 +268,18 @@ def _has_unpruned_defaults(crd: CRD) -> bool:
     return any(has_unpruned_defaults(serialization.to_tree(schema)) for schema in schemas if schema is not None)
 
 
-def _version(version: _Version, path: Path, *, pruned: bool) -> ErrorList:
+def _same_schema(version: _Version, old: CRD | None) -> bool:
+    """Tell whether a version had this schema before."""
+    before = old.spec.versions or [] if old is not None else []
+    return any(one.name == version.name and one.schema == version.schema for one in before)
+
+
+def _version(version: _Version, path: Path, *, pruned: bool, changed: bool) -> ErrorList:
     said = version.deprecation_warning
     errors = [
         invalid(path.child("deprecationWarning"), said, text) for text in _warning_complaints(version.deprecated, said)
     ]
-    return errors + _contents(version, path, "schema", pruned=pruned)
+    return errors + _contents(version, path, "schema", pruned=pruned, changed=changed)
 
 
 def _warning_complaints(deprecated: bool, warning: str | None) -> list[str]:
@@ -293,7 +300,7 @@ def _warning_complaints(deprecated: bool, warning: str | None) -> list[str]:
     return found
 
 
-def _contents(version: _Version, path: Path, schema_name: str, *, pruned: bool) -> ErrorList:
+def _contents(version: _Version, path: Path, schema_name: str, *, pruned: bool, changed: bool) -> ErrorList:
     errors: ErrorList = []
     schema = _schema(version)
     if schema is not None:
@@ -304,7 +311,13 @@ def _contents(version: _Version, path: Path, schema_name: str, *, pruned: bool) 
                 'only "object" is allowed as the type at the root of the schema if the status subresource is enabled'
             )
             errors.append(invalid(place.child("openAPIV3Schema.type"), schema.type, words))
-        errors += validate_schema(schema, place.child("openAPIV3Schema"), require_pruned_defaults=pruned)
+        found = validate_schema(schema, place.child("openAPIV3Schema"), require_pruned_defaults=pruned)
+        if not found and has_rules(schema):
+            # Few definitions have rules; the engine is large.
+            from haven.api.apiextensions.rulechecks import check_rules
+
+            found = check_rules(schema, place.child("openAPIV3Schema"), limit_each=changed)
+        errors += found
     if version.subresources is not None and version.subresources.scale is not None:
         errors += _scale(version.subresources.scale, path.child("subresources"))
     for index, column in enumerate(version.additional_printer_columns):

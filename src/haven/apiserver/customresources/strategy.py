@@ -20,8 +20,9 @@ from haven.apimachinery.unstructured import Unstructured
 from haven.apimachinery.validation.names import dns_subdomain_name, qualified_name_errors
 from haven.apimachinery.validation.objectmeta import validate_object_meta, validate_object_meta_update
 from haven.apiserver.customresources.definition import Version
+from haven.apiserver.customresources.rules import Rules
 
-__all__ = ["Rules", "custom_strategy", "nested"]
+__all__ = ["custom_strategy", "nested"]
 
 Tree = dict[str, Any]
 _NO_RULES_CHECKED = (
@@ -34,16 +35,14 @@ _BLOCKING = frozenset(
 _STANDARD_FINALIZERS = frozenset({"orphan", "foregroundDeletion", "kubernetes"})
 _INT32_MAX = 2**31 - 1
 
-Rules = Callable[[Tree, Tree | None, Correlation | None], ErrorList]
-"""Evaluates the x-kubernetes-validations of a schema for a new object and the old one, if there is one."""
-
 
 def custom_strategy(version: Version, rules: Rules | None) -> Strategy[Unstructured]:
-    """Return the rules of a version. `rules` evaluates its CEL rules; None if it has none."""
+    """Return the rules of a version; `rules` are its x-kubernetes-validations."""
     checks = _Checks(version, rules)
     status = Strategy[Unstructured](
         prepare_for_update=_update_status,
         validate_update=checks.status,
+        warnings=checks.status_warnings,
         allow_unconditional_update=False,
     )
     return Strategy(
@@ -51,7 +50,7 @@ def custom_strategy(version: Version, rules: Rules | None) -> Strategy[Unstructu
         prepare_for_update=checks.prepare_update,
         validate=checks.create,
         validate_update=checks.update,
-        warnings=_warnings,
+        warnings=checks.warnings,
         name_errors=lambda name: list(dns_subdomain_name(name, False)),
         allow_create_on_update=False,
         allow_unconditional_update=False,
@@ -81,6 +80,7 @@ class _Checks:
         self._version = version
         self._open_api: Mapping[str, Any] = version.open_api or {}
         self._rules = rules
+        self._forgiven: list[str] = []
 
     # ---- preparation
 
@@ -147,7 +147,18 @@ class _Checks:
             return []
         if any(error.type in _BLOCKING for error in errors):
             return [invalid(None, None, _NO_RULES_CHECKED)]
-        return self._rules(tree, before, correlation)
+        errors, self._forgiven = self._rules.evaluate(tree, before, correlation)
+        return errors
+
+    def warnings(self, new: Unstructured, old: Unstructured | None) -> list[str]:
+        """Warn of finalizers' names, and of rules that the object broke before; to be asked right after the checks."""
+        forgiven, self._forgiven = self._forgiven, []
+        return _finalizer_warnings(new, old) + forgiven
+
+    def status_warnings(self, _new: Unstructured, _old: Unstructured | None) -> list[str]:
+        """Warn of rules that the object broke before."""
+        forgiven, self._forgiven = self._forgiven, []
+        return forgiven
 
     def _type_meta(self, new: Unstructured) -> ErrorList:
         resource, errors = self._version.resource, []
@@ -227,7 +238,7 @@ def _replicas(tree: Tree, path: str) -> ErrorList:
     return []
 
 
-def _warnings(new: Unstructured, old: Unstructured | None) -> list[str]:
+def _finalizer_warnings(new: Unstructured, old: Unstructured | None) -> list[str]:
     added = set(new.metadata.finalizers) - set(old.metadata.finalizers if old is not None else ())
     result: list[str] = []
     for name in sorted(added):
