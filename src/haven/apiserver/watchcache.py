@@ -285,9 +285,11 @@ class Watched:
 class Watcher:
     """One watch: changes wait here until its owner takes them. `overrun` tells that it was cut off for lagging."""
 
-    __slots__ = ("_cache", "_events", "_waiter", "events_max", "overrun", "selection", "stopped")
+    __slots__ = ("_cache", "_events", "_waiter", "error", "events_max", "overrun", "selection", "stopped")
 
     def __init__(self, cache: WatchCache, selection: Selection, events_max: int) -> None:
+        self.error: Exception | None = None
+        """Why it was stopped, if its client shall hear of it."""
         self._cache = cache
         self.selection = selection
         self.events_max = events_max
@@ -529,12 +531,18 @@ class WatchCache:
         result.reverse()
         return result
 
-    def stop_watchers(self) -> None:
-        """End every watch (the server stops, or the resource goes away)."""
+    def stop_watchers(self, error: Exception | None = None) -> None:
+        """End every watch (the server stops, or the resource goes away); `error` is told to their clients."""
         found = [watcher for watchers in self._watchers.values() for watcher in watchers]
         found += [watcher for values in self._by_field.values() for items in values.values() for watcher in items]
         for watcher in found:
+            watcher.error = error
             watcher.stop()
+
+    def forget_history(self, revision: Revision) -> None:
+        """Hold no change up to a revision any more: whoever wants one must list."""
+        self._history.clear()
+        self.dropped = self.newest = revision
 
     def statistics(self) -> Statistics:
         """Return this cache's figures."""

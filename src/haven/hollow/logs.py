@@ -53,6 +53,12 @@ class ContainerLog:
             self.added += 1
         self._wake()
 
+    def copy(self) -> ContainerLog:
+        """Return a log of the same lines that nobody follows."""
+        other = ContainerLog()
+        other.lines, other.added, other.is_closed = self.lines.copy(), self.added, self.is_closed
+        return other
+
     def close(self) -> None:
         """The run is over: followers end."""
         self.is_closed = True

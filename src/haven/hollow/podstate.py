@@ -7,9 +7,10 @@ Source: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from haven.api.core import v1 as core
@@ -118,8 +119,26 @@ class PodState:
         self.init = [Container(c, behaviour_of(c), is_init=True) for c in pod.spec.init_containers]
         self.main = [Container(c, behaviour_of(c)) for c in pod.spec.containers]
         self.ephemeral: list[Container] = []
-        if pod.status.phase in ("Succeeded", "Failed"):
-            self.phase, self.reason, self.message = pod.status.phase, pod.status.reason, pod.status.message
+        self._adopt(pod.status)
+
+    def _adopt(self, status: core.PodStatus) -> None:
+        """Go on where a Pod was left that has run already."""
+        if status.phase:
+            self.phase, self.reason, self.message = status.phase, status.reason, status.message
+        known = {item.name: item for item in (*status.init_container_statuses, *status.container_statuses)}
+        for item in self.all:
+            before = known.get(item.spec.name)
+            if before is None or not before.container_id:
+                continue
+            item.restarts, item.id = before.restart_count, before.container_id
+            if before.state.running is not None:
+                item.state = State.RUNNING
+                item.started_seconds = times.parse(before.state.running.started_at or self.pod.status.start_time or "")
+                item.ready, item.started = before.ready, bool(before.started)
+            elif before.state.terminated is not None:
+                item.state, item.end = State.ENDED, _end_of(before.state.terminated)
+            if before.last_state.terminated is not None:
+                item.last_end = _end_of(before.last_state.terminated)
 
     @property
     def all(self) -> list[Container]:
@@ -401,10 +420,25 @@ class PodState:
     def _say(self, type_: str, reason: str, message: str) -> None:
         self.occurrences.append(Occurrence(type_, reason, message))
 
+    def copy(self) -> PodState:
+        """Return a state that goes its own way; Pods and behaviours are shared, as nobody changes them."""
+        other = copy.copy(self)
+        other.init, other.main, other.ephemeral = ([_copied(item) for item in group] for group in self._groups)
+        other.occurrences = list(self.occurrences)
+        return other
+
+    @property
+    def _groups(self) -> tuple[list[Container], list[Container], list[Container]]:
+        return self.init, self.main, self.ephemeral
+
     def take_occurrences(self) -> list[Occurrence]:
         """Return what happened since the last call."""
         found, self.occurrences = self.occurrences, []
         return found
+
+
+def _copied(item: Container) -> Container:
+    return replace(item, probes={kind: replace(state) for kind, state in item.probes.items()})
 
 
 class _Earliest:
@@ -421,6 +455,12 @@ class _Earliest:
 
 def _start_of(pod: core.Pod, now: float) -> float:
     return times.parse(pod.status.start_time) if pod.status.start_time else now
+
+
+def _end_of(ended: core.ContainerStateTerminated) -> End:
+    finished = times.parse(ended.finished_at) if ended.finished_at else 0.0
+    started = times.parse(ended.started_at) if ended.started_at else finished
+    return End(ended.exit_code, ended.reason, ended.message, started, finished, ended.container_id)
 
 
 def _reason(exit_code: int) -> str:

@@ -7,9 +7,10 @@ and audit see what they would see in a real cluster.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,7 @@ from haven.hollow.nodes import (
 from haven.hollow.podstate import Container, PodState, State
 from haven.hollow.podstatus import status_of
 
-__all__ = ["Fleet", "FleetSettings", "Node", "NotSimulated"]
+__all__ = ["Fleet", "FleetSettings", "FleetSnapshot", "Node", "NotSimulated"]
 
 _log = telemetry.logger("hollow")
 _PODS, _NODES, _LEASES = resource_of(core.Pod), resource_of(core.Node), resource_of(coordination.Lease)
@@ -86,6 +87,15 @@ class Sim:
     node: Node
     logs: dict[str, list[ContainerLog]]
     """By container, one for each run of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSnapshot:
+    """Nodes, rules and Pods as they were."""
+
+    nodes: Mapping[str, Node]
+    rules: tuple[Rule, ...]
+    sims: Mapping[NamespacedName, Sim]
 
 
 class Fleet:
@@ -197,11 +207,28 @@ class Fleet:
                     item.behaviour = self._behaviour(sim.state.pod, item.spec)
             self.poke(sim)
 
-    def forget(self) -> None:
-        """Forget every Pod, because the cluster's state was replaced; what exists is taken up again as it reports."""
+    def snapshot(self) -> FleetSnapshot:
+        """Return what the nodes and their Pods are like."""
+        nodes = {name: dataclasses.replace(node) for name, node in self.nodes.items()}
+        return FleetSnapshot(nodes, tuple(self.rules), {key: _copied(sim) for key, sim in self._sims.items()})
+
+    def restore(self, snapshot: FleetSnapshot) -> None:
+        """Go back to what was; the API's state must have gone back already. Followers of logs end."""
         for sim in self._sims.values():
             self._close(sim)
-        self._sims.clear()
+        self.nodes = {name: dataclasses.replace(node) for name, node in snapshot.nodes.items()}
+        self.rules = list(snapshot.rules)
+        self._sims = {}
+        for key, sim in snapshot.sims.items():
+            again = self._sims[key] = _copied(sim)
+            again.node = self.nodes[sim.node.settings.name]
+            self._queue.add(key)
+
+    async def heartbeat_now(self) -> None:
+        """Let every node show that it lives, for a cluster whose leases went back in time."""
+        for node in tuple(self.nodes.values()):
+            if node.is_alive:
+                await self._heartbeat(node)
 
     # Working
 
@@ -394,6 +421,11 @@ class Fleet:
                 continue
             node.reported_seconds = self._clock.monotonic_seconds()
             return
+
+
+def _copied(sim: Sim) -> Sim:
+    logs = {name: [log.copy() for log in runs] for name, runs in sim.logs.items()}
+    return Sim(sim.state.copy(), sim.node, logs)
 
 
 def _key(pod: core.Pod) -> NamespacedName:

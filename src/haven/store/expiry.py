@@ -36,6 +36,10 @@ class Expiries:
     def __len__(self) -> int:
         return len(self._current)
 
+    def all(self) -> tuple[Expiry, ...]:
+        """Return every expiry that holds, in no order."""
+        return tuple(self._current.values())
+
     def put(self, expiry: Expiry) -> None:
         """Let a key expire; an earlier arrangement for it is cancelled."""
         self._current[expiry.key] = expiry

@@ -37,7 +37,7 @@ from haven.testing.objects import Manifest, read_manifests
 from haven.testing.pods import NodeHandle, PodHandle, PodScript
 from haven.testing.user import User
 from haven.testing.waiting import Condition, Target, WaitTimeout, Wanted, describe_pod, explain
-from haven.testing.world import Options, World
+from haven.testing.world import Options, World, WorldSnapshot
 
 __all__ = ["Cluster"]
 
@@ -248,6 +248,23 @@ class Cluster:
     def request(self, method: str, path: str, body: Any = None, **rest: Any) -> Any:
         """Send any request to the API and return the answer."""
         return self.run(self.world.objects.request(method, path, body, **rest))
+
+    # Going back
+
+    def snapshot(self) -> WorldSnapshot:
+        """Return the cluster's state, for `restore`, once it rests."""
+        return self.run(self.world.snapshot())
+
+    def restore(self, snapshot: WorldSnapshot) -> None:
+        """Go back to a snapshot. Watches end with 410, as after a backup was restored: clients list again.
+
+        Time does not go back, and neither do the audit log and the faults.
+        """
+        self.run(self.world.restore(snapshot))
+
+    def compact(self) -> None:
+        """Forget the history of changes, as etcd does every five minutes: older revisions are answered with 410."""
+        self.run(self.world.compact())
 
     # Waiting
 

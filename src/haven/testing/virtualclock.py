@@ -16,7 +16,7 @@ __all__ = ["VirtualClock"]
 
 STEPS_MAX = 2000
 """An advance is made in at most about so many steps: sleepers that are due close together wake together."""
-STEP_SECONDS_MAX = 15.0
+STEP_SECONDS_MAX = 25.0
 """But never further apart than this, so that heartbeats stay in time whatever the distance."""
 QUIET_TURNS = 4
 REST_TURNS_MAX = 20_000

@@ -21,6 +21,7 @@ from haven.apiserver.authentication.interface import ALL_AUTHENTICATED, MASTERS
 from haven.apiserver.request import Request, Response, UserInfo
 from haven.apiserver.settings import Settings as ServerSettings
 from haven.client.events import EventRecorder
+from haven.client.informer import InformerStatistics
 from haven.client.interface import Client
 from haven.client.sharedinformers import SharedInformers
 from haven.cluster.certificates import Pair, Subject
@@ -28,10 +29,10 @@ from haven.controllers.certificateauthority import CertificateAuthority
 from haven.controllers.manager import ControllerManager
 from haven.controllers.settings import Settings as ControllerSettings
 from haven.hollow.nodes import NodeSettings
-from haven.hollow.runner import Fleet, FleetSettings
+from haven.hollow.runner import Fleet, FleetSettings, FleetSnapshot
 from haven.scheduler.runner import Scheduler
 from haven.scheduler.runner import Settings as SchedulerSettings
-from haven.store.memory import MemoryStore
+from haven.store.memory import MemoryStore, Snapshot
 from haven.testing.audit import Audit
 from haven.testing.faults import Faults
 from haven.testing.identity import ADMIN, Identity, shared_identity
@@ -39,7 +40,7 @@ from haven.testing.objects import Objects
 from haven.testing.virtualclock import VirtualClock
 from haven.testing.waiting import Condition, Target, WaitTimeout, explain
 
-__all__ = ["Options", "World", "WorldFailed"]
+__all__ = ["Options", "World", "WorldFailed", "WorldSnapshot"]
 
 T = TypeVar("T")
 
@@ -82,6 +83,14 @@ class Options:
     """Whether there is a real HTTPS listener; without, only in-process calls work."""
     server: dict[str, Any] = field(default_factory=dict)
     """More settings of the API server, by the names in haven.apiserver.settings.Settings."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorldSnapshot:
+    """A cluster as it was."""
+
+    store: Snapshot
+    fleet: FleetSnapshot
 
 
 class World:
@@ -223,6 +232,34 @@ class World:
             if task.done() and not task.cancelled():
                 raise WorldFailed(f"the cluster's {task.get_name()} ended") from task.exception()
 
+    # Snapshots
+
+    async def snapshot(self) -> WorldSnapshot:
+        """Return everything as it is once the cluster rests."""
+        await self.clock.rest()
+        return WorldSnapshot(self.store.snapshot(), self.fleet.snapshot())
+
+    async def restore(self, snapshot: WorldSnapshot) -> None:
+        """Put everything back, time and the audit log aside; watches end with 410 and clients list again."""
+        await self.clock.rest()
+        revision = self.store.restore(snapshot.store)
+        self.server.storages.replaced(snapshot.store.records.values(), revision)
+        self.fleet.restore(snapshot.fleet)
+        self._stored(())
+        async with asyncio.timeout(READY_SECONDS_MAX):
+            while any(_behind(item, revision) for item in self.informers.statistics()):
+                self.check()
+                await asyncio.sleep(0)
+        await self.fleet.heartbeat_now()
+        await self.clock.rest()
+
+    async def compact(self) -> None:
+        """Forget the history of changes: who watches or lists from an older revision gets 410."""
+        revision = self.store.revision
+        await self.store.compact(revision)
+        for storage in self.server.storages.all():
+            storage.cache.forget_history(revision)
+
     # Waiting
 
     def _stored(self, changes: Sequence[object]) -> None:
@@ -316,6 +353,10 @@ class World:
         return _kubeconfig(
             self.url, self.identity.authority.certificate, subject, self.identity.issue(subject), namespace
         )
+
+
+def _behind(informer: InformerStatistics, revision: int) -> bool:
+    return informer.synced and int(informer.resource_version or 0) < revision
 
 
 def _is_stable(version: str) -> bool:

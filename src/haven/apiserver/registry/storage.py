@@ -6,13 +6,13 @@ knows about the object it commits (labels, the typed object) is handed to the ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 from haven.api.scheme import Resource
 from haven.api.strategy import FieldSelectors
-from haven.apimachinery import serialization
+from haven.apimachinery import apierrors, serialization
 from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.names import Revision
 from haven.apiserver.watchcache import (
@@ -25,7 +25,7 @@ from haven.apiserver.watchcache import (
     Watched,
     splice_revision,
 )
-from haven.store.interface import Change, Delete, Expectation, Operation, Put, Store
+from haven.store.interface import Change, Delete, Expectation, Operation, Put, Record, Store
 
 __all__ = ["ROOT", "Reservation", "Storage", "Storages", "Write"]
 
@@ -182,6 +182,35 @@ class Storages:
             for change in self._missed.pop(storage, ()):
                 self._record(storage, change)
 
+    def replaced(self, records: Iterable[Record], revision: Revision) -> None:
+        """Take over a store's state that was put in place of the known one (a backup was restored).
+
+        Objects keep the revisions that they had then; the state itself has a new one. Watches end with Expired, and
+        nobody can watch from before: clients list anew.
+        """
+        places: dict[bytes, dict[tuple[str, str], Record]] = {}
+        for record in records:
+            storage = self._find(record.key)
+            if storage is not None:
+                places.setdefault(storage.prefix, {})[storage.place(record.key)] = record
+        error = apierrors.Expired("The resourceVersion for the provided watch is too old.")
+        for storage in self.all():
+            storage.cache.stop_watchers(error)
+            self._replace(storage, places.get(storage.prefix, {}), revision)
+            storage.cache.forget_history(revision)
+
+    def _replace(self, storage: Storage, wanted: dict[tuple[str, str], Record], revision: Revision) -> None:
+        cache = storage.cache
+        for entry in list(cache.entries()):
+            if (entry.namespace, entry.name) not in wanted:
+                self._show(storage, Watched(DELETED, entry.at(revision), entry, revision))
+        for (namespace, name), record in wanted.items():
+            previous = cache.get(namespace, name)
+            if previous is None or previous.revision != record.modified:
+                entry = storage.entry(record.value, record.modified, record.created)
+                kind = MODIFIED if previous is not None else ADDED
+                self._show(storage, Watched(kind, entry, previous, revision))
+
     async def commit(self, writes: Sequence[Write | Reservation]) -> Revision:
         """Write all changes in one transaction; raises TransactionFailed when one is not at its revision."""
         operations: list[Operation] = []
@@ -232,11 +261,14 @@ class Storages:
         else:
             entry = self._entry(storage, change, namespace, name)
             event = Watched(MODIFIED if previous is not None else ADDED, entry, previous, change.revision)
-        cache.record(event)
+        self._show(storage, event)
+
+    def _show(self, storage: Storage, event: Watched) -> None:
+        storage.cache.record(event)
         for hook in self.after_change:
             hook(storage, event)
-        if previous is not None:
-            previous.release()
+        if event.previous is not None:
+            event.previous.release()
 
     def _entry(self, storage: Storage, change: Change, namespace: str, name: str) -> Entry:
         assert change.value is not None

@@ -210,6 +210,8 @@ class Watching:
                 if events:
                     yield list(events)
                 elif watcher.stopped:
+                    if isinstance(watcher.error, apierrors.ApiError):
+                        yield [Failure(watcher.error)]
                     return
                 continue
             now = clock.monotonic_seconds()
