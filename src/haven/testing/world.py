@@ -20,16 +20,19 @@ from haven.apiserver import assembly
 from haven.apiserver.authentication.interface import ALL_AUTHENTICATED, MASTERS
 from haven.apiserver.request import Request, Response, UserInfo
 from haven.apiserver.settings import Settings as ServerSettings
+from haven.apiserver.streaming.handlers import NodeBackends
 from haven.client.events import EventRecorder
 from haven.client.informer import InformerStatistics
 from haven.client.interface import Client
 from haven.client.sharedinformers import SharedInformers
+from haven.client.upgrade import Backend
 from haven.cluster.certificates import Pair, Subject
 from haven.controllers.certificateauthority import CertificateAuthority
 from haven.controllers.manager import ControllerManager
 from haven.controllers.settings import Settings as ControllerSettings
 from haven.hollow.nodes import NodeSettings
 from haven.hollow.runner import Fleet, FleetSettings, FleetSnapshot
+from haven.hollow.server import NODE_HEADER, HollowServer
 from haven.scheduler.runner import Scheduler
 from haven.scheduler.runner import Settings as SchedulerSettings
 from haven.store.memory import MemoryStore, Snapshot
@@ -54,6 +57,15 @@ Proceed = Callable[[Request], Awaitable[Response]]
 
 class WorldFailed(RuntimeError):
     """A part of the cluster ended by itself, which is a bug of Haven; the cause says where."""
+
+
+@dataclass(frozen=True)
+class HollowBackends(NodeBackends):
+    """Simulated kubelets share one address, so each request says which node it means."""
+
+    def of(self, node: core.Node) -> Backend:
+        port = node.status.daemon_endpoints.kubelet_endpoint.port
+        return Backend("127.0.0.1", port, self.tls, {NODE_HEADER: node.metadata.name})
 
 
 @dataclass(frozen=True)
@@ -117,6 +129,8 @@ class World:
             unstable_versions=options.unstable_versions,
             **{"shutdown_grace_seconds": 0.2, **options.server},
         )
+        self.kubelets = HollowServer(lambda: self.fleet, self.clock, self.identity.kubelet_server_tls)
+        port = await self.kubelets.start() if options.listen else 0
         self.store = MemoryStore(clock=self.clock)
         self.store.add_listener(self._stored)
         self.server = await assembly.start(
@@ -134,7 +148,7 @@ class World:
                 self.informers,
                 self.clock,
                 self.chance,
-                FleetSettings(events=options.events),
+                FleetSettings(events=options.events, port=port),
             )
             self._start_parts()
             async with asyncio.timeout(READY_SECONDS_MAX):
@@ -152,6 +166,7 @@ class World:
             client_authorities=[identity.authority_certificate],
             client_ca_pem=identity.authority.certificate.decode(),
             tls=identity.server_tls,
+            nodes=HollowBackends(identity.kubelet_client_tls),
             front_proxy_authorities=[identity.front_proxy_authority.loaded()],
             front_proxy_ca_pem=identity.front_proxy_authority.certificate.decode(),
         )
@@ -222,6 +237,9 @@ class World:
         server = getattr(self, "server", None)
         if server is not None:
             await server.stop()
+        kubelets = getattr(self, "kubelets", None)
+        if kubelets is not None:
+            await kubelets.close()
         store = getattr(self, "store", None)
         if store is not None:
             await store.close()

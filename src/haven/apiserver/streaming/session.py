@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 
-from haven.apiserver.streaming import spdy
+from haven.client import spdy
 from haven.client.upgrade import Upgraded
 
 __all__ = ["Session"]

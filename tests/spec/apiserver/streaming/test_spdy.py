@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haven.apiserver.streaming import channels, spdy
+from haven.apiserver.streaming import channels
+from haven.client import spdy
 from haven.apiserver.streaming.channels import Message, protocol_of
 
 

@@ -90,7 +90,7 @@ Frame = StreamOpened | StreamAnswered | Data | Reset | Ping | GoAway
 
 @cache
 def _dictionary() -> bytes:
-    return resources.files("haven.apiserver.streaming").joinpath("spdy-dictionary.bin").read_bytes()
+    return resources.files("haven.client").joinpath("spdy-dictionary.bin").read_bytes()
 
 
 class Reader:
