@@ -45,7 +45,7 @@ class HollowServer:
         self._fleet = fleet
         self._clock = clock
         self._tls = tls
-        self._server: web.Server[web.BaseRequest] | None = None
+        self._server: web.Server | None = None
         self._listener: asyncio.Server | None = None
         self._sessions: set[Session] = set()
         self.port = 0

@@ -18,6 +18,7 @@ from haven.api.core import v1 as core
 from haven.api.scheme import Resource, resource_of
 from haven.apiserver import assembly
 from haven.apiserver.authentication.interface import ALL_AUTHENTICATED, MASTERS
+from haven.apiserver.authorization.interface import Attributes
 from haven.apiserver.request import Request, Response, UserInfo
 from haven.apiserver.settings import Settings as ServerSettings
 from haven.apiserver.streaming.handlers import NodeBackends
@@ -36,6 +37,7 @@ from haven.hollow.server import NODE_HEADER, HollowServer
 from haven.scheduler.runner import Scheduler
 from haven.scheduler.runner import Settings as SchedulerSettings
 from haven.store.memory import MemoryStore, Snapshot
+from haven.testing import metricsapi
 from haven.testing.audit import Audit
 from haven.testing.faults import Faults
 from haven.testing.identity import ADMIN, Identity, shared_identity
@@ -349,9 +351,15 @@ class World:
 
     async def _interpose(self, request: Request, proceed: Proceed) -> Response:
         async def faulty(request: Request) -> Response:
+            if request.info.group == metricsapi.GROUP and request.info.is_resource:
+                return await self.faults.answer(request, self._metrics)
             return await self.faults.answer(request, proceed)
 
         return await self.audit.observe(request, faulty)
+
+    async def _metrics(self, request: Request) -> Response:
+        self.server.chain.check(Attributes.of(request.user, request.info))
+        return metricsapi.answer(request, self.fleet, self.clock.now_seconds())
 
     def resources(self) -> Sequence[Resource[Any]]:
         """Return what is served, core and stable versions first."""
