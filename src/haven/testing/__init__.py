@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from haven.testing.pods import NodeHandle, PodHandle
     from haven.testing.user import User
     from haven.testing.waiting import WaitTimeout
+    from haven.testing.webhooks import Admission, Denied
     from haven.testing.world import Options, World
 
 _WHERE = {
@@ -43,10 +44,12 @@ _WHERE = {
     "haven.testing.pods": ("NodeHandle", "PodHandle"),
     "haven.testing.user": ("User",),
     "haven.testing.waiting": ("WaitTimeout",),
+    "haven.testing.webhooks": ("Admission", "Denied"),
     "haven.testing.world": ("Options", "World"),
 }  # fmt: skip
 
 __all__ = [
+    "Admission",
     "AlreadyExists",
     "ApiError",
     "AuditRecord",
@@ -54,6 +57,7 @@ __all__ = [
     "Behaviour",
     "Cluster",
     "Conflict",
+    "Denied",
     "Exec",
     "ExecResult",
     "Expired",

@@ -32,6 +32,7 @@ from haven.testing.audit import Audit
 from haven.testing.clients import close_client, make_client
 from haven.testing.clocks import ClusterClock
 from haven.testing.faults import Faults
+from haven.testing.hooks import OPERATIONS
 from haven.testing.loopthread import LoopThread
 from haven.testing.objects import Manifest, read_manifests
 from haven.testing.pods import NodeHandle, PodHandle, PodScript
@@ -42,6 +43,7 @@ from haven.testing.world import Options, World, WorldSnapshot
 __all__ = ["Cluster"]
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 Tree = dict[str, Any]
 Trees = list[Tree]  # In the class, `list` is a call.
 Pods = list[PodHandle]
@@ -330,6 +332,78 @@ class Cluster:
         text = explain(what, seconds, {"status": f"{len(pods)} Pods"}, events, pods)
         world.check()
         return text
+
+    # Webhooks
+
+    def validating_webhook(
+        self,
+        resources: str | Sequence[str],
+        operations: Sequence[str] = OPERATIONS,
+        *,
+        name: str = "",
+        failure_policy: str = "Fail",
+        timeout_seconds: int = 10,
+        side_effects: str = "None",
+        **more: Any,
+    ) -> Callable[[F], F]:
+        """Register the decorated function as a validating webhook: it gets an Admission.
+
+        None or True allows, False or a text denies; or raise Denied. `more` are further fields of the webhook as the
+        API has them: namespaceSelector, objectSelector, matchConditions, matchPolicy, …
+        """
+        return self._admission(False, resources, operations, name, failure_policy, timeout_seconds, side_effects, more)
+
+    def mutating_webhook(
+        self,
+        resources: str | Sequence[str],
+        operations: Sequence[str] = OPERATIONS,
+        *,
+        name: str = "",
+        failure_policy: str = "Fail",
+        timeout_seconds: int = 10,
+        side_effects: str = "None",
+        **more: Any,
+    ) -> Callable[[F], F]:
+        """The same for a mutating webhook, which changes `admission.object` or returns an object or a JSON patch."""
+        return self._admission(True, resources, operations, name, failure_policy, timeout_seconds, side_effects, more)
+
+    def _admission(
+        self,
+        mutates: bool,
+        resources: str | Sequence[str],
+        operations: Sequence[str],
+        name: str,
+        failure_policy: str,
+        timeout_seconds: int,
+        side_effects: str,
+        more: dict[str, Any],
+    ) -> Callable[[F], F]:
+        def register(function: F) -> F:
+            self.run(
+                self.world.hooks.admission(
+                    function,
+                    mutates=mutates,
+                    resources=resources,
+                    operations=operations,
+                    name=name,
+                    failure_policy=failure_policy,
+                    timeout_seconds=timeout_seconds,
+                    side_effects=side_effects,
+                    more=more,
+                )
+            )
+            return function
+
+        return register
+
+    def conversion_webhook(self, definition: str) -> Callable[[F], F]:
+        """Let the decorated function convert a definition's objects: (object, wanted apiVersion) -> object."""
+
+        def register(function: F) -> F:
+            self.run(self.world.hooks.conversion(function, definition))
+            return function
+
+        return register
 
     # Pods and nodes
 

@@ -40,10 +40,12 @@ from haven.store.memory import MemoryStore, Snapshot
 from haven.testing import metricsapi
 from haven.testing.audit import Audit
 from haven.testing.faults import Faults
+from haven.testing.hooks import HookRegistry
 from haven.testing.identity import ADMIN, Identity, shared_identity
 from haven.testing.objects import Objects
 from haven.testing.virtualclock import VirtualClock
 from haven.testing.waiting import Condition, Target, WaitTimeout, explain
+from haven.testing.webhooks import Webhooks
 
 __all__ = ["Options", "World", "WorldFailed", "WorldSnapshot"]
 
@@ -117,6 +119,9 @@ class World:
         self.clock = VirtualClock(start_seconds=self.options.start_seconds, frozen=self.options.frozen)
         self.faults = Faults(self.chance)
         self.audit = Audit(self.clock)
+        self.webhooks = Webhooks(self.identity.server_tls, self.identity.authority.certificate)
+        self.hooks = HookRegistry(self)
+        self.clock.is_busy = lambda: self.webhooks.under_way > 0
         self._tasks: list[asyncio.Task[None]] = []
         self._waiters: list[asyncio.Future[None]] = []
 
@@ -242,6 +247,7 @@ class World:
         kubelets = getattr(self, "kubelets", None)
         if kubelets is not None:
             await kubelets.close()
+        await self.webhooks.close()
         store = getattr(self, "store", None)
         if store is not None:
             await store.close()

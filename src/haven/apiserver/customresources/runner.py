@@ -129,6 +129,8 @@ class DefinitionKeeper:
                     if other.spec.names != other.status.accepted_names:
                         self.notice(other.metadata.name)
             return
+        if is_served(crd) and name not in self._custom.definitions:
+            await self._custom.take_up(crd)  # Established elsewhere: by another server, or before a backup was made.
         if needs_finalizing(crd) and name not in self._cleaning:
             task = tasks.create_task(self._clean(name), name=f"clean-{name}")
             self._cleaning[name] = task

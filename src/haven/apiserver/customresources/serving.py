@@ -91,6 +91,12 @@ class CustomResources:
             storage = self._storages.add(resource, {}, decode_entry)
             await self._storages.load(storage)
 
+    async def take_up(self, crd: v1.CustomResourceDefinition) -> None:
+        """Serve a definition that was established without this server."""
+        await self.keep(crd)
+        self._serve(crd)
+        self._publish()
+
     def _storage(self, resource: GroupResource) -> Storage | None:
         try:
             return self._storages.of(resource)
