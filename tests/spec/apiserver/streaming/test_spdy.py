@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haven.apiserver.streaming import channels
-from haven.client import spdy
 from haven.apiserver.streaming.channels import Message, protocol_of
+from haven.client import spdy
 
 
 @given(
