@@ -364,7 +364,7 @@ class World:
         return await self.audit.observe(request, faulty)
 
     async def _metrics(self, request: Request) -> Response:
-        self.server.chain.check(Attributes.of(request.user, request.info))
+        await self.server.chain.check(Attributes.of(request.user, request.info))
         return metricsapi.answer(request, self.fleet, self.clock.now_seconds())
 
     def resources(self) -> Sequence[Resource[Any]]:
