@@ -116,6 +116,10 @@ class ClusterSettings:
         return wrong
 
 
+_KINDS: dict[str, type[Any]] = {"int": int, "str": str}
+_WORDS: dict[type[Any], str] = {int: "number", str: "text", dict: "object"}
+
+
 def kept_settings(places: Places) -> dict[str, Any]:
     """Return what was chosen and kept, {} before the first start; raise Failure if it is damaged."""
     path = places.settings
@@ -129,12 +133,12 @@ def kept_settings(places: Places) -> dict[str, Any]:
         raise Failure(f"{path} cannot be read: run it as root (sudo haven …)") from None
     except ValueError as error:
         raise Failure(f"{path} is damaged ({error}): mend it, or remove it to begin with the defaults") from None
-    kinds = {item.name: int if item.type == "int" else str for item in fields(ClusterSettings) if item.name != "places"}
+    kinds = {item.name: _KINDS.get(str(item.type), dict) for item in fields(ClusterSettings) if item.name != "places"}
     if not isinstance(kept, dict):
         raise Failure(f"{path} is damaged (no object): mend it, or remove it to begin with the defaults")
     wrong = [name for name, kind in kinds.items() if name in kept and type(kept[name]) is not kind]
     if wrong:
-        names = ", ".join(f"{name} is no {'number' if kinds[name] is int else 'text'}" for name in wrong)
+        names = ", ".join(f"{name} is no {_WORDS[kinds[name]]}" for name in wrong)
         raise Failure(f"{path} is damaged ({names}): mend it, or remove it to begin with the defaults")
     return {name: value for name, value in kept.items() if name in kinds}
 
