@@ -25,9 +25,16 @@ from haven.apiserver.admission.signingrequests import SigningRequests
 from haven.apiserver.admission.versions import ServedVersions
 from haven.apiserver.admission.webhooks.dispatch import Unevaluated
 from haven.apiserver.admission.webhooks.plugins import WebhookAdmission
+from haven.apiserver.audit.assembly import Audit, make_audit
 from haven.apiserver.authentication.bearer import BearerTokens, TokenUnion
 from haven.apiserver.authentication.bootstraptokens import BootstrapTokens
-from haven.apiserver.authentication.interface import ALL_AUTHENTICATED, MASTERS, Authenticator, TokenAuthenticator
+from haven.apiserver.authentication.interface import (
+    ALL_AUTHENTICATED,
+    MASTERS,
+    Authenticator,
+    RemoteTokenAuthenticator,
+    TokenAuthenticator,
+)
 from haven.apiserver.authentication.serviceaccounts import DEFAULT_ISSUER, ServiceAccountTokens
 from haven.apiserver.authentication.statictokens import StaticTokens
 from haven.apiserver.authentication.tokenkeys import SigningKeys
@@ -37,7 +44,6 @@ from haven.apiserver.authorization.escalation import EscalationGuard
 from haven.apiserver.authorization.node import NodeAuthorizer
 from haven.apiserver.authorization.nodegraph import NodeGraph
 from haven.apiserver.authorization.rbac import RBAC
-from haven.apiserver.authorization.union import AlwaysAllowGroups, AuthorizerUnion
 from haven.apiserver.bootstrap.objects import BootstrapSettings, bootstrap_objects, node_rules
 from haven.apiserver.bootstrap.reconcile import plan
 from haven.apiserver.chain import Chain
@@ -70,7 +76,7 @@ from haven.apiserver.request import UserInfo
 from haven.apiserver.reviews.accessreviews import AccessReviews
 from haven.apiserver.reviews.identityreviews import TokenReviews
 from haven.apiserver.reviews.tokenrequests import TokenRequests
-from haven.apiserver.security import Audit, make_audit
+from haven.apiserver.security import Guard
 from haven.apiserver.server import HttpServer
 from haven.apiserver.settings import Settings
 from haven.apiserver.streaming.handlers import NodeBackends, Streaming
@@ -131,6 +137,7 @@ class ApiServer:
         objects: StoredObjects,
         caller: WebhookCaller,
         audit: Audit | None,
+        guard: Guard,
         clock: Clock,
         ready_seconds: float,
     ) -> None:
@@ -141,6 +148,7 @@ class ApiServer:
         self.chain = chain
         self.objects = objects
         self.caller = caller
+        self.guard = guard
         self._audit = audit
         self.port = 0
         self._http = http
@@ -235,20 +243,25 @@ async def start(
     webhooks = WebhookAdmission(objects, versions, caller, Unevaluated())
     observers = Observers(storages, [rbac, graph, flows, *webhooks.observers])
     observers.load()
-    authorizer = AuthorizerUnion(
-        [
-            AlwaysAllowGroups(),
-            NodeAuthorizer(graph, node_rules()),
-            rbac,
-        ]
+    issuers = (trust.issuer,)
+    audiences = settings.security.api_audiences or issuers
+    guard = Guard(
+        settings.security,
+        caller,
+        clock,
+        chance,
+        node=NodeAuthorizer(graph, node_rules()),
+        rbac=rbac,
+        audiences=audiences,
     )
+    authorizer = guard.authorizer
     await _bootstrap(storages, objects, settings, trust, clock)
 
-    audiences = (trust.issuer,)
-    tokens: list[TokenAuthenticator] = [
-        StaticTokens(trust.static_tokens),
+    tokens: list[TokenAuthenticator | RemoteTokenAuthenticator] = [
+        StaticTokens({**trust.static_tokens, **guard.static_tokens}),
         BootstrapTokens(objects, clock),
-        ServiceAccountTokens(trust.signing_keys, objects, clock, issuers=audiences, api_audiences=audiences),
+        ServiceAccountTokens(trust.signing_keys, objects, clock, issuers=issuers, api_audiences=audiences),
+        *guard.tokens,
     ]
     authenticators: list[Authenticator] = []
     if trust.front_proxy_authorities:
@@ -258,6 +271,9 @@ async def start(
         authenticators.append(ClientCertificates(trust.client_authorities, clock))
     known_tokens = TokenUnion(tokens)
     authenticators.append(BearerTokens(known_tokens, audiences, clock))
+
+    identify = RequestAuthenticator(authenticators)
+    guard.attach(identify)
 
     admission = AdmissionChain(
         make_plugins(objects, authorizer, clock, chance, webhooks),
@@ -298,7 +314,15 @@ async def start(
         clock,
         access=AccessReviews(authorizer),
         tokens=TokenReviews(known_tokens, audiences),
-        requests=TokenRequests(trust.signing_keys, objects, clock, issuer=trust.issuer, api_audiences=audiences),
+        requests=TokenRequests(
+            trust.signing_keys,
+            objects,
+            clock,
+            issuer=trust.issuer,
+            api_audiences=audiences,
+            expiration_seconds_max=int(settings.security.service_account_max_token_expiration_seconds),
+            extend_expiration=settings.security.service_account_extend_token_expiration,
+        ),
     )
     writing.hooks[GroupResource("", "services")] = ServiceAllocation(
         storages, clock, chance, networks=settings.service_networks, node_ports=settings.service_node_ports
@@ -320,7 +344,7 @@ async def start(
     )
     chain = Chain(
         resources=resources,
-        identify=RequestAuthenticator(authenticators),
+        identify=identify,
         authorizer=authorizer,
         paths=documents.paths,
         clock=clock,
@@ -365,11 +389,14 @@ async def start(
         objects=objects,
         caller=caller,
         audit=audit,
+        guard=guard,
         clock=clock,
         ready_seconds=time.monotonic() - began,
     )
     server.keep(flows.run(objects), "flow-schemas")
     server.keep(keeper.run(), "definitions")
+    for file in guard.files:
+        server.keep(file.follow(), file.path.name)
     for work in audit.works if audit is not None else ():
         server.keep(work, "audit")
     if listen:

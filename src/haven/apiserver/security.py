@@ -1,28 +1,39 @@
-"""What guards a server beyond its own objects: put together from its settings, followed while it runs.
-
-Authentication and authorization by configuration files or flags, the auditor, encryption at rest.
-"""
+"""What guards a server beyond its own objects: whom it believes and who decides, by files or flags, followed."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
-from dataclasses import dataclass, field
+import random
+import ssl
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from haven.apiserver.audit.logfile import LogFile, LogSettings
-from haven.apiserver.audit.policy import parse_policy
-from haven.apiserver.audit.recorder import Auditor, Sink
-from haven.apiserver.audit.webhook import BatchSettings, SendFailed, WebhookLog
-from haven.apiserver.configfiles import ConfigError
+from haven.apiserver.authentication.configuration import IssuerConfig, mapping_of_flags, parse_authentication
+from haven.apiserver.authentication.interface import RemoteTokenAuthenticator
+from haven.apiserver.authentication.issuerkeys import IssuerKeys, https_fetch
+from haven.apiserver.authentication.issuers import Issuer, IssuerTokens
+from haven.apiserver.authentication.jwt import ALGORITHMS
+from haven.apiserver.authentication.statictokens import MalformedTokenFile, parse_token_file
+from haven.apiserver.authentication.tokenwebhook import WebhookTokens
+from haven.apiserver.authentication.union import RequestAuthenticator
+from haven.apiserver.authorization.abac import ABAC, AlwaysAllow, AlwaysDeny, parse_policies
+from haven.apiserver.authorization.configuration import AuthorizerConfig, parse_authorization
+from haven.apiserver.authorization.interface import Authorizer
+from haven.apiserver.authorization.union import AlwaysAllowGroups, AuthorizerUnion
+from haven.apiserver.authorization.webhook import WebhookAuthorizer
+from haven.apiserver.configfiles import ConfigError, FollowedFile
+from haven.apiserver.expressions import CelEngine
+from haven.apiserver.request import UserInfo
 from haven.apiserver.settings import SecuritySettings
-from haven.apiserver.webhooks.caller import CallFailed, WebhookCaller
-from haven.apiserver.webhooks.target import Target
+from haven.apiserver.webhooks.caller import WebhookCaller
+from haven.apiserver.webhooks.retrying import retrying
+from haven.apiserver.webhooks.target import Target, tls_context
 from haven.client.connection import from_kubeconfig
 from haven.clock import Clock
 
-__all__ = ["Audit", "make_audit", "webhook_target"]
+__all__ = ["Guard", "webhook_target"]
+
+RELOAD_SECONDS = 60.0
+WEBHOOK_SECONDS = 30.0
 
 
 def webhook_target(path: str) -> Target:
@@ -33,73 +44,179 @@ def webhook_target(path: str) -> Target:
         raise ConfigError(f"{path}: {error}") from None
 
 
-@dataclass
-class Audit:
-    """The auditor of a server, what has to run for it, and what has to be closed."""
+class Guard:
+    """Who is believed and who may what, beyond what stored objects say; follows its files while the server runs.
 
-    auditor: Auditor
-    log: LogFile | None = None
-    works: list[Coroutine[Any, Any, None]] = field(default_factory=list)
+    `tokens` are asked behind those that the server knows itself; `authorizer` is the whole chain.
+    """
 
-    async def close(self) -> None:
-        """Finish writing."""
-        if self.log is not None:
-            await asyncio.to_thread(self.log.close)
+    def __init__(
+        self,
+        settings: SecuritySettings,
+        caller: WebhookCaller,
+        clock: Clock,
+        chance: random.Random,
+        *,
+        node: Authorizer,
+        rbac: Authorizer,
+        audiences: Sequence[str],
+    ) -> None:
+        self._settings = settings
+        self._caller = caller
+        self._clock = clock
+        self._chance = chance
+        self._own: dict[str, Authorizer] = {"Node": node, "RBAC": rbac}
+        self._audiences = tuple(audiences)
+        self._engine: CelEngine | None = None
+        self.files: list[FollowedFile] = []
+        self.issuers = IssuerTokens((), audiences, clock)
+        self.tokens: list[RemoteTokenAuthenticator] = [self.issuers]
+        self.authorizer = AuthorizerUnion(())
+        self.identify: RequestAuthenticator | None = None
+        self._anonymous: tuple[bool, Collection[str] | None] = (settings.anonymous_auth is not False, None)
+        self._load()
 
+    def attach(self, identify: RequestAuthenticator) -> None:
+        """Let this authenticator pass requests without credentials, as is configured."""
+        self.identify = identify
+        identify.allow_anonymous(*self._anonymous)
 
-def make_audit(settings: SecuritySettings, caller: WebhookCaller, clock: Clock) -> Audit | None:
-    """Return what audits, None if nothing is to be audited; raise ConfigError or OSError."""
-    if not settings.audit_policy_file:
-        return None
-    try:
-        policy = parse_policy(Path(settings.audit_policy_file).read_bytes())
-    except (ConfigError, OSError) as error:
-        raise ConfigError(f"{error}: from file {settings.audit_policy_file}") from None
-    sinks: list[Sink] = []
-    audit = Audit(Auditor(policy, clock))
-    if settings.audit_log_path:
-        if settings.audit_log_format not in ("json", "legacy"):
-            raise ConfigError(f"invalid audit log format {settings.audit_log_format}, allowed formats are legacy,json")
-        audit.log = LogFile(
-            LogSettings(
-                path=settings.audit_log_path,
-                format=settings.audit_log_format,
-                age_days_max=settings.audit_log_maxage,
-                backups_max=settings.audit_log_maxbackup,
-                size_megabytes_max=settings.audit_log_maxsize,
-                compress=settings.audit_log_compress,
-            ),
-            clock,
-        )
-        audit.log.open()
-        sinks.append(audit.log)
-    if settings.audit_webhook_config_file:
-        webhook = _webhook_log(settings, caller, clock)
-        sinks.append(webhook)
-        audit.works.append(webhook.run())
-    audit.auditor.sinks = tuple(sinks)
-    return audit if sinks else None
-
-
-def _webhook_log(settings: SecuritySettings, caller: WebhookCaller, clock: Clock) -> WebhookLog:
-    target = webhook_target(settings.audit_webhook_config_file)
-
-    async def send(body: bytes) -> None:
+    @property
+    def static_tokens(self) -> Mapping[str, UserInfo]:
+        """The users of the token file."""
+        path = self._settings.token_auth_file
+        if not path:
+            return {}
         try:
-            await caller.post(target, body, timeout_seconds=30.0)
-        except CallFailed as error:
-            again = error.status is None or error.status.code in (429, 500, 502, 503, 504)
-            raise SendFailed(str(error), again=again) from None
+            return parse_token_file(Path(path).read_text(encoding="utf-8"))
+        except (OSError, MalformedTokenFile) as error:
+            raise ConfigError(f"{path}: {error}") from None
 
-    batch = BatchSettings(
-        buffer_events_max=settings.audit_webhook_batch_buffer_size,
-        batch_events_max=settings.audit_webhook_batch_max_size,
-        wait_seconds_max=settings.audit_webhook_batch_max_wait_seconds,
-        batches_per_second_max=settings.audit_webhook_batch_throttle_qps,
-        burst=settings.audit_webhook_batch_throttle_burst,
-        initial_backoff_seconds=settings.audit_webhook_initial_backoff_seconds,
-        event_bytes_max=settings.audit_webhook_truncate_max_event_size
-        if settings.audit_webhook_truncate_enabled
-        else 0,
-    )
-    return WebhookLog(send, batch, clock)
+    def engine(self) -> CelEngine:
+        """Return what compiles expressions."""
+        if self._engine is None:
+            self._engine = CelEngine()
+        return self._engine
+
+    def _load(self) -> None:
+        settings = self._settings
+        if settings.authentication_config:
+            if settings.oidc_issuer_url or settings.oidc_client_id:
+                raise ConfigError("authentication-config file and oidc-* flags are mutually exclusive")
+            self._follow(settings.authentication_config, self._apply_authentication)
+        elif settings.oidc_issuer_url:
+            self.issuers.replace([self._issuer_of_flags()])
+        if settings.authentication_token_webhook_config_file:
+            self.tokens.append(self._token_webhook())
+        if settings.authorization_config:
+            self._follow(settings.authorization_config, self._apply_authorization)
+        else:
+            self._set_authorizers([self._by_mode(mode) for mode in settings.authorization_mode])
+
+    def _follow(self, path: str, apply: Callable[[bytes], None]) -> None:
+        file = FollowedFile(Path(path), apply, clock=self._clock, every_seconds=RELOAD_SECONDS)
+        file.load()
+        self.files.append(file)
+
+    def _apply_authentication(self, data: bytes) -> None:
+        found = parse_authentication(data, self.engine(), refused_issuers=self._audiences[:1])
+        if found.anonymous is not None and self._settings.anonymous_auth is not None:
+            raise ConfigError(
+                "anonymous: Forbidden: --anonymous-auth flag cannot be set when anonymous field is configured in"
+                " authentication configuration file"
+            )
+        self.issuers.replace([self._issuer(one) for one in found.issuers])
+        if found.anonymous is not None:
+            self._anonymous = (found.anonymous, found.anonymous_paths)
+        if self.identify is not None:
+            self.identify.allow_anonymous(*self._anonymous)
+
+    def _issuer(self, config: IssuerConfig, algorithms: Sequence[str] = ALGORITHMS) -> Issuer:
+        try:
+            tls = tls_context(ca=config.authority_pem.encode(), insecure=False)
+        except (ValueError, ssl.SSLError) as error:
+            raise ConfigError(f"the authority of {config.url} cannot be used: {error}") from None
+        keys = IssuerKeys(config.url, config.discovery_url, https_fetch(tls), self._clock)
+        return Issuer(config.url, config.audiences, config.mapping, keys, tuple(algorithms))
+
+    def _issuer_of_flags(self) -> Issuer:
+        settings = self._settings
+        if not settings.oidc_client_id:
+            raise ConfigError("oidc-issuer-url and oidc-client-id must be specified together when any oidc-* flags are")
+        if not settings.oidc_issuer_url.startswith("https://"):
+            raise ConfigError(f'oidc-issuer-url: "{settings.oidc_issuer_url}": URL scheme must be https')
+        unknown = [one for one in settings.oidc_signing_algs if one not in ALGORITHMS]
+        if unknown:
+            raise ConfigError(f"oidc: unsupported signing alg: {', '.join(unknown)}")
+        try:
+            authority = Path(settings.oidc_ca_file).read_text(encoding="utf-8") if settings.oidc_ca_file else ""
+        except OSError as error:
+            raise ConfigError(f"oidc-ca-file: {error}") from None
+        mapping = mapping_of_flags(settings)
+        config = IssuerConfig(settings.oidc_issuer_url, "", authority, (settings.oidc_client_id,), mapping)
+        return self._issuer(config, settings.oidc_signing_algs)
+
+    def _token_webhook(self) -> WebhookTokens:
+        settings = self._settings
+        target = webhook_target(settings.authentication_token_webhook_config_file)
+        post = retrying(self._caller, target, self._clock, self._chance, timeout_seconds=WEBHOOK_SECONDS)
+        return WebhookTokens(
+            post,
+            self._clock,
+            version=settings.authentication_token_webhook_version,
+            ttl_seconds=settings.authentication_token_webhook_cache_ttl_seconds,
+            implicit_audiences=self._audiences,
+        )
+
+    def _apply_authorization(self, data: bytes) -> None:
+        configs = parse_authorization(data, self.engine())
+        self._set_authorizers([self._by_config(config) for config in configs])
+
+    def _set_authorizers(self, authorizers: Sequence[Authorizer]) -> None:
+        self.authorizer.replace([AlwaysAllowGroups(), *authorizers])
+
+    def _by_config(self, config: AuthorizerConfig) -> Authorizer:
+        hook = config.webhook
+        if hook is None:
+            return self._by_mode(config.type)
+        if not hook.kubeconfig:
+            raise ConfigError(f"authorizer {config.name}: InClusterConfig needs a Pod, which this server is not")
+        target = webhook_target(hook.kubeconfig)
+        return WebhookAuthorizer(
+            retrying(self._caller, target, self._clock, self._chance, timeout_seconds=hook.timeout_seconds),
+            self._clock,
+            name=config.name,
+            version=hook.version,
+            authorized_ttl_seconds=hook.authorized_ttl_seconds,
+            unauthorized_ttl_seconds=hook.unauthorized_ttl_seconds,
+            failure_denies=hook.failure_denies,
+            match_conditions=hook.match_conditions,
+        )
+
+    def _by_mode(self, mode: str) -> Authorizer:
+        settings = self._settings
+        if mode in self._own:
+            return self._own[mode]
+        if mode == "AlwaysAllow":
+            return AlwaysAllow()
+        if mode == "AlwaysDeny":
+            return AlwaysDeny()
+        if mode == "ABAC":
+            if not settings.authorization_policy_file:
+                raise ConfigError("authorization-mode ABAC's authorization policy file not passed")
+            try:
+                return ABAC(parse_policies(Path(settings.authorization_policy_file).read_text(encoding="utf-8")))
+            except OSError as error:
+                raise ConfigError(f"authorization-policy-file: {error}") from None
+        if mode == "Webhook":
+            if not settings.authorization_webhook_config_file:
+                raise ConfigError("authorization-mode Webhook's authorization config file not passed")
+            target = webhook_target(settings.authorization_webhook_config_file)
+            return WebhookAuthorizer(
+                retrying(self._caller, target, self._clock, self._chance, timeout_seconds=WEBHOOK_SECONDS),
+                self._clock,
+                version=settings.authorization_webhook_version,
+                authorized_ttl_seconds=settings.authorization_webhook_cache_authorized_ttl_seconds,
+                unauthorized_ttl_seconds=settings.authorization_webhook_cache_unauthorized_ttl_seconds,
+            )
+        raise ConfigError(f"authorization-mode {mode!r} is not a valid mode")

@@ -12,7 +12,7 @@ import binascii
 from collections.abc import Sequence
 
 from haven.apimachinery.apierrors import Unauthorized
-from haven.apiserver.authentication.interface import TokenAuthenticator, TokenIdentity
+from haven.apiserver.authentication.interface import RemoteTokenAuthenticator, TokenAuthenticator, TokenIdentity
 from haven.apiserver.request import Request, UserInfo
 from haven.clock import Clock
 
@@ -27,14 +27,18 @@ _SUBPROTOCOL = "base64url.bearer.authorization.k8s.io."
 class TokenUnion:
     """Asks every kind of token; the first that knows the token decides, one that refuses it is outvoted by success."""
 
-    def __init__(self, kinds: Sequence[TokenAuthenticator]) -> None:
+    def __init__(self, kinds: Sequence[TokenAuthenticator | RemoteTokenAuthenticator]) -> None:
         self._kinds = tuple(kinds)
 
-    def authenticate_token(self, token: str, audiences: tuple[str, ...]) -> TokenIdentity | None:
+    async def wait_token(self, token: str, audiences: tuple[str, ...]) -> TokenIdentity | None:
+        """Return whom the token stands for, None if nobody knows it; raise Unauthorized if it is no good."""
         refusals: list[str] = []
         for kind in self._kinds:
             try:
-                identity = kind.authenticate_token(token, audiences)
+                if isinstance(kind, RemoteTokenAuthenticator):
+                    identity = await kind.wait_token(token, audiences)
+                else:
+                    identity = kind.authenticate_token(token, audiences)
             except Unauthorized as error:
                 refusals.append(error.message)
                 continue
@@ -48,7 +52,7 @@ class TokenUnion:
 class BearerTokens:
     """Authenticates requests by their bearer token, for the API server's own audiences."""
 
-    def __init__(self, tokens: TokenAuthenticator, audiences: Sequence[str], clock: Clock) -> None:
+    def __init__(self, tokens: TokenUnion, audiences: Sequence[str], clock: Clock) -> None:
         self._tokens = tokens
         self._audiences = tuple(audiences)
         self._clock = clock
@@ -60,18 +64,18 @@ class BearerTokens:
             token = _from_subprotocols(request)
         if token is None:
             return None
-        identity = self._identify(token)
+        identity = await self._identify(token)
         request.warnings.extend(identity.warnings)
         request.audit_annotations.update(identity.audit_annotations)
         return identity.user
 
-    def _identify(self, token: str) -> TokenIdentity:
+    async def _identify(self, token: str) -> TokenIdentity:
         now = self._clock.now_seconds()
         known = self._trusted.get(token)
         if known is not None and now < known[1]:
             return known[0]
         self._trusted.pop(token, None)
-        identity = self._tokens.authenticate_token(token, self._audiences)
+        identity = await self._tokens.wait_token(token, self._audiences)
         if identity is None:
             raise Unauthorized("invalid bearer token")
         until = now + TRUSTED_SECONDS

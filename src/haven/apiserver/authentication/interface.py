@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from haven.api.scheme import Resource
 from haven.apiserver.request import Request, UserInfo
@@ -16,6 +16,7 @@ __all__ = [
     "MASTERS",
     "Authenticator",
     "Lookup",
+    "RemoteTokenAuthenticator",
     "TokenAuthenticator",
     "TokenIdentity",
 ]
@@ -57,6 +58,15 @@ class TokenAuthenticator(Protocol):
     """One kind of bearer token. Answers from memory."""
 
     def authenticate_token(self, token: str, audiences: tuple[str, ...]) -> TokenIdentity | None:
+        """Return whom the token stands for, None if it is of another kind; raise Unauthorized if it is no good."""
+        ...
+
+
+@runtime_checkable
+class RemoteTokenAuthenticator(Protocol):
+    """One kind of bearer token that may have to be asked about outside."""
+
+    async def wait_token(self, token: str, audiences: tuple[str, ...]) -> TokenIdentity | None:
         """Return whom the token stands for, None if it is of another kind; raise Unauthorized if it is no good."""
         ...
 

@@ -35,6 +35,10 @@ class RequestAuthenticator:
         self._anonymous_paths = anonymous_paths
         self._with_group: dict[int, tuple[UserInfo, UserInfo]] = {}
 
+    def allow_anonymous(self, allowed: bool, paths: Collection[str] | None) -> None:
+        """Say anew whether requests without credentials pass, and for which paths."""
+        self._anonymous, self._anonymous_paths = allowed, paths
+
     async def authenticate(self, request: Request) -> UserInfo:
         """Return who sent the request; raise Unauthorized."""
         wrong = False

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from haven.api.authentication import v1 as authentication
 from haven.apimachinery import times
 from haven.apimachinery.apierrors import BadRequest, InternalError, Unauthorized
-from haven.apiserver.authentication.interface import ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, TokenAuthenticator
+from haven.apiserver.authentication.bearer import TokenUnion
+from haven.apiserver.authentication.interface import ALL_AUTHENTICATED, ALL_UNAUTHENTICATED
 from haven.apiserver.request import Request, UserInfo
 from haven.clock import Clock
 
@@ -20,7 +21,7 @@ __all__ = ["SelfSubjectReviews", "TokenReviews"]
 class TokenReviews:
     """Examines tokens on behalf of servers that got them."""
 
-    def __init__(self, tokens: TokenAuthenticator, api_audiences: Sequence[str]) -> None:
+    def __init__(self, tokens: TokenUnion, api_audiences: Sequence[str]) -> None:
         self._tokens = tokens
         self._api_audiences = tuple(api_audiences)
 
@@ -31,7 +32,7 @@ class TokenReviews:
         audiences = tuple(review.spec.audiences) or self._api_audiences
         review.status = authentication.TokenReviewStatus()
         try:
-            identity = self._tokens.authenticate_token(review.spec.token, audiences)
+            identity = await self._tokens.wait_token(review.spec.token, audiences)
         except Unauthorized as error:
             review.status.error = f"[invalid bearer token, {error.message}]"
             return review

@@ -143,7 +143,7 @@ async def test_a_proxys_certificate_lets_it_speak_for_users_and_nobody_elses_doe
 
 async def test_requests_without_credentials_are_anonymous_and_wrong_credentials_are_refused(clock: FakeClock) -> None:
     users = parse_token_file('secret,jane,7,"devs,ops"\n')
-    tokens = BearerTokens(StaticTokens(users), [ISSUER], clock)
+    tokens = BearerTokens(TokenUnion([StaticTokens(users)]), [ISSUER], clock)
     authenticator = RequestAuthenticator([tokens])
 
     assert (await authenticator.authenticate(a_request())).groups == ("system:unauthenticated",)

@@ -1,0 +1,95 @@
+"""The keys of an OpenID issuer, got from where its discovery document says, and got again when a key is new.
+
+Source: https://openid.net/specs/openid-connect-discovery-1_0.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+
+import aiohttp
+import orjson
+
+from haven import telemetry
+from haven.apimachinery.apierrors import Unauthorized
+from haven.apiserver.authentication.jwt import Key, parse_keys
+from haven.clock import Clock
+
+__all__ = ["Fetch", "FetchFailed", "IssuerKeys", "https_fetch"]
+
+Fetch = Callable[[str], Awaitable[bytes]]
+"""Returns the body of a successful GET; raises FetchFailed."""
+RETRY_SECONDS = 10.0
+FETCH_SECONDS = 30.0
+_ANSWER_BYTES_MAX = 1024 * 1024
+_log = telemetry.logger("apiserver")
+
+
+class FetchFailed(Exception):
+    """A document could not be got; the message says why."""
+
+
+class IssuerKeys:
+    """Knows an issuer's keys. They are asked for at the first token, and when a token names a key not seen yet."""
+
+    def __init__(self, issuer: str, discovery_url: str, fetch: Fetch, clock: Clock) -> None:
+        self._issuer = issuer
+        self._discovery_url = discovery_url or issuer.rstrip("/") + "/.well-known/openid-configuration"
+        self._fetch = fetch
+        self._clock = clock
+        self._keys: list[Key] = []
+        self._asked_at = float("-inf")
+        self._lock = asyncio.Lock()
+        self.problem = "oidc: authenticator not initialized"
+
+    async def keys(self) -> list[Key]:
+        """Return the keys; raise Unauthorized if there are none yet."""
+        if not self._keys:
+            await self.refresh()
+        if not self._keys:
+            raise Unauthorized(self.problem)
+        return self._keys
+
+    async def refresh(self) -> bool:
+        """Ask again, unless that was done just now; return whether it was done."""
+        async with self._lock:
+            now = self._clock.monotonic_seconds()
+            if now - self._asked_at < RETRY_SECONDS:
+                return False
+            self._asked_at = now
+            try:
+                self._keys = await self._get()
+                self.problem = ""
+            except (FetchFailed, ValueError) as error:
+                self.problem = f"oidc: authenticator for issuer {self._issuer} is not initialized: {error}"
+                _log.warning("The keys of an OpenID issuer were not got.", issuer=self._issuer, error=str(error))
+                return False
+            return True
+
+    async def _get(self) -> list[Key]:
+        found = orjson.loads(await self._fetch(self._discovery_url))
+        if not isinstance(found, dict) or found.get("issuer") != self._issuer:
+            raise ValueError(f"issuer did not match the one that was wanted, {self._issuer}")
+        return parse_keys(await self._fetch(str(found.get("jwks_uri", ""))))
+
+
+def https_fetch(tls: ssl.SSLContext) -> Fetch:
+    """Return a way to get documents over HTTPS."""
+
+    async def fetch(url: str) -> bytes:
+        timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
+        try:
+            async with (
+                aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls), timeout=timeout) as session,
+                session.get(url) as answer,
+            ):
+                body = await answer.content.read(_ANSWER_BYTES_MAX)
+                if answer.status != 200:
+                    raise FetchFailed(f"{url}: {answer.status} {answer.reason}")
+                return body
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise FetchFailed(f"{url}: {error or type(error).__name__}") from None
+
+    return fetch
