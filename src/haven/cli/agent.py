@@ -82,9 +82,6 @@ async def serve(settings: ClusterSettings) -> None:
     from haven.kubeproxy.driver import Conntrack, Nftables
     from haven.kubeproxy.runner import KubeProxy
 
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     clock, chance, keys = SystemClock(), random.Random(), Pki(settings.places.pki)
     await _wait_kubeconfig(keys.component("kubelet"), settings.api_url, clock)
     _remember(settings, prepare_kernel())
@@ -114,6 +111,9 @@ async def serve(settings: ClusterSettings) -> None:
     )
     proxy = KubeProxy(_proxy_settings(settings), informers, Nftables(), Conntrack(), clock)
     dns = Dns(_dns_settings(settings), informers, chance)
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # Before this point nothing has to be ended in order.
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     await run_until(stopping, [containerd.run, informers.run, kubelet.run, server.run, proxy.run, dns.run])
     await runtime.close()
     for transport in transports:

@@ -8,6 +8,7 @@ import click
 
 from haven.cli import processes
 from haven.cli.failure import Failure
+from haven.cli.network import remove_network
 from haven.cli.progress import step
 from haven.cli.settings import ClusterSettings
 from haven.cli.supervisor import orphans, stop_orphans
@@ -36,9 +37,11 @@ def stop_cluster(settings: ClusterSettings) -> None:
     with step("stopping containers"):
         try:
             stop_node(settings)
-        except* (RuntimeFailure, MissingRuntime, TimeoutError) as group:
-            reasons = "; ".join(str(error) for error in group.exceptions)
-            click.echo(f"containerd did not stop its containers ({reasons}): haven up takes them over", err=True)
+        except (RuntimeFailure, MissingRuntime, TimeoutError) as error:
+            click.echo(f"not all containers ended ({error}): haven up takes over what still runs", err=True)
+            return
+    with step("removing service rules and addresses"):
+        remove_network(settings)
 
 
 def stop_programs(settings: ClusterSettings) -> None:

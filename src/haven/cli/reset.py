@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -16,8 +15,10 @@ import click
 from haven.cli import processes
 from haven.cli.down import stop_programs
 from haven.cli.failure import Failure
+from haven.cli.network import other_clusters, remove_network
 from haven.cli.progress import step
 from haven.cli.settings import ClusterSettings, places_of_environment
+from haven.cluster.preflight import CLUSTER_FILES
 
 __all__ = ["command", "leftovers", "reset"]
 
@@ -26,8 +27,6 @@ SHARED_FOLDERS = (
     "/run/containerd/runc/k8s.io", "/run/containerd/runc", "/run/containerd/s", "/run/containerd",
     "/var/lib/cni/results", "/var/lib/cni/networks", "/var/lib/cni",
 )  # fmt: skip
-MARKS = ("settings.json", "store.db", "pki", "containerd", "journal.json", "log", "run")
-"""What says that a folder is a cluster's: nothing else is removed, whatever HAVEN_DATA_DIR names."""
 
 
 @click.command(help="Remove the cluster and all it left on this machine.")
@@ -54,7 +53,7 @@ def _check_place(settings: ClusterSettings) -> None:
     if not data.is_dir():
         raise Failure(f"{data} is a file: name a cluster's directory with HAVEN_DATA_DIR")
     names = set(os.listdir(data)) - {"lost+found"}
-    if names and not names & set(MARKS):
+    if names and not names & set(CLUSTER_FILES):
         raise Failure(f"{data} holds no cluster but other files: name a cluster's directory with HAVEN_DATA_DIR")
 
 
@@ -64,7 +63,7 @@ def reset(settings: ClusterSettings, *, keep_logs: bool = False) -> None:
     with step("removing Pods and containerd"):
         _remove_pods(settings)
     with step("removing networks"):
-        _remove_network(settings)
+        remove_network(settings)
     with step("removing cgroups, mounts and files"):
         _unmount(settings)
         _remove_cgroups(settings)
@@ -109,58 +108,15 @@ def _kill_shims(settings: ClusterSettings) -> None:
                     os.kill(int(pid), 9)
 
 
-def _remove_network(settings: ClusterSettings) -> None:
-    import asyncio
-
-    from haven.cni.driver import remove_bridge
-    from haven.dns.driver import release_address
-    from haven.kubeproxy import rules
-    from haven.kubeproxy.driver import Nftables
-
-    nftables = Nftables()
-    places = settings.places
-    nftables.run(rules.remove(places.nft_table))
-    nftables.close()
-    remove_bridge(places.bridge)
-    for address in _own_addresses(settings):
-        asyncio.run(release_address(address, places.address_label))
-    if not _other_clusters(settings):
-        _remove_host_port_chains()
-
-
-def _other_clusters(settings: ClusterSettings) -> list[str]:
-    """Return the bridges of other clusters on this machine."""
-    links = [path.name for path in Path("/sys/class/net").iterdir()]
-    return [name for name in links if (name == "haven0" or name.startswith("hv-")) and name != settings.places.bridge]
-
-
-def _remove_host_port_chains() -> None:
-    """The portmap plugin keeps its chains in iptables' tables, which only iptables can name.
-
-    Pods took their own rules with them; what is left is empty, unless other programs of this machine use the plugin.
-    """
-    for program in ("iptables", "ip6tables"):
-        path = shutil.which(program)
-        if path is None:
-            continue
-        listed = subprocess.run([path, "-t", "nat", "-S"], capture_output=True, text=True, check=False).stdout
-        lines = [line for line in listed.splitlines() if "CNI-" in line]
-        if any(line.startswith("-A CNI-HOSTPORT-DNAT") for line in lines):
-            continue  # A host port of somebody else's Pod.
-        for line in lines:
-            if line.startswith("-A "):
-                subprocess.run([path, "-t", "nat", "-D", *shlex.split(line)[1:]], capture_output=True, check=False)
-        for chain in [line.split()[1] for line in lines if line.startswith("-N ")]:
-            subprocess.run([path, "-t", "nat", "-X", chain], capture_output=True, check=False)
-
-
 def _mounts(settings: ClusterSettings) -> list[str]:
-    """Return the mounts below the cluster's folders, and on them the ones that Haven made (binds of a folder)."""
+    """Return the mounts below the cluster's folders, and those of Haven's on the folders themselves."""
+    from haven.kubelet.mounts import is_self_bind
+
     places = settings.places
     roots = tuple(f"{path}/" for path in (places.data, places.run))
-    exact = {str(places.data), str(places.run)}
-    lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return [words[4] for words in lines if words[4].startswith(roots) or (words[4] in exact and words[3] != "/")]
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    found = [point for point in points if point.startswith(roots)]
+    return found + [str(path) for path in (places.data, places.run) if is_self_bind(path)]
 
 
 def _unmount(settings: ClusterSettings) -> None:
@@ -190,7 +146,7 @@ def _remove_cgroups(settings: ClusterSettings) -> None:
 
 
 def _restore_sysctls(settings: ClusterSettings) -> None:
-    if _other_clusters(settings):
+    if other_clusters(settings):
         return  # They need them as they are.
     changed: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):
@@ -245,7 +201,3 @@ def leftovers(settings: ClusterSettings) -> list[str]:
         labels = {item.get_attr("IFA_LABEL") for item in route.get_addr()}
         left += [f"addresses labelled {places.address_label}"] * (places.address_label in labels)
     return left
-
-
-def _own_addresses(settings: ClusterSettings) -> list[str]:
-    return [address for address in (settings.dns_address, settings.pod_side_address) if address]

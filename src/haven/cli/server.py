@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import gc
 import ipaddress
@@ -48,6 +49,7 @@ def command(context: click.Context, log_level: str) -> None:
 
     from haven.apiserver.configfiles import ConfigError
     from haven.apiserver.flags import FlagError
+    from haven.cluster.pki import PkiError
     from haven.store.interface import StoreError
 
     settings = ClusterSettings.load()
@@ -58,14 +60,22 @@ def command(context: click.Context, log_level: str) -> None:
     telemetry.configure(level=log_level, stream=sys.stderr)
     try:
         uvloop.run(serve(settings))
-    except (StoreError, ConfigError, FlagError) as error:
+    except (ConfigError, FlagError, PkiError, StoreError) as error:
         raise Failure(str(error)) from error
     except OSError as error:
         if error.errno is None:
             raise
-        raise Failure(
-            f"cannot listen on {settings.listen}:{settings.api_port}: {error.strerror}; haven doctor"
-        ) from error
+        raise Failure(_sentence(error, settings)) from error
+
+
+def _sentence(error: OSError, settings: ClusterSettings) -> str:
+    if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES) and not error.filename:
+        return f"cannot listen on {settings.listen}:{settings.api_port} ({error.strerror}): haven doctor tells why"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk below {settings.places.data} is full: free some space; the server is started again by itself"
+    return (
+        f"{error.filename or settings.places.data}: {error.strerror}; mend that, the server is started again by itself"
+    )
 
 
 def flags_of(arguments: Sequence[str]) -> dict[str, str | list[str]]:

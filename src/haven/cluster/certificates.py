@@ -63,20 +63,20 @@ class Subject:
         )
 
 
-def new_authority(name: str, *, now: float, life: timedelta) -> Pair:
-    """Return a self-signed authority."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def new_authority(name: str, *, now: float, life: timedelta, key: bytes = b"") -> Pair:
+    """Return a self-signed authority, with a key that exists (PEM) or a new one."""
+    signing_key = _authority_key(key) if key else ec.generate_private_key(ec.SECP256R1())
     subject = Subject(name).x509
-    public = key.public_key()
+    public = signing_key.public_key()
     certificate = (
         _builder(subject, subject, public, now, life)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(_usage(sign_certificates=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, hashes.SHA256())
+        .sign(signing_key, hashes.SHA256())
     )
-    return _pair(certificate, key)
+    return _pair(certificate, signing_key)
 
 
 def client_pair(authority: Pair, subject: Subject, *, now: float, life: timedelta) -> Pair:
@@ -124,8 +124,7 @@ def _issue(
 ) -> Pair:
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = authority.loaded()
-    signing_key = serialization.load_pem_private_key(authority.key, password=None)
-    assert isinstance(signing_key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey), "authorities have such keys"
+    signing_key = _authority_key(authority.key)
     remaining = issuer.not_valid_after_utc - datetime.fromtimestamp(now, UTC)
     builder = (
         _builder(subject.x509, issuer.subject, key.public_key(), now, min(life, remaining))
@@ -140,8 +139,18 @@ def _issue(
     return _pair(builder.sign(signing_key, hashes.SHA256()), key)
 
 
+def _authority_key(pem: bytes) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
+    key = serialization.load_pem_private_key(pem, password=None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey), "authorities have such keys"
+    return key
+
+
 def _builder(
-    subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, now: float, life: timedelta
+    subject: x509.Name,
+    issuer: x509.Name,
+    public: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+    now: float,
+    life: timedelta,
 ) -> x509.CertificateBuilder:
     start = datetime.fromtimestamp(int(now), UTC)
     return (
@@ -188,7 +197,7 @@ def _general_name(host: str) -> x509.GeneralName:
     return x509.IPAddress(address)
 
 
-def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pair:
+def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> Pair:
     return Pair(certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key))
 
 

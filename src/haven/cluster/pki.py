@@ -11,13 +11,16 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509 import Certificate
 
 from haven.cluster.certificates import (
     Pair,
@@ -31,13 +34,24 @@ from haven.cluster.certificates import (
 )
 from haven.cluster.kubeconfig import certificate_in, kubeconfig
 
-__all__ = ["ADMINS", "MASTERS", "NODES", "Pki", "PkiSettings", "ensure", "issue_client", "serving_hosts"]
+__all__ = [
+    "ADMINS", "MASTERS", "NODES", "Pki", "PkiError", "PkiSettings", "ensure", "issue_client", "renew_authorities",
+    "serving_hosts",
+]  # fmt: skip
 
 ADMINS = "kubeadm:cluster-admins"
 """The group of the everyday administrator, whose rights come from a binding and can be taken away."""
 MASTERS = "system:masters"
 """The group that no role can hold back; only super-admin.conf has it, for when roles are broken."""
 NODES = "system:nodes"
+
+
+AUTHORITIES = {"ca": "kubernetes", "front-proxy-ca": "front-proxy-ca"}
+"""The names of their files, and of themselves."""
+
+
+class PkiError(Exception):
+    """What everything else follows from cannot be used; the message names the file and the fix."""
 
 
 @dataclass(frozen=True)
@@ -147,11 +161,10 @@ def serving_hosts(settings: PkiSettings) -> list[str]:
 
 
 def ensure(settings: PkiSettings, now: float) -> Pki:
-    """Make the directory complete and up to date; `now` is seconds since 1970."""
+    """Make the directory complete and up to date; `now` is seconds since 1970. Raises PkiError."""
     settings.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     keeper = _Keeper(settings, now)
-    authority = keeper.authority("ca", "kubernetes")
-    front_proxy = keeper.authority("front-proxy-ca", "front-proxy-ca")
+    authority, front_proxy = (keeper.authority(name, subject) for name, subject in AUTHORITIES.items())
     keeper.token_key()
     life = settings.certificate_life
     hosts = serving_hosts(settings)
@@ -171,6 +184,16 @@ def ensure(settings: PkiSettings, now: float) -> Pki:
     for name, subject, lives in _kubeconfigs(settings):
         keeper.kubeconfig(name, authority, subject, lives)
     return Pki(settings.directory, tuple(keeper.changed))
+
+
+def renew_authorities(settings: PkiSettings, now: float) -> None:
+    """Sign the authorities anew with their own keys, so that what they issued and pins of the key stay good.
+
+    Raises PkiError if there is none or it is damaged. Copies of the old certificate elsewhere end when it does.
+    """
+    keeper = _Keeper(settings, now)
+    for name, subject in AUTHORITIES.items():
+        keeper.renew_authority(name, subject)
 
 
 def issue_client(settings: PkiSettings, subject: Subject, now: float) -> Pair:
@@ -207,10 +230,54 @@ class _Keeper:
         if pair is None:
             pair = new_authority(subject, now=self._now, life=self._settings.authority_life)
             self._write_pair(name, pair)
+            return pair
+        path = self._directory / f"{name}.crt"
+        loaded = self._checked(pair, name)
+        now = datetime.fromtimestamp(self._now, UTC)
+        if now > loaded.not_valid_after_utc:
+            raise PkiError(
+                f"the certificate authority {path} ended on {loaded.not_valid_after_utc:%Y-%m-%d}: "
+                "haven up --renew-authority signs it anew with its own key"
+            )
+        if now < loaded.not_valid_before_utc:
+            raise PkiError(
+                f"the certificate authority {path} begins on {loaded.not_valid_before_utc:%Y-%m-%d %H:%M} UTC, "
+                f"which is in the future: set this machine's clock, it says {now:%Y-%m-%d %H:%M} UTC"
+            )
         return pair
 
+    def renew_authority(self, name: str, subject: str) -> None:
+        pair = self._read(name)
+        if pair is None:
+            raise PkiError(f"{self._directory} has no authority {name} yet: haven up makes it")
+        self._checked(pair, name)
+        self._write_pair(name, new_authority(subject, now=self._now, life=self._settings.authority_life, key=pair.key))
+
+    def _checked(self, pair: Pair, name: str) -> Certificate:
+        """Return an authority's certificate, which belongs to its key."""
+        try:
+            certificate = pair.loaded()
+            key = load_pem_private_key(pair.key, password=None)
+            if key.public_key() == certificate.public_key():
+                return certificate
+            what = "does not belong to its key"
+        except (ValueError, TypeError):
+            what = "or its key is damaged"
+        raise PkiError(
+            f"the certificate authority {self._directory / name}.crt {what}: restore both from a backup, or remove "
+            "both: haven up then makes new ones and every certificate with them"
+        )
+
     def token_key(self) -> None:
-        if (self._directory / "sa.key").exists() and (self._directory / "sa.pub").exists():
+        path = self._directory / "sa.key"
+        if path.exists() and (self._directory / "sa.pub").exists():
+            try:
+                load_pem_private_key(path.read_bytes(), password=None)
+            except (ValueError, TypeError):
+                raise PkiError(
+                    f"the key of service account tokens {path} is damaged: restore it from a backup, or remove it: "
+                    "haven up then makes a new one, and Pods get new tokens"
+                ) from None
             return
         private, public = new_token_key()
         self._write("sa.pub", public)
@@ -229,10 +296,11 @@ class _Keeper:
         settings = self._settings
         path = self._directory / f"{name}.conf"
         if path.exists():
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8", errors="replace")
             certificate = certificate_in(text)
             if (
                 certificate is not None
+                and b64encode(authority.certificate).decode() in text
                 and self._is_current(certificate, authority, frozenset())
                 and f"server: {settings.server}\n" in text
             ):
@@ -252,7 +320,9 @@ class _Keeper:
             loaded.verify_directly_issued_by(authority.loaded())
         except (ValueError, TypeError, InvalidSignature):
             return False  # Damaged, or of another authority: it is made anew.
-        return not needs_renewal(loaded, self._now) and names_of(loaded) == hosts
+        # One from the future was made while the clock was wrong.
+        has_begun = loaded.not_valid_before_utc.timestamp() <= self._now
+        return has_begun and not needs_renewal(loaded, self._now) and names_of(loaded) == hosts
 
     def _read(self, name: str) -> Pair | None:
         certificate, key = self._directory / f"{name}.crt", self._directory / f"{name}.key"

@@ -16,10 +16,21 @@ from pathlib import Path
 
 from haven.cluster.networks import Taken, conflicts
 
-__all__ = ["Check", "Endpoint", "Host", "PackageManager", "check_all", "check_endpoint", "check_network"]
+__all__ = [
+    "CLUSTER_FILES",
+    "Check",
+    "Endpoint",
+    "Host",
+    "PackageManager",
+    "check_all",
+    "check_endpoint",
+    "check_network",
+]
 
 DISK_FREE_BYTES_MIN = 1 * 2**30
 RESTART_FREE_BYTES_MIN = 32 * 2**20  # What exists must come up on a nearly full disk too, to be cleaned from inside.
+CLUSTER_FILES = ("settings.json", "store.db", "pki", "containerd", "journal.json", "log", "run", "manifests")
+"""What says that a directory is a cluster's: nothing is put into others, and nothing removed from them."""
 SOCKET_PATH_BYTES_MAX = 107
 LONGEST_SOCKET = "run/containerd/containerd.sock.ttrpc"
 CNI_PLUGINS = ("bridge", "host-local", "loopback", "portmap")
@@ -103,7 +114,7 @@ def check_all(
         _cgroup(host),
         _overlay(host),
         _bridge_filter(host),
-        _place(host),
+        _place(host, fresh=fresh),
         _disk(host, fresh=fresh),
         *(check_endpoint(endpoint) for endpoint in endpoints),
     ]
@@ -202,9 +213,14 @@ def _kernel(host: Host, name: str, module: str, *, is_there: bool) -> Check:
     return Check(name, False, True, "not in the kernel", f"modprobe {module}, or use a kernel that has it")
 
 
-def _place(host: Host) -> Check:
+def _place(host: Host, *, fresh: bool) -> Check:
     if host.data.exists() and not host.data.is_dir():
         return Check("data directory", False, True, f"{host.data} is a file", "name a directory with HAVEN_DATA_DIR")
+    others = sorted(os.listdir(host.data)) if fresh and host.data.is_dir() else []
+    if set(others) - {"lost+found"} and not set(others) & set(CLUSTER_FILES):
+        shown = ", ".join(others[:3]) + ("…" if len(others) > 3 else "")
+        found = f"{host.data} holds other files ({shown})"
+        return Check("data directory", False, True, found, "name an empty directory with HAVEN_DATA_DIR")
     if len(str(host.data / LONGEST_SOCKET)) > SOCKET_PATH_BYTES_MAX:
         fix = f"name one with at most {SOCKET_PATH_BYTES_MAX - len(LONGEST_SOCKET) - 1} characters"
         return Check("data directory", False, True, f"{host.data} is too long for sockets in it", fix)

@@ -258,8 +258,29 @@ class GrpcRuntime:
         return [messages.container_stats(item) for item in answer.stats]
 
     async def pod_stats(self) -> Sequence[cri.PodStats]:
-        answer = await self._call(self._runtime.ListPodSandboxStats, pb.ListPodSandboxStatsRequest())
+        try:
+            answer = await self._call(self._runtime.ListPodSandboxStats, pb.ListPodSandboxStatsRequest())
+        except errors.RuntimeFailure:
+            return await self._pod_stats_one_by_one()
         return [messages.pod_stats(item) for item in answer.stats]
+
+    async def _pod_stats_one_by_one(self) -> Sequence[cri.PodStats]:
+        """The way around containerd 1.x on cgroup v2: one finished pod, whose cgroup is gone, fails the whole list."""
+        found: list[cri.PodStats] = []
+        failure: errors.RuntimeFailure | None = None
+        for sandbox in await self.list_sandboxes():
+            if sandbox.state is not cri.SandboxState.READY:
+                continue
+            try:
+                request = pb.PodSandboxStatsRequest(pod_sandbox_id=sandbox.id)
+                answer = await self._call(self._runtime.PodSandboxStats, request)
+            except errors.RuntimeFailure as error:
+                failure = error  # It ended meanwhile.
+            else:
+                found.append(messages.pod_stats(answer.stats))
+        if failure is not None and not found:
+            raise failure
+        return found
 
     async def events(self) -> AsyncIterator[cri.ContainerEvent]:
         call = self._runtime.GetContainerEvents(pb.GetEventsRequest())

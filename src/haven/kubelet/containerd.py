@@ -26,6 +26,7 @@ from haven.clock import Clock
 from haven.cri import errors
 from haven.cri.driver import GrpcRuntime
 from haven.kubelet.cgroups import CgroupMode, cgroup_mode
+from haven.kubelet.mounts import is_self_bind
 from haven.telemetry import logger
 
 __all__ = ["Containerd", "ContainerdSettings", "MissingRuntime", "RegistryMirror", "configuration", "hosts_toml"]
@@ -252,7 +253,7 @@ class Containerd:
             os.kill(holder, signal.SIGKILL)
             self._holder_path.unlink(missing_ok=True)
         for directory in self.settings.shared_directories:
-            if _is_mount_point(directory):
+            if is_self_bind(directory):
                 await asyncio.to_thread(subprocess.run, ["umount", "-l", str(directory)], check=False)
         await asyncio.to_thread(shutil.rmtree, self.settings.state, ignore_errors=True)
 

@@ -75,5 +75,9 @@ class Delegation:
     def end(self) -> None:
         """Give it back: systemd ends what still runs in it and removes the cgroups."""
         program = shutil.which("systemctl", path="/usr/bin:/bin")
-        if self.is_needed and program is not None:
-            subprocess.run([program, "stop", "--quiet", self.scope], capture_output=True, check=False)
+        if not self.is_needed or program is None:
+            return
+        subprocess.run([program, "stop", "--quiet", self.scope], capture_output=True, check=False)
+        slice_directory = self.cgroup / SLICE
+        if slice_directory.is_dir() and not any(entry.is_dir() for entry in slice_directory.iterdir()):
+            subprocess.run([program, "stop", "--quiet", SLICE], capture_output=True, check=False)

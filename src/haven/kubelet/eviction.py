@@ -133,6 +133,11 @@ class Crossed:
     def is_disk(self) -> bool:
         return self.threshold.signal in _DISK
 
+    @property
+    def resource(self) -> str:
+        """What there is too little of."""
+        return _RESOURCES[self.threshold.signal]
+
 
 @dataclass(slots=True)
 class EvictionState:

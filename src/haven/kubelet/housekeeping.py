@@ -242,6 +242,11 @@ class Housekeeping:
             self._state.pressures = state.conditions
             self._on_pressure()
         if crossed:
+            self._recorder.warning(
+                node_reference(self._settings.node_name),
+                "EvictionThresholdMet",
+                f"Attempting to reclaim {crossed[0].resource}",
+            )
             if crossed[0].is_disk and await self.collect_images(free_everything=True):
                 return  # Images that nobody uses go before pods do.
             eviction = choose(settings, crossed[0], await self._uses())

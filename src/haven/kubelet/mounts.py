@@ -6,7 +6,7 @@ import ctypes
 import os
 from pathlib import Path
 
-__all__ = ["bind", "bind_descriptor", "mount_tmpfs", "mounts_below", "unmount", "unmount_below"]
+__all__ = ["bind", "bind_descriptor", "is_self_bind", "mount_tmpfs", "mounts_below", "unmount", "unmount_below"]
 
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC = 2, 4, 8, 4096, 16384
 _MNT_DETACH = 2
@@ -49,6 +49,23 @@ def bind_descriptor(descriptor: int, target: Path) -> None:
 def unmount(target: Path) -> None:
     """Take a mount away, even if it is busy."""
     _call(_libc.umount2(os.fsencode(target), _MNT_DETACH), f"unmount {target}")
+
+
+def is_self_bind(directory: Path, mountinfo: str = "") -> bool:
+    """Return whether a directory is mounted onto itself, as is done to share it; a disk that somebody mounted is not.
+
+    Source: proc(5), mountinfo: id, parent's id, device, root within the file system, mount point.
+    """
+    text = mountinfo or Path("/proc/thread-self/mountinfo").read_text()
+    mounts = [line.split()[:5] for line in text.splitlines()]
+    by_id = {number: (device, root, point) for number, _, device, root, point in mounts}
+    for _, parent, device, root, point in reversed(mounts):
+        if point.encode().decode("unicode_escape") != str(directory):
+            continue
+        outer_device, outer_root, outer_point = by_id.get(parent, ("", "", ""))
+        below = os.path.relpath(point, outer_point) if outer_point else "."
+        return device == outer_device and os.path.normpath(os.path.join(outer_root, below)) == root
+    return False
 
 
 def mounts_below(directory: Path) -> list[Path]:

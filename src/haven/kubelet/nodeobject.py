@@ -30,7 +30,16 @@ from haven.cri import interface as cri
 from haven.kubelet.ociimage import architecture_name
 from haven.kubelet.settings import Settings
 
-__all__ = ["Health", "allocatable_of", "capacity_of", "conditions", "initial_node", "node_status", "report_differs"]
+__all__ = [
+    "PRESSURE_EVENTS",
+    "Health",
+    "allocatable_of",
+    "capacity_of",
+    "conditions",
+    "initial_node",
+    "node_status",
+    "report_differs",
+]
 
 _IMAGES_MAX = 50
 _NAMES_PER_IMAGE_MAX = 5
@@ -39,6 +48,15 @@ _HEALTHY = {
     "DiskPressure": ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
     "PIDPressure": ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
 }
+PRESSURE_EVENTS = {
+    ("MemoryPressure", "True"): "NodeHasInsufficientMemory",
+    ("MemoryPressure", "False"): "NodeHasSufficientMemory",
+    ("DiskPressure", "True"): "NodeHasDiskPressure",
+    ("DiskPressure", "False"): "NodeHasNoDiskPressure",
+    ("PIDPressure", "True"): "NodeHasInsufficientPID",
+    ("PIDPressure", "False"): "NodeHasSufficientPID",
+}
+"""The reason of the event that tells a condition's change."""
 _PRESSED = {
     "MemoryPressure": ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
     "DiskPressure": ("KubeletHasDiskPressure", "kubelet has disk pressure"),

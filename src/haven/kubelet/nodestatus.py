@@ -20,6 +20,7 @@ from haven.cri.interface import Image, Runtime, RuntimeStatus
 from haven.kubelet import machine
 from haven.kubelet.events import EventRecorder, node_reference
 from haven.kubelet.nodeobject import (
+    PRESSURE_EVENTS,
     Health,
     allocatable_of,
     capacity_of,
@@ -197,6 +198,7 @@ class NodeStatusLoop:
 
     async def _write(self, node: Node, status: NodeStatus) -> Node:
         resource = resource_of(Node)
+        before = node.status
         for _ in range(5):
             wanted = serialization.copy(node)
             wanted.status = status
@@ -208,9 +210,18 @@ class NodeStatusLoop:
                 continue
             self._reported_at = self._clock.monotonic_seconds()
             self.reports += 1
+            self._tell_pressures(before, status)
             self._tell_readiness(status)
             return node
         raise apierrors.Conflict("somebody else keeps changing the node")
+
+    def _tell_pressures(self, before: NodeStatus, after: NodeStatus) -> None:
+        known = {item.type: item.status for item in before.conditions}
+        for condition in after.conditions:
+            reason = PRESSURE_EVENTS.get((condition.type, condition.status))
+            if reason is not None and known.get(condition.type) != condition.status:
+                name = self._settings.node_name
+                self._recorder.normal(node_reference(name), reason, f"Node {name} status is now: {reason}")
 
     def _tell_readiness(self, status: NodeStatus) -> None:
         is_ready = any(item.type == "Ready" and item.status == "True" for item in status.conditions)
@@ -240,7 +251,9 @@ class NodeStatusLoop:
         status = self._status(NodeStatus())
         node = initial_node(self._settings, status)
         try:
-            return await self._client.create(resource_of(Node), node)
+            created = await self._client.create(resource_of(Node), node)
+            self._tell_pressures(NodeStatus(), status)
+            return created
         except apierrors.AlreadyExists:
             return await self._client.get(resource_of(Node), "", self._settings.node_name)
 
