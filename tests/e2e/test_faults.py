@@ -257,7 +257,7 @@ def test_a_disk_that_fills_up_is_reported_and_harms_nothing(cluster: Cluster) ->
     assert "node.kubernetes.io/disk-pressure" in taints
     assert alive["running"]
     assert (refused, accepted) == (500, 201)
-    assert "full" in complaint["message"]
+    assert "free disk space" in complaint["message"]
     assert starts == {"server": 1, "agent": 1}, "a full disk ended a process"
     assert left == "", again
 

@@ -85,7 +85,7 @@ def command(output: str) -> None:
 
     settings = ClusterSettings.load()
     running = is_running(settings.places) or bool(orphans(settings.places.supervisor_state))
-    checks = findings(settings, running=running, fresh=not settings.places.store.exists())
+    checks = findings(settings, running=running, fresh=not settings.is_made)
     failed = [check for check in checks if not check.ok and check.required]
     if output == "json":
         click.echo(json.dumps([asdict(check) for check in checks], indent=1))

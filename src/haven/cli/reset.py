@@ -57,8 +57,8 @@ def _check_place(settings: ClusterSettings) -> None:
         raise Failure(f"{data} holds no cluster but other files: name a cluster's directory with HAVEN_DATA_DIR")
 
 
-def reset(settings: ClusterSettings, *, keep_logs: bool = False) -> None:
-    """Remove everything; raise Failure naming what is left, if anything is."""
+def reset(settings: ClusterSettings, *, keep: frozenset[Path] = frozenset()) -> None:
+    """Remove everything but the paths to keep; raise Failure naming what is left, if anything is."""
     stop_programs(settings)
     with step("removing Pods and containerd"):
         _remove_pods(settings)
@@ -68,9 +68,9 @@ def reset(settings: ClusterSettings, *, keep_logs: bool = False) -> None:
         _unmount(settings)
         _remove_cgroups(settings)
         _restore_sysctls(settings)
-        _remove_files(settings, keep_logs=keep_logs)
+        _remove_files(settings, keep)
     with step("looking for leftovers"):
-        left = [] if keep_logs else leftovers(settings)
+        left = [] if keep else leftovers(settings)
         if left:
             raise Failure("these are left, remove them by hand: " + ", ".join(left))
 
@@ -156,21 +156,20 @@ def _restore_sysctls(settings: ClusterSettings) -> None:
             Path("/proc/sys", *name.split(".")).write_text(value)
 
 
-def _remove_files(settings: ClusterSettings, *, keep_logs: bool) -> None:
+def _remove_files(settings: ClusterSettings, keep: frozenset[Path]) -> None:
     places = settings.places
-    kept = {places.logs, *places.logs.parents} if keep_logs else set()
-    for path in (places.run, places.pod_logs, places.container_logs, places.logs, places.data):
-        if not path.is_dir() or path == places.logs in kept:
+    for folder in (places.run, places.pod_logs, places.container_logs, places.logs, places.data):
+        if not folder.is_dir() or folder in keep:
             continue
-        for entry in path.iterdir():
-            if entry in kept or entry.name == "lost+found":
+        for entry in folder.iterdir():
+            if entry in keep or entry.name == "lost+found":
                 continue
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)
             else:
                 entry.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # Not empty, or a disk of its own that the user mounted there.
-            path.rmdir()
+            folder.rmdir()
     for name in SHARED_FOLDERS:
         with contextlib.suppress(OSError):
             os.rmdir(name)

@@ -44,6 +44,12 @@ class ClusterSettings:
     places: Places = field(default_factory=Places)
 
     @property
+    def is_made(self) -> bool:
+        """Whether the cluster was started before: some of its settings can then no longer change."""
+        mark = self.places.admin_kubeconfig if self.etcd_servers else self.places.store
+        return mark.exists()
+
+    @property
     def pod_network(self) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         """The addresses of Pods, parsed."""
         return ipaddress.ip_network(self.pod_cidr)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from haven.cli import processes
 from haven.cli.doctor import findings, free_networks
 from haven.cli.down import stop_cluster, stop_programs
 from haven.cli.failure import Failure
+from haven.cli.places import Places
 from haven.cli.progress import step
 from haven.cli.settings import ClusterSettings, kept_settings
 from haven.cli.supervisor import Child, Plan, orphans, read_state, start_detached
@@ -66,8 +67,8 @@ def command(example: bool, renew_authority: bool, **chosen: Any) -> None:
 def start(before: ClusterSettings, chosen: dict[str, Any]) -> ClusterSettings:
     """Bring the cluster up and return how it is; raise Failure, leaving the machine as it was."""
     places = before.places
-    fresh = not places.store.exists()
-    before_files = _files_of(before)
+    fresh = not before.is_made
+    prepared = _Prepared.of(places)
     left = orphans(places.supervisor_state)
     running = processes.is_running(places)
     with step("checking this machine"):
@@ -92,10 +93,10 @@ def start(before: ClusterSettings, chosen: dict[str, Any]) -> ClusterSettings:
         with step("waiting for the node"):
             _wait_node(settings, reports_anew=not running and "agent" not in left)
     except OSError as error:
-        _undo(settings, before_files, fresh=fresh, running=running)
+        _undo(settings, prepared, fresh=fresh, running=running)
         raise Failure(f"{error.filename or places.data}: {error.strerror}: mend that, then haven up again") from error
     except BaseException:
-        _undo(settings, before_files, fresh=fresh, running=running)
+        _undo(settings, prepared, fresh=fresh, running=running)
         raise
     link_command()
     return settings
@@ -205,27 +206,35 @@ def _check_processes(settings: ClusterSettings) -> None:
             raise Failure(f"the {name} keeps ending (exit status {facts['last_exit']}); haven logs {name} tells more")
 
 
-def _files_of(settings: ClusterSettings) -> dict[Path, bytes]:
-    """Return what the user prepared before the first start, which outlives a failed one."""
-    path = settings.places.settings
-    return {path: path.read_bytes()} if path.exists() else {}
+@dataclass(frozen=True)
+class _Prepared:
+    """What the user put into the data directory before the first start; it outlives one that fails."""
+
+    paths: frozenset[Path]
+    settings: bytes | None
+
+    @classmethod
+    def of(cls, places: Places) -> _Prepared:
+        paths = frozenset(places.data.iterdir()) if places.data.is_dir() else frozenset()
+        return cls(
+            paths - {places.run, places.logs}, places.settings.read_bytes() if places.settings.exists() else None
+        )
 
 
-def _undo(settings: ClusterSettings, before: dict[Path, bytes], *, fresh: bool, running: bool) -> None:
+def _undo(settings: ClusterSettings, prepared: _Prepared, *, fresh: bool, running: bool) -> None:
     """Leave the machine as it was: without a cluster before the first start, with a stopped one afterwards."""
     if running:
         return
     from haven.cli.reset import reset
 
+    places = settings.places
     with contextlib.suppress(Exception):  # The first failure is the one to tell.
         if not fresh:
             stop_cluster(settings)
             return
-        reset(settings, keep_logs=True)
-    for path, content in before.items() if fresh else ():
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+        reset(settings, keep=prepared.paths | {places.logs})
+        if prepared.settings is not None:
+            places.settings.write_bytes(prepared.settings)
 
 
 def link_command() -> None:
