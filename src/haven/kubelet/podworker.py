@@ -12,29 +12,28 @@ from collections.abc import Coroutine
 from enum import Enum
 from typing import Any
 
-from haven.api.core.v1 import Container, Pod, PodCondition, PodStatus, ResourceRequirements
+from haven.api.core.v1 import Container, Pod, PodStatus
 from haven.apimachinery import times
 from haven.cri import errors
-from haven.cri import interface as cri
-from haven.kubelet.cgroups import CgroupLimits
-from haven.kubelet.containerstart import Sandbox, StartError
-from haven.kubelet.containerstatus import StartFailure, StatusContext
+from haven.kubelet.containerstart import Sandbox
+from haven.kubelet.containerstatus import StatusContext
 from haven.kubelet.env import referenced_objects
-from haven.kubelet.events import container_reference, pod_reference
+from haven.kubelet.events import pod_reference
 from haven.kubelet.fieldref import FieldFacts
 from haven.kubelet.observation import ObservedPod
 from haven.kubelet.observer import Observer
+from haven.kubelet.podallocation import PodAllocation
 from haven.kubelet.podconfig import PodInputs
 from haven.kubelet.podservices import PodServices, SyncError
 from haven.kubelet.podspec import (
     all_containers,
-    container_hash,
     ephemeral_as_container,
     format_pod,
     is_host_network,
     is_static,
     is_terminal,
 )
+from haven.kubelet.podstarts import RETRY_SECONDS, RETRY_SECONDS_MAX, PodStarts
 from haven.kubelet.podstate import PodActions, compute_actions, restarts_all_containers
 from haven.kubelet.podstatus import (
     NodeFacts,
@@ -44,17 +43,6 @@ from haven.kubelet.podstatus import (
     order_ips,
     terminated_status,
 )
-from haven.kubelet.resize import (
-    ResizePlan,
-    allocation,
-    completion_message,
-    differs,
-    larger,
-    pending_condition,
-    plan,
-    with_resources,
-)
-from haven.kubelet.resources import pod_cgroup_limits
 from haven.kubelet.sandboxstart import ensure_sandbox, pod_inputs, runtime_handler
 from haven.kubelet.volumes.content import referenced_names
 from haven.kubelet.volumes.manager import MountedVolume, VolumeError
@@ -63,7 +51,6 @@ from haven.telemetry import logger
 __all__ = ["PodWorker", "WorkerState"]
 
 _log = logger("pod")
-_RETRY_SECONDS, _RETRY_SECONDS_MAX = 0.5, 20.0
 _REFRESH_SECONDS = 60.0
 
 
@@ -91,19 +78,15 @@ class PodWorker:
         self._services = services
         self._grace: int | None = None
         self._held_by: list[PodWorker] = []
-        self._failures: dict[str, StartFailure] = {}
+        self._starts = PodStarts(services)
+        self._allocation = PodAllocation(services, pod.metadata.uid)
         self._wake = asyncio.Event()
         self._terminate = asyncio.Event()
         self._finished = asyncio.Event()
         self._retry_seconds = 0.0
         self._retry_at: float | None = None
-        self._start_retry_seconds = 0.0
         self._refreshed_at = 0.0
         self._handler = ""
-        self._desired: Pod | None = None
-        self._applied: dict[str, ResourceRequirements] = {}
-        self._cgroup_limits: CgroupLimits | None = None
-        self._resize_conditions: list[PodCondition] = []
         settings = services.settings
         self._observer = Observer(
             services.runtime, services.node.runtime_name, pod.metadata.uid, settings.pod_directory(pod.metadata.uid)
@@ -117,34 +100,14 @@ class PodWorker:
 
     def update(self, pod: Pod) -> None:
         """Take over a newer version of the pod."""
-        self._take_resources(pod)
+        self._take(pod)
         self._use_objects()
         if pod.metadata.deletion_timestamp is not None:
             self.terminate(grace_seconds=pod.metadata.deletion_grace_period_seconds)
         self.poke()
 
-    def _take_resources(self, pod: Pod) -> None:
-        """Let the pod have the resources that it asks for if the node has them; else it keeps what it has."""
-        allocated = allocation(self.pod)
-        self._desired = None
-        if self.state is not WorkerState.SYNCING or not differs(pod, allocated):
-            self.pod = pod
-            self._resize_conditions = []
-            return
-        problem = self._services.cannot_fit(pod)
-        if problem is None:
-            self.pod = pod
-            self._resize_conditions = []
-            return
-        self._desired = pod
-        self.pod = with_resources(pod, allocated)
-        now = times.format_time(self._services.clock.now_seconds())
-        old = next((item for item in self._resize_conditions if item.reason == problem[0]), None)
-        since = old.last_transition_time if old is not None and old.last_transition_time else now
-        self._resize_conditions = [pending_condition(pod, *problem, since)]
-        if old is None:
-            reference = pod_reference(pod)
-            self._services.recorder.warning(reference, f"Resize{problem[0]}", f"Pod resize {problem[0]}: {problem[1]}")
+    def _take(self, pod: Pod) -> None:
+        self.pod = self._allocation.take(self.pod, pod, is_running=self.state is WorkerState.SYNCING)
 
     def terminate(self, *, grace_seconds: int | None = None, verdict: Verdict | None = None) -> None:
         """End the pod. Calling again may shorten the grace period, never prolong it."""
@@ -238,16 +201,16 @@ class PodWorker:
             await self._sync()
             self._retry_seconds = 0.0
         except SyncError as error:
-            self._retry_seconds = min(max(self._retry_seconds * 2, _RETRY_SECONDS), _RETRY_SECONDS_MAX)
+            self._retry_seconds = min(max(self._retry_seconds * 2, RETRY_SECONDS), RETRY_SECONDS_MAX)
             self._look_again_in(self._retry_seconds)
             _log.info("pod is not in sync yet", pod=format_pod(self.pod), reason=str(error))
         except errors.RuntimeFailure as error:
-            self._retry_seconds = min(max(self._retry_seconds * 2, _RETRY_SECONDS), _RETRY_SECONDS_MAX)
+            self._retry_seconds = min(max(self._retry_seconds * 2, RETRY_SECONDS), RETRY_SECONDS_MAX)
             self._look_again_in(self._retry_seconds)
             _log.warning("runtime fails a pod", pod=format_pod(self.pod), reason=error.rpc_text)
         except Exception as error:
             # A bug, or a disk that fails: it must not take the node's other pods with it.
-            self._retry_seconds = min(max(self._retry_seconds * 2, _RETRY_SECONDS), _RETRY_SECONDS_MAX)
+            self._retry_seconds = min(max(self._retry_seconds * 2, RETRY_SECONDS), RETRY_SECONDS_MAX)
             self._look_again_in(self._retry_seconds)
             _log.error("pod cannot be synced", pod=format_pod(self.pod), exc_info=True)
             text = f"error determining status: {error}"
@@ -256,8 +219,8 @@ class PodWorker:
     async def _sync(self) -> None:
         services = self._services
         self.observed = await self._observer.observe()
-        if self._desired is not None:
-            self._take_resources(self._desired)
+        if self._allocation.desired is not None:
+            self._take(self._allocation.desired)
         pod = self.pod
         if is_terminal(pod):
             self.terminate()
@@ -273,8 +236,9 @@ class PodWorker:
             text = f"network is not ready: {services.node.network_problem}"
             services.recorder.warning(pod_reference(pod), "NetworkNotReady", text)
             raise SyncError(text)
-        resize = plan(pod, self.observed, self._applied, services.node.memory_bytes)
-        await self._ensure_cgroup(is_resizing=bool(resize.updates or resize.restarts))
+        resize, tier = self._allocation.plan(pod, self.observed), self.status.qos_class
+        is_resizing = bool(resize.updates or resize.restarts)
+        await self._allocation.ensure_cgroup(pod, self.observed, tier, is_resizing=is_resizing)
         services.probes.ensure(pod)
         restart_all = restarts_all_containers(pod, self.observed, self.status)
         actions = compute_actions(
@@ -282,7 +246,9 @@ class PodWorker:
         )
         await self._setup_volumes(actions)
         if resize.updates:
-            await self._resize(resize)
+            await self._allocation.resize(pod, self.observed, tier, resize)
+            self.observed = await self._observer.observe()
+            self._report()
         if actions.is_nothing:
             return
         await self._perform(actions)
@@ -290,28 +256,7 @@ class PodWorker:
         self._report()
         services.probes.wake(self.uid)
         # What starts may end at once, and what was killed may have to start: look right away, once.
-        self._look_again_in(self._next_start_seconds())
-
-    def _next_start_seconds(self) -> float:
-        """Return after how long a held-back start may go on."""
-        services = self._services
-        now = services.clock.now_seconds()
-        seconds = services.settings.sync_seconds
-        for container in all_containers(self.pod):
-            if container.name not in self._failures:
-                continue
-            pull = services.images.seconds_until_retry(self.uid, container.image)
-            if pull > 0:
-                seconds = min(seconds, pull)
-            found = self.observed.find(container.name)
-            if found is not None and found.state is cri.ContainerState.EXITED:
-                ended = found.status.finished_at / 1e9
-                crash = services.crash_backoff.remaining(self._crash_key(container), ended, now)
-                seconds = min(seconds, crash) if crash > 0 else min(seconds, _RETRY_SECONDS)
-            elif pull <= 0:
-                self._start_retry_seconds = min(max(self._start_retry_seconds * 2, 1.0), _RETRY_SECONDS_MAX)
-                seconds = min(seconds, self._start_retry_seconds)
-        return seconds
+        self._look_again_in(self._starts.next_seconds(self.pod, self.observed))
 
     def _check_deadline(self, status: PodStatus) -> None:
         seconds = self.pod.spec.active_deadline_seconds
@@ -324,44 +269,6 @@ class PodWorker:
         text = "Pod was active on the node longer than the specified deadline"
         self._services.recorder.normal(pod_reference(self.pod), "DeadlineExceeded", text)
         self.terminate(verdict=Verdict("Failed", "DeadlineExceeded", text))
-
-    async def _ensure_cgroup(self, *, is_resizing: bool) -> None:
-        services = self._services
-        path = services.cgroups.pod_path(self.uid, self.status.qos_class)
-        limits = pod_cgroup_limits(self.pod, pids_max=services.settings.pod_pids_max)
-        if self._cgroup_limits is None and self.observed.running():
-            self._cgroup_limits = limits  # Taken over; its containers hold it.
-        if is_resizing:
-            limits = larger(self._cgroup_limits, limits)
-        if limits == self._cgroup_limits:
-            return
-        try:
-            await asyncio.to_thread(services.cgroups.ensure, path, limits)
-            self._cgroup_limits = limits
-        except OSError as error:
-            text = f"failed to ensure that the pod: {self.uid} cgroups exist and are correctly applied: {error}"
-            services.recorder.warning(pod_reference(self.pod), "FailedCreatePodContainer", text)
-            raise SyncError(text) from error
-
-    async def _resize(self, resize: ResizePlan) -> None:
-        """Give running containers their new limits, then the pod's cgroup, which was made roomy before."""
-        services, pod = self._services, self.pod
-        for container_id, wanted in resize.updates.items():
-            await services.runtime.update_container_resources(container_id, wanted)
-        for container in (*pod.spec.init_containers, *pod.spec.containers):
-            found = self.observed.find(container.name)
-            if found is not None and found.status.id in resize.updates:
-                self._applied[found.status.id] = container.resources
-        limits = pod_cgroup_limits(pod, pids_max=services.settings.pod_pids_max)
-        path = services.cgroups.pod_path(self.uid, self.status.qos_class)
-        try:
-            await asyncio.to_thread(services.cgroups.ensure, path, limits)
-        except OSError as error:
-            raise SyncError(f"failed to set pod cgroup config for {self.uid}: {error}") from error
-        self._cgroup_limits = limits
-        services.recorder.normal(pod_reference(pod), "ResizeCompleted", completion_message(pod))
-        self.observed = await self._observer.observe()
-        self._report()
 
     async def _setup_volumes(self, actions: PodActions) -> None:
         """Make volumes ready before anything starts; afterwards keep their content current."""
@@ -451,56 +358,12 @@ class PodWorker:
             await self._start(pod.spec.containers[index], inputs, sandbox)
 
     async def _start(self, container: Container, inputs: PodInputs, sandbox: Sandbox, *, target: str = "") -> bool:
-        services = self._services
-        held = self._held_back(container)
-        if held is not None:
-            self._failures[container.name] = held
-            return False
-        try:
-            async with services.sandbox_slots:
-                container_id = await services.starter.start(
-                    self.pod, container, inputs, sandbox, self.volumes, self.observed, target=target
-                )
-                self._applied[container_id] = container.resources
-        except StartError as error:
-            self._failures[container.name] = StartFailure(error.reason, error.message)
-            _log.info(
-                "container does not start", pod=format_pod(self.pod), container=container.name, reason=error.reason
-            )
-            return False
-        self._failures.pop(container.name, None)
-        self._start_retry_seconds = 0.0
-        return True
-
-    def _crash_key(self, container: Container) -> str:
-        return f"{self.uid}_{container.name}_{container_hash(container)}"
-
-    def _held_back(self, container: Container) -> StartFailure | None:
-        """Return the back-off that a crashed container is in; count the restart if it is in none."""
-        services = self._services
-        ended = next(
-            (
-                item
-                for item in self.observed.containers
-                if item.name == container.name and item.state is cri.ContainerState.EXITED
-            ),
-            None,
+        container_id = await self._starts.start(
+            self.pod, self.observed, self.volumes, container, inputs, sandbox, target=target
         )
-        if ended is None:
-            return None
-        key, finished = self._crash_key(container), ended.status.finished_at / 1e9
-        if services.crash_backoff.remaining(key, finished, services.clock.now_seconds()) > 0:
-            name = format_pod(self.pod)
-            services.recorder.warning(
-                container_reference(self.pod, container.name),
-                "BackOff",
-                f"Back-off restarting failed container {container.name} in pod {name}",
-            )
-            delay = go_duration(services.crash_backoff.seconds(key))
-            text = f"back-off {delay} restarting failed container={container.name} pod={name}"
-            return StartFailure("CrashLoopBackOff", text)
-        services.crash_backoff.next(key, finished)
-        return None
+        if container_id:
+            self._allocation.started(container_id, container.resources)
+        return bool(container_id)
 
     # Reporting.
 
@@ -508,7 +371,7 @@ class PodWorker:
         services = self._services
         probes = services.probes.results
         context = StatusContext(
-            failures=self._failures,
+            failures=self._starts.failures,
             recursive_read_only=services.node.features.handler(self._handler).recursive_read_only_mounts,
             restarting_all=restarts_all_containers(self.pod, self.observed, self.status),
         )
@@ -521,7 +384,7 @@ class PodWorker:
             NodeFacts(services.node.host_ips),
             is_terminal_now=is_terminal_now,
             verdict=self.verdict,
-            resize_conditions=self._resize_conditions,
+            resize_conditions=self._allocation.conditions,
         )
         fill_transition_times(status, self.status, times.format_time(services.clock.now_seconds()))
         return status
@@ -618,9 +481,3 @@ class PodWorker:
         namespace = self.pod.metadata.namespace
         self._services.objects.config_maps.set_users(self.uid, namespace, config_maps)
         self._services.objects.secrets.set_users(self.uid, namespace, secrets)
-
-
-def go_duration(seconds: float) -> str:
-    """Return whole seconds as Go prints them: 40s, 1m20s, 5m0s."""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

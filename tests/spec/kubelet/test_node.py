@@ -56,7 +56,7 @@ from haven.kubelet.observation import LABEL_CONTAINER
 from haven.kubelet.observer import log_tail
 from haven.kubelet.ociimage import ImageFile, ImageSpec, build, pause_program
 from haven.kubelet.podnetwork import ResolverSettings, hosts_file, kernel_hostname, parse_resolv_conf, pod_dns
-from haven.kubelet.podworker import go_duration
+from haven.kubelet.podstarts import go_duration
 from haven.kubelet.resources import container_resources, oom_score_adj, pod_cgroup_limits
 from haven.kubelet.termination import TerminationOrder, grace_seconds
 

@@ -160,6 +160,7 @@ class Deletion:
                 grace = parameters.grace_period_seconds or 0
                 if finalizers or grace > 0:
                     return await self._store_mark(endpoint, entry, old, parameters)
+                return await self._mark_and_remove(endpoint, entry, old, parameters)
         else:
             await self._admit(admission)
         return await self._remove(endpoint, entry, old, parameters)
@@ -298,6 +299,16 @@ class Deletion:
         revision = await self._storages.commit([self._write(endpoint, entry, None), *extra])
         old.metadata.resource_version = str(revision)
         return Outcome(True, old)
+
+    async def _mark_and_remove(
+        self, endpoint: Endpoint, entry: Entry, old: Any, parameters: DeleteParameters
+    ) -> Outcome:
+        """Remove what dies gracefully but has no time left: watchers first see it dying, then gone."""
+        marked = await self._store_mark(endpoint, entry, old, parameters)
+        if parameters.dry_run or marked.entry is None:
+            return Outcome(True, old)  # Somebody else was faster: it is gone, as was asked for.
+        parameters.resource_version = None  # It held for what we found; our own mark is newer.
+        return await self._remove(endpoint, marked.entry, marked.entry.decoded(), parameters)
 
     async def _delete_namespace(
         self, request: Request, endpoint: Endpoint, entry: Entry, old: Any, parameters: DeleteParameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -129,6 +130,27 @@ async def test_a_pod_on_a_node_dies_gracefully_and_the_grace_may_only_shrink(api
     assert graces == [20, 20, 5]
     await api.send("DELETE", f"{PODS}/p?gracePeriodSeconds=0")
     assert (await api.send("GET", f"{PODS}/p"))[0] == 404
+
+
+async def test_watchers_see_a_pod_dying_before_it_is_gone_however_short_its_grace(api: Any) -> None:
+    await a_service_account(api)
+    _, running = await api.send("POST", PODS, a_pod("running", nodeName="n"))
+    await api.send("POST", PODS, a_pod("waiting"))
+    start = running["metadata"]["resourceVersion"]
+
+    await api.send("DELETE", f"{PODS}/running?gracePeriodSeconds=0")
+    await api.send("DELETE", f"{PODS}/waiting")
+
+    answer = await api.raw("GET", f"{PODS}?watch=1&timeoutSeconds=1&resourceVersion={start}")
+    events = [json.loads(line) for line in answer.body.splitlines()]
+    seen = [(event["type"], event["object"]["metadata"]["name"]) for event in events]
+    assert seen[1:] == [
+        ("MODIFIED", "running"),
+        ("DELETED", "running"),
+        ("MODIFIED", "waiting"),
+        ("DELETED", "waiting"),
+    ]
+    assert [event["object"]["metadata"]["deletionGracePeriodSeconds"] for event in events[1:]] == [0] * 4
 
 
 async def test_a_pod_is_bound_once(api: Any) -> None:
