@@ -28,10 +28,14 @@ LANES = 40
 
 
 class Delays:
-    """What the watchers saw; `seen` is the share of the events that arrived, `per_second` how many were written."""
+    """What the watchers saw; `seen` is the share of the events that arrived, `per_second` how many were written.
 
-    def __init__(self, p50_ms: float, p99_ms: float, seen: float, per_second: float) -> None:
+    `own_share` is how much of a core the watchers themselves needed: near 1 they are what is too slow.
+    """
+
+    def __init__(self, p50_ms: float, p99_ms: float, seen: float, per_second: float, own_share: float) -> None:
         self.p50_ms, self.p99_ms, self.seen, self.per_second = p50_ms, p99_ms, seen, per_second
+        self.own_share = own_share
 
 
 def measure(target: Target, watchers: int, per_second: int, seconds: float) -> Delays:
@@ -107,9 +111,10 @@ async def _main(target: Target, watchers: int, per_second: int, seconds: float) 
         watch.events = 0
     delays.clear()
     count = int(per_second * seconds)
-    began = time.monotonic()
+    began, used = time.monotonic(), time.process_time()
     await _write(target, count, per_second)
     took = time.monotonic() - began
+    share = (time.process_time() - used) / took
     deadline = time.monotonic() + 10.0
     while sum(watch.events for watch in watches) < count * watchers and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
@@ -118,7 +123,7 @@ async def _main(target: Target, watchers: int, per_second: int, seconds: float) 
     seen = sum(watch.events for watch in watches) / (count * watchers)
     for watch in watches:
         watch.transport.abort()
-    return {"p50_ms": p50, "p99_ms": p99, "seen": seen, "per_second": count / took}
+    return {"p50_ms": p50, "p99_ms": p99, "seen": seen, "per_second": count / took, "own_share": share}
 
 
 async def _write(target: Target, count: int, per_second: int) -> None:

@@ -10,7 +10,6 @@ after `dropped` is in the history.
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +22,7 @@ from haven.api.strategy import FieldSelectors
 from haven.apimachinery import serialization
 from haven.apimachinery.names import UID, Revision
 from haven.apimachinery.selectors import FieldSelector, LabelSelector
+from haven.apiserver.watcher import Watcher, Waves
 
 __all__ = [
     "ADDED",
@@ -282,72 +282,6 @@ class Watched:
         return self._lost
 
 
-class Watcher:
-    """One watch: changes wait here until its owner takes them. `overrun` tells that it was cut off for lagging."""
-
-    __slots__ = ("_cache", "_events", "_waiter", "error", "events_max", "overrun", "selection", "stopped")
-
-    def __init__(self, cache: WatchCache, selection: Selection, events_max: int) -> None:
-        self.error: Exception | None = None
-        """Why it was stopped, if its client shall hear of it."""
-        self._cache = cache
-        self.selection = selection
-        self.events_max = events_max
-        self._events: list[Watched] = []
-        self._waiter: asyncio.Future[None] | None = None
-        self.overrun = False
-        self.stopped = False
-
-    def offer(self, event: Watched) -> None:
-        """Take a change if it concerns this watcher."""
-        if self.selection.is_everything:
-            seen: Watched | None = event
-        else:
-            seen = event.seen_by(self.selection)
-        if seen is None or self.stopped:
-            return
-        if len(self._events) >= self.events_max:
-            self.overrun = True
-            self.stop()
-            return
-        self._events.append(seen)
-        self._wake()
-
-    def take(self) -> list[Watched]:
-        """Return the changes that wait, oldest first, and forget them."""
-        events, self._events = self._events, []
-        return events
-
-    async def wait_change(self, timeout_seconds: float | None = None) -> bool:
-        """Return True once changes wait or the watch is stopped, False after the timeout."""
-        if self._events or self.stopped:
-            return True
-        loop = asyncio.get_running_loop()
-        waiter = self._waiter = loop.create_future()
-        timer = loop.call_later(timeout_seconds, self._time_out, waiter) if timeout_seconds is not None else None
-        try:
-            await waiter
-        finally:
-            self._waiter = None
-            if timer is not None:
-                timer.cancel()
-        return bool(self._events) or self.stopped
-
-    def _time_out(self, waiter: asyncio.Future[None]) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def stop(self) -> None:
-        """End the watch; no more changes come."""
-        self.stopped = True
-        self._cache.forget(self)
-        self._wake()
-
-
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """Figures of one cache."""
@@ -374,6 +308,7 @@ class WatchCache:
         self._by_field: dict[str, dict[str, set[Watcher]]] = {}
         self.bytes = 0
         self._count = 0
+        self.waves = Waves()
 
     def __len__(self) -> int:
         return self._count
@@ -511,6 +446,7 @@ class WatchCache:
             for value in sorted(values):
                 for watcher in tuple(by_value.get(value, ())):
                     watcher.offer(event)
+        self.waves.wake()
 
     def holds_after(self, revision: Revision) -> bool:
         """Tell whether every change after a revision is still in memory."""

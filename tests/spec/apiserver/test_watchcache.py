@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 
 import pytest
@@ -218,3 +219,57 @@ def test_encodings_are_made_once_for_everybody(limit: int) -> None:
         assert entry.encoded("yaml", encode) == b"x"
 
     assert len(made) == 1
+
+
+async def test_many_watchers_are_woken_in_waves_and_miss_nothing() -> None:
+    store = Store(queue_max=10_000)
+    watchers = [store.cache.watch(Selection()) for _ in range(500)]
+    seen: list[list[str]] = [[] for _ in watchers]
+    rounds = [0] * len(watchers)
+
+    async def follow(number: int) -> None:
+        while len(seen[number]) < 40:
+            await watchers[number].wait_change(5.0)
+            rounds[number] += 1
+            seen[number] += [event.entry.name for event in watchers[number].take()]
+
+    followers = [asyncio.create_task(follow(number)) for number in range(len(watchers))]
+    await asyncio.sleep(0)
+    for number in range(40):
+        store.put(f"pod-{number}")
+        await asyncio.sleep(0.001)
+    await asyncio.wait_for(asyncio.gather(*followers), 10)
+    assert all(names == [f"pod-{number}" for number in range(40)] for names in seen)
+    assert max(rounds) < 40, "each change woke everybody"
+
+
+async def test_few_watchers_hear_of_each_change_at_once() -> None:
+    store = Store()
+    watcher = store.cache.watch(Selection())
+    for number in range(3):
+        waiting = asyncio.create_task(watcher.wait_change())
+        await asyncio.sleep(0)
+        store.put(f"pod-{number}")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert waiting.done()
+        assert [event.entry.name for event in watcher.take()] == [f"pod-{number}"]
+
+
+async def test_a_wait_ends_in_time_whatever_was_waited_for_before() -> None:
+    store = Store()
+    watcher = store.cache.watch(Selection())
+    waiting = asyncio.create_task(watcher.wait_change(60.0))
+    await asyncio.sleep(0)
+    store.put("a")
+    assert await waiting
+    watcher.take()
+    assert not await asyncio.wait_for(watcher.wait_change(0.01), 5)
+    store.put("b")
+    assert await watcher.wait_change(0.01)
+    watcher.take()
+    endless = asyncio.create_task(watcher.wait_change())
+    await asyncio.sleep(0.02)
+    assert not endless.done()
+    watcher.stop()
+    assert await endless

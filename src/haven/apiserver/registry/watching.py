@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from haven.apimachinery import apierrors, serialization
 from haven.apimachinery.codecs import protobuf
@@ -251,6 +252,14 @@ async def _stream(
         yield encode(batch)
 
 
+_frame_keys: dict[Any, int] = {}
+
+
+def _key_of(form: Any) -> int:
+    """Return a number for a form of frames: it is looked up for each watcher of each change."""
+    return _frame_keys.setdefault(form, len(_frame_keys))
+
+
 class _Frames:
     """Turns signals into the bytes of one watch; the bytes of a change are shared by all watches of the same form."""
 
@@ -258,7 +267,7 @@ class _Frames:
         self._request = request
         self._endpoint = endpoint
         self._form = form
-        self._key = (endpoint.gvk, form)
+        self._key = _key_of((endpoint.gvk, form))
         self._headers_sent = False
 
     def batch(self, signals: list[Signal]) -> bytes:
