@@ -24,8 +24,8 @@ class Watcher:
     """One watch: changes wait here until its owner takes them. `overrun` tells that it was cut off for lagging."""
 
     __slots__ = (
-        "_cache", "_events", "_everything", "_in_wave", "_timer", "_waiter", "error", "events_max", "overrun", "selection",
-        "stopped",
+        "_cache", "_events", "_everything", "_in_wave", "_timer", "_waiter", "error", "events_max", "overrun",
+        "selection", "stopped",
     )  # fmt: skip
 
     def __init__(self, cache: WatchCache, selection: Selection, events_max: int) -> None:
