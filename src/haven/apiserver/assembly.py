@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -25,6 +26,8 @@ from haven.apiserver.admission.signingrequests import SigningRequests
 from haven.apiserver.admission.versions import ServedVersions
 from haven.apiserver.admission.webhooks.dispatch import Unevaluated
 from haven.apiserver.admission.webhooks.plugins import WebhookAdmission
+from haven.apiserver.aggregation.proxy import ExtensionServers
+from haven.apiserver.aggregation.runner import Aggregator
 from haven.apiserver.audit.assembly import Audit, make_audit
 from haven.apiserver.authentication.bearer import BearerTokens, TokenUnion
 from haven.apiserver.authentication.bootstraptokens import BootstrapTokens
@@ -110,6 +113,8 @@ class Trust:
     front_proxy_ca_pem: str = ""
     """The same, for extension API servers, to which this server is such a proxy."""
     front_proxy_names: tuple[str, ...] = ("front-proxy-client",)
+    proxy_client: tuple[Path, Path] | None = None
+    """The files of the certificate and key by which this server proves to them that it is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,7 @@ class ApiServer:
         caller: WebhookCaller,
         audit: Audit | None,
         guard: Guard,
+        extensions: ExtensionServers,
         clock: Clock,
         ready_seconds: float,
     ) -> None:
@@ -150,6 +156,7 @@ class ApiServer:
         self.caller = caller
         self.guard = guard
         self._audit = audit
+        self._extensions = extensions
         self.port = 0
         self._http = http
         self._streaming = streaming
@@ -209,6 +216,7 @@ class ApiServer:
         if self._audit is not None:
             await self._audit.close()
         await self.caller.close()
+        await self._extensions.close()
 
 
 async def start(
@@ -372,6 +380,18 @@ async def start(
     assert definitions is not None
     keeper = DefinitionKeeper(custom, storages, writing, handlers.deletion, definitions, clock, ADMIN)
     custom.after_change.append(keeper.notice)
+    extensions = ExtensionServers(caller.services, trust.proxy_client)
+    aggregator = Aggregator(
+        objects,
+        storages,
+        extensions,
+        documents.discovery,
+        documents.openapi,
+        LocalClient(chain, resources, ADMIN, agent="kube-apiserver"),
+        clock,
+    )
+    aggregator.load()
+    chain.delegate = aggregator.handler
     http = HttpServer(
         chain.handle,
         body_bytes_max=settings.body_bytes_max,
@@ -390,6 +410,7 @@ async def start(
         caller=caller,
         audit=audit,
         guard=guard,
+        extensions=extensions,
         clock=clock,
         ready_seconds=time.monotonic() - began,
     )
@@ -399,6 +420,7 @@ async def start(
         server.keep(file.follow(), file.path.name)
     for work in audit.works if audit is not None else ():
         server.keep(work, "audit")
+    server.keep(aggregator.run(), "aggregation")
     if listen:
         await server.listen()
     _log.info("The API server is ready.", port=server.port, seconds=round(time.monotonic() - began, 3))

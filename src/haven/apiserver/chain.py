@@ -78,6 +78,8 @@ class Chain:
     ) -> None:
         self.resources = resources
         self.paths = dict(paths)
+        self.delegate: Callable[[str], PathHandler | None] = _nobody
+        """Who answers for a path in place of this server."""
         self._identify = identify
         self._authorizer = authorizer
         self._impersonation = Impersonation(authorizer)
@@ -218,6 +220,9 @@ class Chain:
             raise refusal(attributes, decision.reason)
         if request.audit is not None:
             self._annotate(request, "allow", decision.reason)
+        elsewhere = self.delegate(info.path)
+        if elsewhere is not None:
+            return await elsewhere(request)
         if info.is_resource:
             resources = self.resources
             if resources.find(info.group, info.version, info.resource) is not None or (
@@ -298,6 +303,10 @@ def _is_long(info: RequestInfo) -> bool:
 
 def _too_many(error: TooManyRequests) -> Response:
     return Response(429, {**_TEXT, "Retry-After": str(error.retry_after_seconds)}, f"{error}\n".encode())
+
+
+def _nobody(_path: str) -> PathHandler | None:
+    return None
 
 
 def _status_form(request: Request) -> Answer:

@@ -42,6 +42,7 @@ __all__ = [
     "KUBERNETES_VERSION",
     "Discovery",
     "ServedVersion",
+    "aggregate",
     "api_resources",
     "built_in",
     "is_stable",
@@ -92,6 +93,8 @@ class ServedVersion:
     freshness: str = "Current"
     names_kinds_fully: bool = False
     """Whether the aggregated document repeats the group and version of each kind, as it does for custom resources."""
+    discovered: tuple[v2.APIResourceDiscovery, ...] | None = None
+    """What another server says that it serves; None for what this one serves."""
 
     @property
     def group_version(self) -> str:
@@ -219,15 +222,23 @@ class Discovery:
 
     def __init__(self, versions: Sequence[ServedVersion], *, server_address: str, paths: Sequence[str] = ()) -> None:
         self._built_in = tuple(versions)
+        self._added: dict[str, tuple[ServedVersion, ...]] = {}
         self._server_address = server_address
         self._paths = tuple(paths)
         self._groups: list[list[ServedVersion]] = []
         self._documents: dict[tuple[str, Answer], tuple[bytes, str]] = {}
         self.replace(())
 
-    def replace(self, versions: Sequence[ServedVersion]) -> None:
-        """Serve these versions besides those built in: custom resources and aggregated servers."""
-        self._groups = _ordered((*self._built_in, *versions))
+    def replace(self, versions: Sequence[ServedVersion], source: str = "custom") -> None:
+        """List these versions besides those built in. A later source's take the place of an earlier one's.
+
+        Sources are `custom` (resources that users define) and `remote` (other servers').
+        """
+        self._added[source] = tuple(versions)
+        merged: dict[tuple[str, str], ServedVersion] = {}
+        for listed in (self._built_in, self._added.get("custom", ()), self._added.get("remote", ())):
+            merged.update({(one.group, one.version): one for one in listed})
+        self._groups = _ordered(merged.values())
         self._documents.clear()
 
     @property
@@ -323,7 +334,7 @@ class Discovery:
                 versions=[
                     v2.APIVersionDiscovery(
                         version=served.version,
-                        resources=_aggregate(served),
+                        resources=_discovered(served),
                         freshness=served.freshness,
                     )
                     for served in group
@@ -358,15 +369,28 @@ def _api_group(versions: Sequence[ServedVersion]) -> meta.APIGroup:
     return meta.APIGroup(name=versions[0].group, versions=listed, preferred_version=listed[0])
 
 
-def _aggregate(served: ServedVersion) -> list[v2.APIResourceDiscovery]:
-    """Return resources with their subresources inside of them."""
+def _discovered(served: ServedVersion) -> list[v2.APIResourceDiscovery]:
+    if served.discovered is not None:
+        return list(served.discovered)
+    if served.names_kinds_fully:
+        return aggregate(served.resources, group=served.group, version=served.version)
+    return aggregate(served.resources)
+
+
+def aggregate(
+    resources: Iterable[meta.APIResource], *, group: str = "", version: str = ""
+) -> list[v2.APIResourceDiscovery]:
+    """Return resources with their subresources inside of them.
+
+    `group` and `version` are those of kinds that do not tell; they stay unsaid if not given.
+    """
     result: list[v2.APIResourceDiscovery] = []
-    for plural, items in groupby(served.resources, key=lambda item: item.name.partition("/")[0]):
+    for plural, items in groupby(resources, key=lambda item: item.name.partition("/")[0]):
         parent: v2.APIResourceDiscovery | None = None
         for item in items:
             kind = meta.GroupVersionKind(group=item.group, version=item.version, kind=item.kind)
-            if served.names_kinds_fully and not item.version:
-                kind.group, kind.version = served.group, served.version
+            if not item.version and version:
+                kind.group, kind.version = group, version
             if "/" not in item.name:
                 parent = v2.APIResourceDiscovery(
                     resource=plural,

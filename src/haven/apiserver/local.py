@@ -90,10 +90,11 @@ def _body(response: Response) -> bytes:
 class LocalClient:
     """A Client of the server in this process. Objects that it returns are shared: copy one before changing it."""
 
-    def __init__(self, chain: Chain, resources: Resources, user: UserInfo) -> None:
+    def __init__(self, chain: Chain, resources: Resources, user: UserInfo, *, agent: str = "haven") -> None:
         self._chain = chain
         self._resources = resources
         self._user = user
+        self._headers = {"user-agent": agent}
 
     def _endpoint(self, resource: Resource[Any]) -> Endpoint:
         found = self._resources.endpoints.get(GroupVersionResource(resource.group, resource.version, resource.plural))
@@ -212,7 +213,7 @@ class LocalClient:
             method=method,
             path=resource.path(namespace, name, subresource),
             query={key: [value] for key, value in (query or {}).items()},
-            headers=headers or _AGENT,
+            headers={**self._headers, **(headers or {})},
             body=body,
             object=obj,
             local=True,
@@ -253,7 +254,7 @@ class LocalClient:
             subresource,
             body=serialization.encode_tree(patch.body),
             query=query,
-            headers={"content-type": patch.type.value, **_AGENT},
+            headers={"content-type": patch.type.value},
         )
         return result
 
@@ -285,9 +286,6 @@ class LocalClient:
         if answer.status >= 400:
             raise apierrors.from_status(answer.status, answer.body)
         return answer
-
-
-_AGENT = {"user-agent": "haven"}
 
 
 def _metadata(obj: Any) -> meta.ObjectMeta:

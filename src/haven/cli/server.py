@@ -246,14 +246,19 @@ def _trust(settings: ClusterSettings, keys: Any) -> Any:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(*keys.apiserver)
     tls.load_verify_locations(keys.ca_certificate)
+    tls.load_verify_locations(keys.front_proxy_ca_certificate)
     tls.verify_mode = ssl.CERT_OPTIONAL
     authority = keys.ca_certificate.read_bytes()
+    front_proxy = keys.front_proxy_ca_certificate.read_bytes()
     return Trust(
         SigningKeys(keys.token_key.read_bytes()),
         client_authorities=[x509.load_pem_x509_certificate(authority)],
         client_ca_pem=authority.decode(),
         tls=tls,
         nodes=_nodes(settings, keys),
+        front_proxy_authorities=[x509.load_pem_x509_certificate(front_proxy)],
+        front_proxy_ca_pem=front_proxy.decode(),
+        proxy_client=keys.front_proxy_client,
     )
 
 

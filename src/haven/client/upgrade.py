@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from haven.apimachinery import apierrors
@@ -24,6 +24,8 @@ class Backend:
     port: int
     tls: ssl.SSLContext | None = None
     headers: Mapping[str, str] | None = None
+    server_name: str = ""
+    """The name that the peer's certificate must carry, where it is not the host."""
 
     @property
     def authority(self) -> str:
@@ -87,7 +89,7 @@ async def dial(backend: Backend, protocol: asyncio.Protocol) -> asyncio.Transpor
                 backend.host,
                 backend.port,
                 ssl=backend.tls,
-                server_hostname="" if backend.tls is not None and not backend.tls.check_hostname else None,
+                server_hostname=_name(backend),
             )
     except TimeoutError:
         raise apierrors.InternalError(f"error dialing backend: dial tcp {backend.authority}: i/o timeout") from None
@@ -98,14 +100,29 @@ async def dial(backend: Backend, protocol: asyncio.Protocol) -> asyncio.Transpor
     return transport
 
 
-async def upgrade(backend: Backend, method: str, target: str, headers: Mapping[str, str]) -> Upgraded | Refused:
-    """Send a request that asks for another protocol and return the answer."""
+def _name(backend: Backend) -> str | None:
+    if backend.tls is None:
+        return None
+    return backend.server_name or (None if backend.tls.check_hostname else "")
+
+
+async def upgrade(
+    backend: Backend,
+    method: str,
+    target: str,
+    headers: Mapping[str, str],
+    *,
+    repeated: Iterable[tuple[str, str]] = (),
+) -> Upgraded | Refused:
+    """Send a request that asks for another protocol and return the answer; `repeated` are more headers."""
     protocol = _Head()
     transport = await dial(backend, protocol)
     lines = {"Host": backend.authority, **headers, **(backend.headers or {})}
     if "Content-Length" not in lines and method in ("POST", "PUT", "PATCH"):
         lines["Content-Length"] = "0"
-    text = f"{method} {target} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    text = f"{method} {target} HTTP/1.1\r\n" + "".join(
+        f"{name}: {value}\r\n" for name, value in (*lines.items(), *repeated)
+    )
     transport.write(f"{text}\r\n".encode("latin-1"))
     try:
         async with asyncio.timeout(DIAL_SECONDS * 3):

@@ -62,7 +62,12 @@ def _schema(tree: Tree) -> bytes:
         if name in _SCHEMA_TEXTS:
             out.append(_text(_SCHEMA_TEXTS[name], value))
         elif name == "type":
-            out.append(sized(_key(22), _text(1, value)))
+            types = value if isinstance(value, list) else [value]
+            out.append(sized(_key(22), b"".join(_text(1, one) for one in types)))
+        elif name == "allOf":
+            out += [sized(_key(24), _schema(one)) for one in value]
+        elif name == "readOnly":
+            out.append(_flag(27, value))
         elif name == "properties":
             out.append(sized(_key(25), b"".join(_named(1, one, _schema(value[one])) for one in sorted(value))))
         elif name == "items":

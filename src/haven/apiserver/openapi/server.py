@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,15 @@ import orjson
 from haven.api.scheme import Resource
 from haven.apimachinery import apierrors, meta
 from haven.apimachinery.codecs.negotiate import JSON
+from haven.apiserver.aggregation.specs import ForeignSpec, merged
 from haven.apiserver.openapi import gnostic, swagger, v3
 from haven.apiserver.openapi.schemas import CustomKind, Definitions
 from haven.apiserver.request import Request, Response
 
 __all__ = ["OpenAPI"]
+
+Tree = dict[str, Any]
+Handler = Callable[[Request], Awaitable[Response]]
 
 _V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _V2_TYPES = {
@@ -55,13 +59,25 @@ class OpenAPI:
         self._v2: dict[str, _Stored] = {}
         self._v3: dict[str, _Stored] = {}
         self._v3_custom: dict[str, list[CustomKind]] = {}
+        self._foreign: tuple[ForeignSpec, ...] = ()
+        self._foreign_v3: dict[str, tuple[str, Handler]] = {}
         self._build = asyncio.Lock()
+
+    def replace_foreign(self, specs: Sequence[ForeignSpec], v3: Mapping[str, tuple[str, Handler]]) -> None:
+        """Add what other servers say about themselves.
+
+        `v3` has, by a document's name (apis/group/version), its URL with a hash, and who answers for it.
+        """
+        if self._foreign != tuple(specs):
+            self._foreign = tuple(specs)
+            self._v2 = {}
+        self._foreign_v3 = dict(v3)
 
     def replace(self, custom: Sequence[CustomKind]) -> None:
         """Describe these custom kinds besides the built-in ones; what did not change stays."""
         changed = {_document_name(one) for one in {*map(_Same, custom), *map(_Same, self._custom)}}
         self._custom = tuple(custom)
-        self._v2.clear()
+        self._v2 = {}
         for name in changed:
             self._v3.pop(name, None)
 
@@ -75,8 +91,9 @@ class OpenAPI:
             async with self._build:
                 stored = self._v2.get(media_type)
                 if stored is None:
+                    kept = self._v2  # Another one by the time that the document is done, if something changed.
                     build = self._build_v2_json if media_type == JSON else self._build_v2_protobuf
-                    stored = self._v2[media_type] = await _in_thread(build, self._custom)
+                    stored = kept[media_type] = await _in_thread(build, self._custom, self._foreign)
         return _answer(request, stored, media_type, {})
 
     async def handle_v3(self, request: Request) -> Response:
@@ -88,7 +105,11 @@ class OpenAPI:
                 document: {"serverRelativeURL": f"/openapi/v3/{document}?hash={stored.hash}"}
                 for document, stored in sorted(self._v3.items())
             }
-            return Response(200, {"Content-Type": JSON}, orjson.dumps({"paths": paths}))
+            paths |= {document: {"serverRelativeURL": url} for document, (url, _) in self._foreign_v3.items()}
+            shown = {document: paths[document] for document in sorted(paths)}
+            return Response(200, {"Content-Type": JSON}, orjson.dumps({"paths": shown}))
+        if name in self._foreign_v3:
+            return await self._foreign_v3[name][1](request)
         stored = self._v3.get(name)
         if stored is None:
             await self._build_v3()
@@ -115,23 +136,30 @@ class OpenAPI:
             if missing:
                 self._v3 |= await asyncio.to_thread(_build_documents, missing)
 
-    def _build_v2_json(self, custom: Sequence[CustomKind]) -> bytes:
+    def _build_v2_json(self, custom: Sequence[CustomKind], foreign: Sequence[ForeignSpec]) -> bytes:
         members = [orjson.dumps(swagger.head())[1:-1]]
-        paths = swagger.all_paths(self._resources, custom)
-        members.append(b'"paths":' + _object((path.path, orjson.dumps(swagger.path_item(path))) for path in paths))
-        definitions = ((name, orjson.dumps(schema)) for name, schema in swagger.definitions(paths, custom))
-        members.append(b'"definitions":' + _object(definitions))
+        paths, definitions = self._v2_parts(custom, foreign)
+        members.append(b'"paths":' + _object((name, orjson.dumps(item)) for name, item in paths))
+        members.append(b'"definitions":' + _object((name, orjson.dumps(schema)) for name, schema in definitions))
         members.append(b'"parameters":' + orjson.dumps(swagger.parameters()))
         return b"{" + b",".join(members) + b"}"
 
-    def _build_v2_protobuf(self, custom: Sequence[CustomKind]) -> bytes:
-        paths = swagger.all_paths(self._resources, custom)
-        return gnostic.document(
-            swagger.head(),
-            ((path.path, swagger.path_item(path)) for path in paths),
-            swagger.definitions(paths, custom),
-            swagger.parameters(),
-        )
+    def _build_v2_protobuf(self, custom: Sequence[CustomKind], foreign: Sequence[ForeignSpec]) -> bytes:
+        paths, definitions = self._v2_parts(custom, foreign)
+        return gnostic.document(swagger.head(), paths, definitions, swagger.parameters())
+
+    def _v2_parts(
+        self, custom: Sequence[CustomKind], foreign: Sequence[ForeignSpec]
+    ) -> tuple[Iterable[tuple[str, Tree]], Iterable[tuple[str, Tree]]]:
+        """Return the paths and the definitions, piece by piece."""
+        listed = swagger.all_paths(self._resources, custom)
+        paths = ((path.path, swagger.path_item(path)) for path in listed)
+        definitions = swagger.definitions(listed, custom)
+        if not foreign:
+            return paths, definitions
+        own = dict(definitions)
+        more = merged(own, foreign)
+        return {**more.paths, **dict(paths)}.items(), {**own, **more.definitions}.items()
 
 
 class _Same:
@@ -158,8 +186,12 @@ def _object(members: Any) -> bytes:
     return b"{" + b",".join(orjson.dumps(name) + b":" + value for name, value in members) + b"}"
 
 
-async def _in_thread(build: Callable[[Sequence[CustomKind]], bytes], custom: Sequence[CustomKind]) -> _Stored:
-    return await asyncio.to_thread(lambda: _Stored.of(build(custom)))
+async def _in_thread(
+    build: Callable[[Sequence[CustomKind], Sequence[ForeignSpec]], bytes],
+    custom: Sequence[CustomKind],
+    foreign: Sequence[ForeignSpec],
+) -> _Stored:
+    return await asyncio.to_thread(lambda: _Stored.of(build(custom, foreign)))
 
 
 def _build_documents(documents: dict[str, Any]) -> dict[str, _Stored]:

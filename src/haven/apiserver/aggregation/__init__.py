@@ -1,0 +1,1 @@
+"""APIs of other servers, served under this one's address: APIServices."""

@@ -1,0 +1,330 @@
+"""Extension servers behind APIServices, asked over TLS by a server in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import random
+import ssl
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from haven.apiserver import assembly
+from haven.apiserver.authentication.tokenkeys import SigningKeys
+from haven.apiserver.request import UserInfo
+from haven.apiserver.settings import Settings
+from haven.cluster.certificates import Pair, Subject, client_pair, new_authority, serving_pair
+from haven.store.memory import MemoryStore
+
+GROUP = "wardle.example.com"
+PATH = f"/apis/{GROUP}/v1alpha1"
+SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
+AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+
+
+@dataclass
+class Extension:
+    """An extension API server. `requests` are those of clients; `is_well` decides whether it answers for its group."""
+
+    port: int
+    ca: bytes
+    requests: list[web.Request] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    is_well: bool = True
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        certificate = request.transport.get_extra_info("peercert") if request.transport else None
+        self.names.append(str(certificate))
+        if request.path == "/apis" and "as=APIGroupDiscoveryList" in request.headers["Accept"]:
+            body = {
+                "kind": "APIGroupDiscoveryList",
+                "apiVersion": "apidiscovery.k8s.io/v2",
+                "metadata": {},
+                "items": [{"metadata": {"name": GROUP}, "versions": [VERSION]}],
+            }
+            headers = {"Content-Type": AGGREGATED, "ETag": '"1"'}
+            return web.Response(body=json.dumps(body).encode(), headers=headers)
+        if request.path == PATH:
+            return web.json_response({"kind": "APIResourceList", "resources": []}, status=200 if self.is_well else 500)
+        if request.path == "/openapi/v2":
+            schema = {"$ref": "#/definitions/Flunder"}
+            operation = {"operationId": "listFlunders", "responses": {"200": {"schema": schema}}}
+            paths = {f"{PATH}/flunders": {"get": operation}, "/version/": {"get": operation}}
+            return web.json_response({"paths": paths, "definitions": {"Flunder": {"type": "object"}}})
+        if request.path == "/openapi/v3":
+            name = PATH.strip("/")
+            return web.json_response({"paths": {name: {"serverRelativeURL": f"/openapi/v3/{name}?hash=AB"}}})
+        self.requests.append(request)
+        if request.path.endswith("/stream"):
+            socket = web.WebSocketResponse()
+            await socket.prepare(request)
+            async for message in socket:
+                await socket.send_str(f"echo {message.data}")
+            return socket
+        if request.path.endswith("/moved"):
+            raise web.HTTPFound("https://elsewhere.example.com")
+        body = (await request.read()).decode()
+        return web.json_response({"path": request.path_qs, "method": request.method, "body": body}, status=201)
+
+
+FLUNDERS = {
+    "resource": "flunders",
+    "responseKind": {"group": "", "version": "", "kind": "Flunder"},
+    "scope": "Namespaced",
+    "singularResource": "flunder",
+    "verbs": ["get"],
+}
+VERSION = {"version": "v1alpha1", "resources": [FLUNDERS]}
+
+
+def file_of(folder: Path, pair: Pair, name: str) -> tuple[Path, Path]:
+    certificate, key = folder / f"{name}.crt", folder / f"{name}.key"
+    certificate.write_bytes(pair.certificate)
+    key.write_bytes(pair.key)
+    return certificate, key
+
+
+@dataclass
+class World:
+    """A server that listens, with an administrator's client, and an extension server."""
+
+    server: assembly.ApiServer
+    client: aiohttp.ClientSession
+    extension: Extension
+
+    async def send(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        async with self.client.request(method, path, json=body, headers=headers) as answer:
+            data = await answer.read()
+            return answer.status, json.loads(data) if data[:1] == b"{" else data.decode()
+
+    async def register(self, **spec: Any) -> None:
+        service = {"namespace": "default", "name": "wardle", "port": self.extension.port}
+        spec = {
+            "group": GROUP,
+            "version": "v1alpha1",
+            "service": service,
+            "caBundle": base64.b64encode(self.extension.ca).decode(),
+            "groupPriorityMinimum": 2000,
+            "versionPriority": 200,
+            **spec,
+        }
+        body = {"metadata": {"name": f"v1alpha1.{GROUP}"}, "spec": spec}
+        status, answer = await self.send("POST", SERVICES, body)
+        assert status == 201, answer
+
+    async def wait_condition(self, reason: str) -> dict[str, Any]:
+        async with asyncio.timeout(10):
+            while True:
+                _, service = await self.send("GET", f"{SERVICES}/v1alpha1.{GROUP}")
+                conditions: list[dict[str, Any]] = service.get("status", {}).get("conditions", [])
+                if conditions and conditions[0]["reason"] == reason:
+                    return conditions[0]
+                await asyncio.sleep(0.01)
+
+    async def wait_answer(self, path: str, wanted: Any, **headers: str) -> Any:
+        async with asyncio.timeout(10):
+            while True:
+                _, answer = await self.send("GET", path, **headers)
+                if wanted(answer):
+                    return answer
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def world(signing_keys: SigningKeys, tmp_path: Path) -> AsyncIterator[World]:
+    now, life = time.time(), timedelta(hours=1)
+    authority = new_authority("extensions", now=now, life=life)
+    proxies = new_authority("front-proxy-ca", now=now, life=life)
+    serving = file_of(tmp_path, serving_pair(authority, "w", ("wardle.default.svc",), now=now, life=life), "serving")
+    proxy = file_of(tmp_path, client_pair(proxies, Subject("front-proxy-client"), now=now, life=life), "proxy")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*serving)
+    tls.load_verify_locations(cadata=proxies.certificate.decode())
+    tls.verify_mode = ssl.CERT_REQUIRED
+    extension = Extension(0, authority.certificate)
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", extension.serve)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+    await site.start()
+    extension.port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+
+    store = MemoryStore()
+    jane = UserInfo("jane", uid="7", groups=("system:masters", "g2"), extra={"a/b": ("1", "2")})
+    trust = assembly.Trust(signing_keys, static_tokens={"t": jane}, proxy_client=proxy)
+    settings = Settings(port=0, serve_kubernetes_service=False)
+    server = await assembly.start(settings, store, trust, chance=random.Random(7))
+    async with aiohttp.ClientSession(
+        f"http://127.0.0.1:{server.port}", headers={"Authorization": "Bearer t"}
+    ) as client:
+        world = World(server, client, extension)
+        body = {"metadata": {"name": "wardle"}, "spec": {"type": "ExternalName", "externalName": "127.0.0.1"}}
+        await world.send("POST", "/api/v1/namespaces/default/services", body)
+        yield world
+    await server.stop()
+    await store.close()
+    await runner.cleanup()
+
+
+async def test_requests_are_passed_on_with_the_users_identity(world: World) -> None:
+    await world.register()
+    assert (await world.wait_condition("Passed"))["message"] == "all checks passed"
+
+    headers = {"X-Remote-User": "root", "X-Remote-Extra-Evil": "1", "X-Custom": "kept"}
+    path = f"{PATH}/namespaces/default/flunders/a%2Fb?x=1&x=%20"
+    status, answer = await world.send("POST", path, {"spec": 1}, **headers)
+
+    assert status == 201
+    assert answer == {"path": path, "method": "POST", "body": '{"spec": 1}'}
+    seen = world.extension.requests[-1].headers
+    assert seen.getall("X-Remote-User") == ["jane"]
+    assert seen["X-Remote-Uid"] == "7"
+    assert seen.getall("X-Remote-Group") == ["system:masters", "g2", "system:authenticated"]
+    assert seen.getall("X-Remote-Extra-a%2Fb") == ["1", "2"]
+    assert "Authorization" not in seen
+    assert "X-Remote-Extra-Evil" not in seen
+    assert seen["X-Custom"] == "kept"
+    assert seen["X-Forwarded-For"] == "127.0.0.1"
+    assert "front-proxy-client" in world.extension.names[-1]
+
+
+async def test_what_is_not_allowed_is_not_passed_on(world: World) -> None:
+    await world.register()
+    await world.wait_condition("Passed")
+
+    status, _ = await world.send("GET", f"{PATH}/flunders", **{"Impersonate-User": "nobody"})
+
+    assert status == 403
+    assert not world.extension.requests
+
+
+async def test_an_upgraded_connection_is_passed_on(world: World) -> None:
+    await world.register()
+    await world.wait_condition("Passed")
+
+    async with world.client.ws_connect(f"{PATH}/namespaces/default/flunders/f/stream") as socket:
+        await socket.send_str("hello")
+        assert (await socket.receive(timeout=5)).data == "echo hello"
+
+    assert world.extension.requests[-1].headers.getall("X-Remote-User") == ["jane"]
+
+
+async def test_redirects_are_not_passed_on(world: World) -> None:
+    await world.register()
+    await world.wait_condition("Passed")
+
+    status, answer = await world.send("GET", f"{PATH}/moved")
+
+    assert status == 502
+    assert answer == "the backend attempted to redirect this request, which is not permitted"
+
+
+async def test_discovery_lists_what_the_extension_serves(world: World) -> None:
+    await world.register()
+    await world.wait_condition("Passed")
+
+    _, groups = await world.send("GET", "/apis")
+    group = next(one for one in groups["groups"] if one["name"] == GROUP)
+    assert group["preferredVersion"] == {"groupVersion": f"{GROUP}/v1alpha1", "version": "v1alpha1"}
+    _, alone = await world.send("GET", f"/apis/{GROUP}")
+    assert alone["versions"] == group["versions"]
+
+    def listed(document: Any) -> Any:
+        found = next((one for one in document["items"] if one["metadata"]["name"] == GROUP), None)
+        return found is not None and found["versions"][0]["freshness"] == "Current"
+
+    document = await world.wait_answer("/apis", listed, Accept=AGGREGATED)
+    found = next(one for one in document["items"] if one["metadata"]["name"] == GROUP)
+    assert [one["resource"] for one in found["versions"][0]["resources"]] == ["flunders"]
+
+
+async def test_openapi_contains_what_the_extension_says(world: World) -> None:
+    await world.register()
+    await world.wait_condition("Passed")
+
+    document = await world.wait_answer("/openapi/v2", lambda one: f"{PATH}/flunders" in one["paths"])
+    assert document["definitions"]["Flunder"] == {"type": "object"}
+    assert document["paths"][f"{PATH}/flunders"]["get"]["operationId"] == "listFlunders"
+    async with world.client.get(
+        "/openapi/v2", headers={"Accept": "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"}
+    ) as answer:
+        assert b"listFlunders" in await answer.read()
+    _, root = await world.send("GET", "/openapi/v3")
+    assert root["paths"][PATH.strip("/")] == {"serverRelativeURL": f"/openapi/v3{PATH}?hash=AB"}
+    status, part = await world.send("GET", f"/openapi/v3{PATH}?hash=AB")
+    assert (status, part["path"]) == (201, f"/openapi/v3{PATH}?hash=AB")
+
+
+async def test_a_service_that_is_missing_makes_the_api_unavailable(world: World) -> None:
+    service = {"namespace": "default", "name": "nobody", "port": 443}
+    await world.register(service=service)
+
+    condition = await world.wait_condition("ServiceNotFound")
+
+    assert condition["message"] == 'service/nobody in "default" is not present'
+    status, answer = await world.send("GET", PATH)
+    assert (status, answer) == (503, "service unavailable\n")
+    _, groups = await world.send("GET", "/apis")
+    assert GROUP in [one["name"] for one in groups["groups"]]
+
+
+async def test_a_server_that_fails_its_check_is_unavailable_until_it_recovers(world: World) -> None:
+    world.extension.is_well = False
+    await world.register()
+
+    condition = await world.wait_condition("FailedDiscoveryCheck")
+
+    url = f"https://127.0.0.1:{world.extension.port}{PATH}"
+    assert condition["message"] == f"failing or missing response from {url}: bad status from {url}: 500"
+    world.extension.is_well = True
+    await world.wait_condition("Passed")
+
+
+async def test_a_certificate_that_is_not_trusted_fails_the_check(world: World) -> None:
+    stranger = new_authority("x", now=time.time(), life=timedelta(hours=1)).certificate
+    await world.register(caBundle=base64.b64encode(stranger).decode())
+
+    condition = await world.wait_condition("FailedDiscoveryCheck")
+
+    assert condition["message"].endswith("x509: certificate signed by unknown authority")
+
+
+async def test_an_api_service_that_goes_takes_its_group_along(world: World) -> None:
+    await world.register()
+    await world.wait_condition("Passed")
+
+    await world.send("DELETE", f"{SERVICES}/v1alpha1.{GROUP}")
+
+    status, answer = await world.send("GET", PATH)
+    assert (status, answer) == (404, "404 page not found\n")
+    _, groups = await world.send("GET", "/apis")
+    assert GROUP not in [one["name"] for one in groups["groups"]]
+
+
+async def test_custom_resources_get_an_api_service(world: World) -> None:
+    schema = {"openAPIV3Schema": {"type": "object"}}
+    spec = {
+        "group": "stable.example.com",
+        "scope": "Namespaced",
+        "names": {"plural": "things", "kind": "Thing"},
+        "versions": [{"name": "v1", "served": True, "storage": True, "schema": schema}],
+    }
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    await world.send("POST", definitions, {"metadata": {"name": "things.stable.example.com"}, "spec": spec})
+
+    service = await world.wait_answer(f"{SERVICES}/v1.stable.example.com", lambda one: one["kind"] == "APIService")
+
+    assert service["metadata"]["labels"] == {"kube-aggregator.kubernetes.io/automanaged": "true"}
+    assert service["status"]["conditions"][0]["reason"] == "Local"
+    await world.send("DELETE", f"{definitions}/things.stable.example.com")
+    await world.wait_answer(f"{SERVICES}/v1.stable.example.com", lambda one: one["kind"] == "Status")
