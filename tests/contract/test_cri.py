@@ -71,6 +71,21 @@ async def test_a_runtime_says_what_it_is_and_how_it_is(bench: Bench) -> None:
     assert isinstance((await bench.runtime.features()).container_events, bool)
 
 
+async def test_a_start_that_is_cancelled_is_not_broken_off(bench: Bench) -> None:
+    runtime, config = bench.runtime, bench.sandbox("cancelled")
+    sandbox_id = await runtime.run_sandbox(config)
+    container_id = await runtime.create_container(sandbox_id, a_container(), config)
+
+    starting = asyncio.create_task(runtime.start_container(container_id))
+    await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+
+    assert (await runtime.container_status(container_id)).state is ContainerState.RUNNING
+    await runtime.stop_sandbox(sandbox_id)
+    await runtime.remove_sandbox(sandbox_id)
+
+
 async def test_a_runtime_counts_what_it_was_asked_and_what_failed(bench: Bench) -> None:
     config = bench.sandbox("counted")
 

@@ -6,6 +6,7 @@ turns into DeadlineExceeded instead of a stuck pod.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -76,6 +77,18 @@ class GrpcRuntime:
 
     def call_tallies(self) -> Mapping[str, cri.CallTally]:
         return self._tallies
+
+    async def _call_to_the_end(self, method: Any, request: Any) -> Any:
+        """As `_call`, but go on to the end even if we are cancelled, and only then say so.
+
+        A runtime whose call is broken off kills what it was starting, and reports a container that failed to start.
+        """
+        call = asyncio.ensure_future(self._call(method, request))
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            await asyncio.wait({call})
+            raise
 
     async def version(self) -> cri.Version:
         answer = await self._call(self._runtime.Version, pb.VersionRequest(version="v1"))
@@ -148,11 +161,11 @@ class GrpcRuntime:
             config=messages.container_config(config),
             sandbox_config=messages.sandbox_config(sandbox),
         )
-        answer = await self._call(self._runtime.CreateContainer, request)
+        answer = await self._call_to_the_end(self._runtime.CreateContainer, request)
         return str(answer.container_id)
 
     async def start_container(self, container_id: str) -> None:
-        await self._call(self._runtime.StartContainer, pb.StartContainerRequest(container_id=container_id))
+        await self._call_to_the_end(self._runtime.StartContainer, pb.StartContainerRequest(container_id=container_id))
 
     async def stop_container(self, container_id: str, timeout_seconds: int) -> None:
         request = pb.StopContainerRequest(container_id=container_id, timeout=timeout_seconds)

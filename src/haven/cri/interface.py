@@ -141,7 +141,7 @@ class Runtime(Protocol):
         ...
 
     async def start_container(self, container_id: str) -> None:
-        """Start a created container."""
+        """Start a created container; goes on to the end even if it is cancelled meanwhile, as does creating one."""
         ...
 
     async def stop_container(self, container_id: str, timeout_seconds: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -48,6 +49,8 @@ class PodServices:
     crash_backoff: Backoff
     sandbox_slots: asyncio.Semaphore
     node: NodeState
+    ended_containers: Counter[tuple[str, int]]
+    """By type and exit code."""
     cannot_fit: Callable[[Pod], tuple[str, str] | None]
     """Returns why the node cannot give a running pod what its spec asks for now."""
 

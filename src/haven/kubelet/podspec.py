@@ -20,6 +20,7 @@ __all__ = [
     "all_containers",
     "can_restart_all_containers",
     "container_hash",
+    "container_type",
     "ephemeral_as_container",
     "find_container",
     "format_pod",
@@ -97,6 +98,15 @@ def all_containers(pod: Pod) -> Iterator[Container]:
 def find_container(pod: Pod, name: str) -> Container | None:
     """Return the container of that name, of any kind."""
     return next((container for container in all_containers(pod) if container.name == name), None)
+
+
+def container_type(pod: Pod, name: str) -> str:
+    """Return what metrics call the kind of a container."""
+    if any(container.name == name for container in pod.spec.init_containers):
+        return "init_container"
+    if any(container.name == name for container in pod.spec.ephemeral_containers):
+        return "ephemeral_container"
+    return "container"
 
 
 def pod_restarts_on_failure(pod: Pod) -> bool:

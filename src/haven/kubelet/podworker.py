@@ -15,6 +15,7 @@ from typing import Any
 from haven.api.core.v1 import Container, Pod, PodStatus
 from haven.apimachinery import times
 from haven.cri import errors
+from haven.cri.interface import ContainerState
 from haven.kubelet.containerstart import Sandbox
 from haven.kubelet.containerstatus import StatusContext
 from haven.kubelet.env import referenced_objects
@@ -27,6 +28,7 @@ from haven.kubelet.podconfig import PodInputs
 from haven.kubelet.podservices import PodServices, SyncError
 from haven.kubelet.podspec import (
     all_containers,
+    container_type,
     ephemeral_as_container,
     format_pod,
     is_host_network,
@@ -80,6 +82,7 @@ class PodWorker:
         self._held_by: list[PodWorker] = []
         self._starts = PodStarts(services)
         self._allocation = PodAllocation(services, pod.metadata.uid)
+        self._ended: set[str] | None = None
         self._wake = asyncio.Event()
         self._terminate = asyncio.Event()
         self._finished = asyncio.Event()
@@ -397,7 +400,16 @@ class PodWorker:
         if not self.is_gone_from_api:
             self._services.statuses.set(target, status, is_finished=is_finished)
 
+    def _count_ended(self) -> None:
+        """Count containers that have ended since the last look, but not those of before the first."""
+        exited = [item for item in self.observed.containers if item.state is ContainerState.EXITED]
+        for item in exited if self._ended is not None else ():
+            if item.status.id not in (self._ended or ()):
+                self._services.ended_containers[container_type(self.pod, item.name), item.status.exit_code] += 1
+        self._ended = {item.status.id for item in exited}
+
     def _report(self) -> PodStatus:
+        self._count_ended()
         status = self._status_of(is_terminal_now=False)
         self._publish(status)
         return status

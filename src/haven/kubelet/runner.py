@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -213,6 +214,7 @@ class Kubelet:
             ),
             sandbox_slots=asyncio.Semaphore(settings.sandbox_starts_max),
             node=self.state,
+            ended_containers=Counter(),
             cannot_fit=self._cannot_fit,
         )
 
@@ -437,6 +439,7 @@ class Kubelet:
             mirror_pods=len(self._mirrors),
             started_pods=self._started_pods,
             started_containers=services.starter.starts if services else 0,
+            ended_containers=services.ended_containers if services else {},
             evictions=housekeeping.evictions if housekeeping else {},
             preemptions=self._admitter.preemptions,
             rejections=self._admitter.rejections,

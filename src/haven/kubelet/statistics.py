@@ -46,6 +46,8 @@ class KubeletStatistics:
     mirror_pods: int
     started_pods: int
     started_containers: int
+    ended_containers: Mapping[tuple[str, int], int]
+    """By type and exit code."""
     evictions: Mapping[str, int]
     """By signal."""
     preemptions: Mapping[str, int]

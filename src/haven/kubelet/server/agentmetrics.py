@@ -49,6 +49,11 @@ def agent_families(facts: KubeletStatistics, calls: Mapping[str, CallTally], usa
         "kubelet_started_containers_total", counter, "Containers started",
         by("container_type", {"container": facts.started_containers}),
     )  # fmt: skip
+    ended_containers: dict[tuple[tuple[str, str], ...], float] = {
+        (("container_type", kind), ("exit_code", str(code))): float(count)
+        for (kind, code), count in sorted(facts.ended_containers.items())
+    }
+    add("kubelet_terminated_containers_total", counter, "Containers that have ended", ended_containers)
     add("kubelet_evictions", counter, "Pods evicted", by("eviction_signal", facts.evictions))
     add("kubelet_preemptions", counter, "Pods that made room", by("preemption_signal", facts.preemptions))
     add("kubelet_admission_rejections_total", counter, "Pods refused", by("reason", facts.rejections))
