@@ -1,13 +1,11 @@
-"""Which requests a webhook or policy is about: rules, selectors, conditions; defaults and what is wrong with them.
-
-Whether an expression compiles is not looked at here.
-"""
+"""Which requests a webhook or policy is about: rules, selectors, conditions; defaults and what is wrong with them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from haven.api.admissionregistration import v1
+from haven.api.admissionregistration.expressionchecks import condition_errors
 from haven.api.core.validation.metadata import validate_qualified_name
 from haven.apimachinery import meta
 from haven.apimachinery.fielderrors import (
@@ -157,8 +155,10 @@ def _named_rule(rule: v1.NamedRuleWithOperations, path: Path) -> ErrorList:
     return errors + validate_rule(rule, path)
 
 
-def validate_match_conditions(conditions: Sequence[v1.MatchCondition], path: Path) -> ErrorList:
-    """Check the names of conditions, and that there are expressions."""
+def validate_match_conditions(
+    conditions: Sequence[v1.MatchCondition], path: Path, *, params: bool = False
+) -> ErrorList:
+    """Check the names of conditions and their expressions, which may use params if the policy has some."""
     errors: ErrorList = []
     if len(conditions) > _MAX_CONDITIONS:
         errors.append(too_many(path, len(conditions), _MAX_CONDITIONS))
@@ -167,6 +167,8 @@ def validate_match_conditions(conditions: Sequence[v1.MatchCondition], path: Pat
         place = path.index(index)
         if not condition.expression.strip():
             errors.append(required(place.child("expression"), ""))
+        else:
+            errors += condition_errors(condition.expression, place.child("expression"), params=params)
         name = condition.name
         if not name:
             errors.append(required(place.child("name"), ""))

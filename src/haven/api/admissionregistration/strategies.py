@@ -1,6 +1,5 @@
 """Admission webhooks and policies, and their bindings: defaults, what is wrong with them, how they are written.
 
-Whether an expression compiles is not looked at here.
 Source: https://kubernetes.io/docs/reference/access-authn-authz/ and the behaviour of pkg/apis/admissionregistration.
 """
 
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from haven.api.admissionregistration import v1
+from haven.api.admissionregistration.expressionchecks import PolicyExpressions
 from haven.api.admissionregistration.rules import (
     FAILURE_POLICIES,
     MATCH_POLICIES,
@@ -228,7 +228,8 @@ def _conditions(new: Any, old: Any) -> ErrorList:
         before, after = old.spec, new.spec
         if (before.param_kind, before.match_conditions) == (after.param_kind, after.match_conditions):
             return []
-    return validate_match_conditions(new.spec.match_conditions, _SPEC.child("matchConditions"))
+    has_params = new.spec.param_kind is not None
+    return validate_match_conditions(new.spec.match_conditions, _SPEC.child("matchConditions"), params=has_params)
 
 
 def _param_kind(kind: v1.ParamKind, path: Path) -> ErrorList:
@@ -257,7 +258,7 @@ def _api_version(text: str, path: Path) -> ErrorList:
     return errors
 
 
-def _variables(variables: Sequence[v1.Variable], path: Path) -> ErrorList:
+def _variables(variables: Sequence[v1.Variable], expressions: PolicyExpressions, path: Path) -> ErrorList:
     errors: ErrorList = []
     for index, variable in enumerate(variables):
         place = path.index(index)
@@ -267,35 +268,46 @@ def _variables(variables: Sequence[v1.Variable], path: Path) -> ErrorList:
             errors.append(invalid(place.child("name"), variable.name, "must be a valid CEL identifier"))
         if not variable.expression.strip():
             errors.append(required(place.child("expression"), "expression is not specified"))
+        else:
+            errors += expressions.variable(variable, place.child("expression"))
     return errors
 
 
 def _check_validating(new: v1.ValidatingAdmissionPolicy, old: v1.ValidatingAdmissionPolicy | None = None) -> ErrorList:
     spec = new.spec
     errors = _meta(new.metadata) + _policy_head(spec) + _conditions(new, old)
-    errors += _variables(spec.variables, _SPEC.child("variables"))
+    expressions = PolicyExpressions(spec.param_kind)
+    errors += _variables(spec.variables, expressions, _SPEC.child("variables"))
     if not spec.validations and not spec.audit_annotations:
         words = "validations or auditAnnotations must contain at least one item"
         return [*errors, required(_SPEC.child("validations"), words), required(_SPEC.child("auditAnnotations"), words)]
     for index, validation in enumerate(spec.validations):
-        errors += _validation(validation, _SPEC.child("validations").index(index))
-    return errors + _audit_annotations(spec.audit_annotations, new.metadata.name, _SPEC.child("auditAnnotations"))
+        errors += _validation(validation, expressions, _SPEC.child("validations").index(index))
+    place = _SPEC.child("auditAnnotations")
+    return errors + _audit_annotations(spec.audit_annotations, expressions, new.metadata.name, place)
 
 
-def _validation(validation: v1.Validation, path: Path) -> ErrorList:
+def _validation(validation: v1.Validation, expressions: PolicyExpressions, path: Path) -> ErrorList:
     errors: ErrorList = []
     if not validation.expression.strip():
         errors.append(required(path.child("expression"), "expression is not specified"))
-    for name, text in (("messageExpression", validation.message_expression), ("message", validation.message)):
+    else:
+        errors += expressions.validation(validation.expression, path.child("expression"))
+    computed = validation.message_expression
+    for name, text in (("messageExpression", computed), ("message", validation.message)):
         if text and not text.strip():
             errors.append(invalid(path.child(name), text, "must be non-empty if specified"))
+        elif text and name == "messageExpression":
+            errors += expressions.message(text, path.child(name))
     message = validation.message.strip()
     if "\n" in message or "\r" in message:
         errors.append(invalid(path.child("message"), validation.message, "must not contain line breaks"))
     return errors + _supported(validation.reason, _REASONS, path.child("reason"))
 
 
-def _audit_annotations(annotations: Sequence[v1.AuditAnnotation], name: str, path: Path) -> ErrorList:
+def _audit_annotations(
+    annotations: Sequence[v1.AuditAnnotation], expressions: PolicyExpressions, name: str, path: Path
+) -> ErrorList:
     errors: ErrorList = []
     if len(annotations) > _MAX_AUDIT_ANNOTATIONS:
         words = f"must not have more than {_MAX_AUDIT_ANNOTATIONS} auditAnnotations"
@@ -313,6 +325,8 @@ def _audit_annotations(annotations: Sequence[v1.AuditAnnotation], name: str, pat
         elif byte_length(expression) > _MAX_VALUE_EXPRESSION:
             words = f"must not exceed {_MAX_VALUE_EXPRESSION} bytes in length"
             errors.append(required(place.child("valueExpression"), words))
+        else:
+            errors += expressions.audit_value(annotation.value_expression, place.child("valueExpression"))
         if key in keys:
             errors.append(duplicate(place.child("key"), key))
         keys.add(key)
@@ -340,11 +354,12 @@ def _check_mutating(new: v1.MutatingAdmissionPolicy, old: v1.MutatingAdmissionPo
     spec = new.spec
     errors = _meta(new.metadata) + _policy_head(spec)
     errors += _mutating_operations(spec.match_constraints, _SPEC.child("matchConstraints"))
-    errors += _conditions(new, old) + _variables(spec.variables, _SPEC.child("variables"))
+    expressions = PolicyExpressions(spec.param_kind)
+    errors += _conditions(new, old) + _variables(spec.variables, expressions, _SPEC.child("variables"))
     if not spec.mutations:
         errors.append(required(_SPEC.child("mutations"), "mutations must contain at least one item"))
     for index, mutation in enumerate(spec.mutations):
-        errors += _mutation(mutation, _SPEC.child("mutations").index(index))
+        errors += _mutation(mutation, expressions, _SPEC.child("mutations").index(index))
     place = _SPEC.child("reinvocationPolicy")
     if not spec.reinvocation_policy:
         return [*errors, required(place, "")]
@@ -361,7 +376,7 @@ def _mutating_operations(resources: v1.MatchResources | None, path: Path) -> Err
     ]
 
 
-def _mutation(mutation: v1.Mutation, path: Path) -> ErrorList:
+def _mutation(mutation: v1.Mutation, expressions: PolicyExpressions, path: Path) -> ErrorList:
     kind = mutation.patch_type
     if not kind:
         return [required(path.child("patchType"), "")]
@@ -375,6 +390,10 @@ def _mutation(mutation: v1.Mutation, path: Path) -> ErrorList:
         errors.append(required(path.child(own), f"must be specified when patchType is {kind}"))
     elif not chosen.expression.strip():
         errors.append(required(path.child(own, "expression"), ""))
+    elif kind == "JSONPatch":
+        errors += expressions.json_patch(chosen.expression, path.child(own, "expression"))
+    else:
+        errors += expressions.apply_configuration(chosen.expression, path.child(own, "expression"))
     words = f"must not be specified when patchType is {kind}"
     return errors + [
         invalid(path.child(name), "{" + name + "}", words) for name, other in sources.items() if other is not None

@@ -1,0 +1,1 @@
+"""Admission policies: ValidatingAdmissionPolicy and MutatingAdmissionPolicy, and expressions over a request."""
