@@ -21,10 +21,10 @@ from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.names import Revision
 from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.plugins import make_plugins
+from haven.apiserver.admission.policies.plugins import PolicyAdmission, WebhookConditions
 from haven.apiserver.admission.rolewrites import RoleWrites
 from haven.apiserver.admission.signingrequests import SigningRequests
 from haven.apiserver.admission.versions import ServedVersions
-from haven.apiserver.admission.webhooks.dispatch import Unevaluated
 from haven.apiserver.admission.webhooks.plugins import WebhookAdmission
 from haven.apiserver.aggregation.proxy import ExtensionServers
 from haven.apiserver.aggregation.runner import Aggregator
@@ -247,10 +247,6 @@ async def start(
         seats=settings.requests_in_flight_max + settings.mutating_requests_in_flight_max,
         sizes=storages.sizes,
     )
-    versions = ServedVersions()
-    webhooks = WebhookAdmission(objects, versions, caller, Unevaluated())
-    observers = Observers(storages, [rbac, graph, flows, *webhooks.observers])
-    observers.load()
     issuers = (trust.issuer,)
     audiences = settings.security.api_audiences or issuers
     guard = Guard(
@@ -263,6 +259,11 @@ async def start(
         audiences=audiences,
     )
     authorizer = guard.authorizer
+    versions = ServedVersions()
+    webhooks = WebhookAdmission(objects, versions, caller, WebhookConditions(authorizer))
+    policies = PolicyAdmission(objects, versions, authorizer)
+    observers = Observers(storages, [rbac, graph, flows, *webhooks.observers, *policies.observers])
+    observers.load()
     await _bootstrap(storages, objects, settings, trust, clock)
 
     tokens: list[TokenAuthenticator | RemoteTokenAuthenticator] = [
@@ -284,7 +285,7 @@ async def start(
     guard.attach(identify)
 
     admission = AdmissionChain(
-        make_plugins(objects, authorizer, clock, chance, webhooks),
+        make_plugins(objects, authorizer, clock, chance, webhooks, policies),
         guards=[RoleWrites(EscalationGuard(rbac, authorizer)), SigningRequests(clock)],
     )
     fields = FieldManagement(clock)

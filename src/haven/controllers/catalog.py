@@ -39,6 +39,7 @@ from haven.controllers.statefulset import StatefulSetController
 from haven.controllers.tainteviction import TaintEvictionController
 from haven.controllers.ttl import TTLController
 from haven.controllers.ttlafterfinished import TTLAfterFinishedController
+from haven.controllers.validatingadmissionpolicystatus import ValidatingAdmissionPolicyStatusController
 from haven.controllers.volumebinder import VolumeBinder
 
 __all__ = ["MANAGER", "Entry", "catalog"]
@@ -93,6 +94,12 @@ def catalog(settings: Settings) -> list[Entry]:
         ),
         Entry("taint-eviction", "node-controller", "taint-eviction-controller", TaintEvictionController),
         Entry("ttl", "ttl-controller", "ttl-controller", TTLController),
+        Entry(
+            "validatingadmissionpolicy-status",
+            "validatingadmissionpolicy-status-controller",
+            "validatingadmissionpolicy-status",
+            ValidatingAdmissionPolicyStatusController,
+        ),
         Entry(
             "clusterrole-aggregation",
             "clusterrole-aggregation-controller",

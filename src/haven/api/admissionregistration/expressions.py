@@ -41,7 +41,7 @@ _VARIABLES: Final = "kubernetes.variables"
 
 
 class Unusable(Exception):
-    """An expression that can not be used; str() is the reason, `is_internal` tells that it is not the writer's fault."""
+    """An expression that can not be used; str() is the reason. `is_internal`: it is not the writer's fault."""
 
     def __init__(self, detail: str, *, is_internal: bool = False) -> None:
         super().__init__(detail)

@@ -28,6 +28,7 @@ from haven.apiserver.admission.pods import (
 )
 from haven.apiserver.admission.podsecurity.plugin import Exemptions, PodSecurity
 from haven.apiserver.admission.podsecurity.policy import Policy
+from haven.apiserver.admission.policies.plugins import PolicyAdmission
 from haven.apiserver.admission.priority import Priority
 from haven.apiserver.admission.resourcequota import ResourceQuota
 from haven.apiserver.admission.runtimeclass import RuntimeClass
@@ -55,7 +56,8 @@ DEFAULT = frozenset(
         "DefaultTolerationSeconds", "DefaultStorageClass", "StorageObjectInUseProtection",
         "PersistentVolumeClaimResize", "RuntimeClass", "CertificateApproval", "CertificateSigning",
         "CertificateSubjectRestriction", "DefaultIngressClass", "PodTopologyLabels", "PodResizeValidator",
-        "ResourceQuota", "MutatingAdmissionWebhook", "ValidatingAdmissionWebhook",
+        "ResourceQuota", "MutatingAdmissionWebhook", "ValidatingAdmissionWebhook", "MutatingAdmissionPolicy",
+        "ValidatingAdmissionPolicy",
     }
 )  # fmt: skip
 """What upstream runs by default."""
@@ -83,6 +85,7 @@ def make_plugins(
     clock: Clock,
     chance: random.Random,
     webhooks: WebhookAdmission,
+    policies: PolicyAdmission,
     settings: AdmissionSettings | None = None,
 ) -> list[Plugin]:
     """Return the plugins that are to run; raise UnknownPlugin."""
@@ -101,6 +104,7 @@ def make_plugins(
         "ExtendedResourceToleration": ExtendedResourceToleration,
         "LimitPodHardAntiAffinityTopology": LimitPodHardAntiAffinityTopology,
         "LimitRanger": lambda: LimitRanger(objects),
+        "MutatingAdmissionPolicy": lambda: policies.mutating,
         "MutatingAdmissionWebhook": lambda: webhooks.mutating,
         "NamespaceExists": lambda: NamespaceExists(objects),
         "NamespaceLifecycle": lambda: NamespaceLifecycle(objects),
@@ -118,6 +122,7 @@ def make_plugins(
         "ServiceAccount": lambda: ServiceAccount(objects, clock, chance),
         "StorageObjectInUseProtection": StorageObjectInUseProtection,
         "TaintNodesByCondition": TaintNodesByCondition,
+        "ValidatingAdmissionPolicy": lambda: policies.validating,
         "ValidatingAdmissionWebhook": lambda: webhooks.validating,
     }
     named = {*settings.enabled, *settings.disabled}

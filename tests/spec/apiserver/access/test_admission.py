@@ -20,6 +20,7 @@ from haven.apimachinery.quantity import Quantity
 from haven.apiserver.admission.chain import ORDER, AdmissionChain
 from haven.apiserver.admission.interface import CREATE, DELETE, UPDATE, AdmissionRequest
 from haven.apiserver.admission.plugins import DEFAULT, AdmissionSettings, make_plugins
+from haven.apiserver.admission.policies.plugins import PolicyAdmission
 from haven.apiserver.admission.tolerations import merge_tolerations
 from haven.apiserver.admission.versions import ServedVersions
 from haven.apiserver.admission.webhooks.dispatch import Unevaluated
@@ -38,7 +39,15 @@ NODE = UserInfo("system:node:n1", groups=("system:nodes",))
 def chain(objects: Any) -> AdmissionChain:
     put_namespace(objects)
     objects.put(core.ServiceAccount(metadata=meta.ObjectMeta(namespace="ns", name="default")))
-    return AdmissionChain(make_plugins(objects, RBAC(), FakeClock(), random.Random(7), without_webhooks(objects)))
+    return AdmissionChain(
+        make_plugins(
+            objects, RBAC(), FakeClock(), random.Random(7), without_webhooks(objects), without_policies(objects)
+        )
+    )
+
+
+def without_policies(objects: Any) -> PolicyAdmission:
+    return PolicyAdmission(objects, ServedVersions(), RBAC())
 
 
 def without_webhooks(objects: Any) -> WebhookAdmission:
@@ -449,4 +458,6 @@ async def test_a_namespace_with_an_unknown_level_is_refused_and_a_stricter_one_w
 def test_unknown_plugins_are_refused(objects: Any) -> None:
     wrong = AdmissionSettings(enabled=["Nosuch"])
     with pytest.raises(ValueError, match="unknown admission plugins: Nosuch"):
-        make_plugins(objects, RBAC(), FakeClock(), random.Random(1), without_webhooks(objects), wrong)
+        make_plugins(
+            objects, RBAC(), FakeClock(), random.Random(1), without_webhooks(objects), without_policies(objects), wrong
+        )

@@ -7,19 +7,18 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/mutating-admissi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from haven.api.admissionregistration import v1
+from haven.api.admissionregistration import expressions, v1
 from haven.api.core import v1 as core
 from haven.api.scheme import Resource
 from haven.apimachinery import apierrors, meta, serialization
-from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.goformat import quote
-from haven.apiserver.admission.interface import CONNECT, CREATE, UPDATE, AdmissionRequest, Objects, forbidden
-from haven.apiserver.admission.matching import is_exempt
+from haven.apiserver.admission.interface import AdmissionRequest, Objects, forbidden
 from haven.apiserver.admission.policies.conditions import ConditionFailure, hold
-from haven.apiserver.admission.policies.hooks import Hook, Hooks
+from haven.apiserver.admission.policies.hooks import Hook
 from haven.apiserver.admission.policies.params import Misconfigured, Parameters
 from haven.apiserver.admission.policies.patches import PatchFailure, Schemas, apply_configuration, apply_json_patch
 from haven.apiserver.admission.policies.selection import selected
@@ -30,12 +29,16 @@ from haven.apiserver.admission.policies.situation import (
     Questions,
     Situation,
     Tree,
+    compiled_one,
+    defined,
     namespace_of,
 )
 from haven.apiserver.admission.versions import Versions
 from haven.apiserver.authorization.interface import Authorizer
 
-__all__ = ["CompiledMutations", "MutatingAdmissionPolicy", "MutatingHooks", "compile_mutations"]
+__all__ = ["CompiledMutations", "MutatingPolicies", "compile_mutations"]
+
+_NAME = "MutatingAdmissionPolicy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +52,11 @@ class CompiledMutations:
 
 def compile_mutations(policy: v1.MutatingAdmissionPolicy) -> CompiledMutations:
     """Return the policy's programs; an expression that does not compile fails when it is evaluated."""
-    from haven.api.admissionregistration import expressions
-
     spec = policy.spec
     known = expressions.Expressions(composed=True)
     uses = expressions.Uses(params=spec.param_kind is not None)
     patches = expressions.Uses(params=spec.param_kind is not None, patches=True)
-    variables = {
-        one.name: Compiled.of(one.expression, lambda one=one: known.define(one.name, one.expression, uses))  # type:
-        ignore[misc] for one in spec.variables
-    }
+    variables = {one.name: defined(known, one, uses) for one in spec.variables}
 
     def mutation(one: v1.Mutation) -> Compiled:
         if one.json_patch is not None:
@@ -66,19 +64,12 @@ def compile_mutations(policy: v1.MutatingAdmissionPolicy) -> CompiledMutations:
         else:
             assert one.apply_configuration is not None
             text, returns = one.apply_configuration.expression, expressions.APPLY_CONFIGURATION
-        return Compiled.of(text, lambda: known.compile(text, patches, returns))
+        return compiled_one(known, text, patches, returns)
 
-    conditions = tuple(
-        Compiled.of(
-            one.expression,
-            lambda one=one: known.compile(one.expression, uses, expressions.BOOL),  # type: ignore[misc]
-        )
-        for one in spec.match_conditions
-    )
+    conditions = tuple(compiled_one(known, one.expression, uses, expressions.BOOL) for one in spec.match_conditions)
     return CompiledMutations(variables, conditions, tuple(map(mutation, spec.mutations)))
 
 
-MutatingHooks = Hooks[v1.MutatingAdmissionPolicy, v1.MutatingAdmissionPolicyBinding, CompiledMutations]
 _Hook = Hook[v1.MutatingAdmissionPolicy, v1.MutatingAdmissionPolicyBinding, CompiledMutations]
 _Key = tuple[str, str, str, str]
 
@@ -119,35 +110,20 @@ class _Refusal:
     reason: str = ""
 
 
-class MutatingAdmissionPolicy:
+class MutatingPolicies:
     """Lets all policies bound to a request change its object."""
 
-    name = "MutatingAdmissionPolicy"
-    resources: frozenset[GroupResource] | None = None
-
     def __init__(
-        self,
-        hooks: MutatingHooks,
-        objects: Objects,
-        versions: Versions,
-        parameters: Parameters,
-        schemas: Schemas,
-        authorizer: Authorizer,
+        self, objects: Objects, versions: Versions, parameters: Parameters, schemas: Schemas, authorizer: Authorizer
     ) -> None:
-        self._hooks = hooks
         self._objects = objects
         self._versions = versions
         self._parameters = parameters
         self._schemas = schemas
         self._authorizer = authorizer
 
-    def handles(self, operation: str) -> bool:
-        return operation in (CONNECT, CREATE, UPDATE)
-
-    async def admit(self, request: AdmissionRequest) -> None:
-        hooks = self._hooks.all()
-        if not hooks or is_exempt(request):
-            return
+    async def mutate(self, hooks: Sequence[_Hook], request: AdmissionRequest) -> None:
+        """Change the request's object, or refuse."""
         refusals: list[_Refusal] = []
         invocations: list[_Invocation] = []
         for hook in hooks:
@@ -184,10 +160,8 @@ class MutatingAdmissionPolicy:
                 continue
             invocations += [_Invocation(hook, binding, resource, param) for param in params]
 
-    async def _run(
-        self, invocations: list[_Invocation], request: AdmissionRequest, refusals: list[_Refusal]
-    ) -> None:
-        rounds: _Rounds = request.reinvocation.values.setdefault(self.name, _Rounds())
+    async def _run(self, invocations: list[_Invocation], request: AdmissionRequest, refusals: list[_Refusal]) -> None:
+        rounds: _Rounds = request.reinvocation.values.setdefault(_NAME, _Rounds())
         if request.reinvocation.is_second_round and rounds.output != serialization.encode(request.object):
             rounds.changed()  # Other plugins have changed the object since.
         namespace = namespace_of(request, self._objects)
@@ -219,9 +193,7 @@ class MutatingAdmissionPolicy:
             seen = await self._situation(invocation, request, None, questions)
             try:
                 if not await questions.settled(
-                    lambda: hold(
-                        compiled.conditions, compiled.variables, seen, invocation.param, fails_open=fails_open
-                    )
+                    lambda: hold(compiled.conditions, compiled.variables, seen, invocation.param, fails_open=fails_open)
                 ):
                     return
             except ConditionFailure as error:

@@ -15,7 +15,7 @@ from haven.apimachinery.selectors import SelectorError, from_label_selector
 from haven.apiserver.admission.interface import Objects
 from haven.apiserver.admission.versions import ServedVersions
 
-__all__ = ["Misconfigured", "Parameters"]
+__all__ = ["Misconfigured", "Parameters", "StoredParameters"]
 
 Tree = dict[str, Any]
 

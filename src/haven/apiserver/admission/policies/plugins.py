@@ -1,43 +1,135 @@
-"""Both plugins and what they know, put together."""
+"""Both plugins and what they know, put together.
+
+The engine for expressions is imported when the first policy is bound, or the first webhook has conditions: a server
+that has neither does not pay for it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 from haven.api.admissionregistration import v1
-from haven.apiserver.admission.interface import Objects, Plugin
+from haven.api.scheme import Resource
+from haven.apimachinery.apierrors import GroupResource
+from haven.apiserver.admission.interface import CONNECT, CREATE, DELETE, UPDATE, AdmissionRequest, Objects, Plugin
+from haven.apiserver.admission.matching import is_exempt
 from haven.apiserver.admission.policies.hooks import Hooks
-from haven.apiserver.admission.policies.mutating import (
-    CompiledMutations,
-    MutatingAdmissionPolicy,
-    MutatingHooks,
-    compile_mutations,
-)
-from haven.apiserver.admission.policies.params import StoredParameters
-from haven.apiserver.admission.policies.patches import ServedSchemas
-from haven.apiserver.admission.policies.validating import (
-    CompiledPolicy,
-    ValidatingAdmissionPolicy,
-    ValidatingHooks,
-    compile_policy,
-)
 from haven.apiserver.admission.versions import ServedVersions
 from haven.apiserver.authorization.interface import Authorizer
 
-__all__ = ["PolicyAdmission"]
+if TYPE_CHECKING:
+    from haven.apiserver.admission.policies.conditions import HookConditions
+    from haven.apiserver.admission.policies.mutating import CompiledMutations, MutatingPolicies
+    from haven.apiserver.admission.policies.validating import CompiledPolicy, ValidatingPolicies
+
+__all__ = ["MutatingAdmissionPolicy", "PolicyAdmission", "ValidatingAdmissionPolicy", "WebhookConditions"]
+
+
+def _compile_validating(policy: v1.ValidatingAdmissionPolicy) -> CompiledPolicy:
+    from haven.apiserver.admission.policies.validating import compile_policy
+
+    return compile_policy(policy)
+
+
+def _compile_mutating(policy: v1.MutatingAdmissionPolicy) -> CompiledMutations:
+    from haven.apiserver.admission.policies.mutating import compile_mutations
+
+    return compile_mutations(policy)
+
+
+class ValidatingAdmissionPolicy:
+    """Lets all ValidatingAdmissionPolicies bound to a request judge it."""
+
+    name = "ValidatingAdmissionPolicy"
+    resources: frozenset[GroupResource] | None = None
+
+    def __init__(self, objects: Objects, versions: ServedVersions, authorizer: Authorizer) -> None:
+        self.hooks: Hooks[v1.ValidatingAdmissionPolicy, v1.ValidatingAdmissionPolicyBinding, CompiledPolicy] = Hooks(
+            v1.ValidatingAdmissionPolicy, v1.ValidatingAdmissionPolicyBinding, _compile_validating
+        )
+        self._knowledge = (objects, versions, authorizer)
+        self._policies: ValidatingPolicies | None = None
+
+    def handles(self, operation: str) -> bool:
+        return operation in (CONNECT, CREATE, DELETE, UPDATE)
+
+    async def validate(self, request: AdmissionRequest) -> None:
+        hooks = self.hooks.all()
+        if not hooks or is_exempt(request):
+            return
+        if self._policies is None:
+            from haven.apiserver.admission.policies.params import StoredParameters
+            from haven.apiserver.admission.policies.validating import ValidatingPolicies
+
+            objects, versions, authorizer = self._knowledge
+            self._policies = ValidatingPolicies(objects, versions, StoredParameters(objects, versions), authorizer)
+        await self._policies.judge(hooks, request)
+
+
+class MutatingAdmissionPolicy:
+    """Lets all MutatingAdmissionPolicies bound to a request change its object."""
+
+    name = "MutatingAdmissionPolicy"
+    resources: frozenset[GroupResource] | None = None
+
+    def __init__(self, objects: Objects, versions: ServedVersions, authorizer: Authorizer) -> None:
+        self.hooks: Hooks[v1.MutatingAdmissionPolicy, v1.MutatingAdmissionPolicyBinding, CompiledMutations] = Hooks(
+            v1.MutatingAdmissionPolicy, v1.MutatingAdmissionPolicyBinding, _compile_mutating
+        )
+        self._knowledge = (objects, versions, authorizer)
+        self._policies: MutatingPolicies | None = None
+
+    def handles(self, operation: str) -> bool:
+        return operation in (CONNECT, CREATE, UPDATE)
+
+    async def admit(self, request: AdmissionRequest) -> None:
+        hooks = self.hooks.all()
+        if not hooks or is_exempt(request):
+            return
+        if self._policies is None:
+            from haven.apiserver.admission.policies.mutating import MutatingPolicies
+            from haven.apiserver.admission.policies.params import StoredParameters
+            from haven.apiserver.admission.policies.patches import ServedSchemas
+
+            objects, versions, authorizer = self._knowledge
+            self._policies = MutatingPolicies(
+                objects, versions, StoredParameters(objects, versions), ServedSchemas(versions), authorizer
+            )
+        await self._policies.mutate(hooks, request)
+
+
+class WebhookConditions:
+    """Evaluates the match conditions of webhooks."""
+
+    def __init__(self, authorizer: Authorizer) -> None:
+        self._authorizer = authorizer
+        self._conditions: HookConditions | None = None
+
+    async def match(
+        self,
+        conditions: Sequence[v1.MatchCondition],
+        request: AdmissionRequest,
+        resource: Resource[Any],
+        obj: Any,
+        old: Any,
+        *,
+        fails_open: bool,
+    ) -> bool:
+        """Tell whether all conditions hold for the objects as `resource` shows them; raise ApiError."""
+        if self._conditions is None:
+            from haven.apiserver.admission.policies.conditions import HookConditions
+
+            self._conditions = HookConditions(self._authorizer)
+        return await self._conditions.match(conditions, request, resource, obj, old, fails_open=fails_open)
 
 
 class PolicyAdmission:
     """The plugins, and the observers that keep them informed of policies and bindings."""
 
     def __init__(self, objects: Objects, versions: ServedVersions, authorizer: Authorizer) -> None:
-        validating: ValidatingHooks = Hooks[
-            v1.ValidatingAdmissionPolicy, v1.ValidatingAdmissionPolicyBinding, CompiledPolicy
-        ](v1.ValidatingAdmissionPolicy, v1.ValidatingAdmissionPolicyBinding, compile_policy)
-        mutating: MutatingHooks = Hooks[
-            v1.MutatingAdmissionPolicy, v1.MutatingAdmissionPolicyBinding, CompiledMutations
-        ](v1.MutatingAdmissionPolicy, v1.MutatingAdmissionPolicyBinding, compile_mutations)
-        self.observers = (validating, mutating)
-        parameters = StoredParameters(objects, versions)
-        self.validating: Plugin = ValidatingAdmissionPolicy(validating, objects, versions, parameters, authorizer)
-        self.mutating: Plugin = MutatingAdmissionPolicy(
-            mutating, objects, versions, parameters, ServedSchemas(versions), authorizer
-        )
+        validating = ValidatingAdmissionPolicy(objects, versions, authorizer)
+        mutating = MutatingAdmissionPolicy(objects, versions, authorizer)
+        self.observers = (validating.hooks, mutating.hooks)
+        self.validating: Plugin = validating
+        self.mutating: Plugin = mutating

@@ -13,20 +13,25 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from haven.api import scheme
-from haven.api.admissionregistration.expressions import Unusable
+from haven.api.admissionregistration import v1
+from haven.api.admissionregistration.expressions import Expressions, Unusable, Uses
 from haven.api.core import v1 as core
 from haven.api.scheme import Resource, subresource_kind
 from haven.apimachinery import apierrors, serialization
 from haven.apimachinery.cel.environment import PER_CALL_LIMIT, Program
 from haven.apimachinery.cel.errors import CelError
 from haven.apimachinery.cel.library.authorization import Answer, AuthorizerValue, Question, ResourceCheck
+from haven.apimachinery.cel.types import Type
 from haven.apimachinery.cel.values import Host
 from haven.apimachinery.goformat import quote
 from haven.apiserver.admission.interface import AdmissionRequest, Objects
 from haven.apiserver.authorization.interface import Attributes, Authorizer, RemoteAuthorizer, Verdict, decide
 from haven.apiserver.request import UserInfo
 
-__all__ = ["BUDGET", "CONDITIONS_BUDGET", "Compiled", "OutOfBudget", "Questions", "Result", "Situation", "namespace_of"]
+__all__ = [
+    "BUDGET", "CONDITIONS_BUDGET", "Compiled", "OutOfBudget", "Questions", "Result", "Situation", "Tree",
+    "compiled_one", "defined", "namespace_of",
+]  # fmt: skip
 
 T = TypeVar("T")
 Tree = dict[str, Any]
@@ -65,6 +70,16 @@ class Compiled:
             return cls(expression, compile_())
         except Unusable as error:
             return cls(expression, None, str(error))
+
+
+def defined(expressions: Expressions, variable: v1.Variable, uses: Uses) -> Compiled:
+    """Return a policy's variable, which the expressions compiled after it know."""
+    return Compiled.of(variable.expression, lambda: expressions.define(variable.name, variable.expression, uses))
+
+
+def compiled_one(expressions: Expressions, text: str, uses: Uses, returns: tuple[Type, ...]) -> Compiled:
+    """Return an expression that must come to one of these types."""
+    return Compiled.of(text, lambda: expressions.compile(text, uses, returns))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,14 @@ from typing import Any
 
 import orjson
 
-from haven.api.admissionregistration import v1
+from haven.api.admissionregistration import expressions, v1
 from haven.api.core import v1 as core
 from haven.api.scheme import Resource
 from haven.apimachinery import apierrors, meta
-from haven.apimachinery.apierrors import GroupResource
-from haven.apiserver.admission.interface import CONNECT, CREATE, DELETE, UPDATE, AdmissionRequest, Objects, forbidden
-from haven.apiserver.admission.matching import is_exempt
+from haven.apimachinery.cel.types import Type
+from haven.apiserver.admission.interface import AdmissionRequest, Objects, forbidden
 from haven.apiserver.admission.policies.conditions import ConditionFailure, hold
-from haven.apiserver.admission.policies.hooks import Hook, Hooks
+from haven.apiserver.admission.policies.hooks import Hook
 from haven.apiserver.admission.policies.params import Misconfigured, Parameters
 from haven.apiserver.admission.policies.selection import selected
 from haven.apiserver.admission.policies.situation import (
@@ -30,12 +29,14 @@ from haven.apiserver.admission.policies.situation import (
     Result,
     Situation,
     Tree,
+    compiled_one,
+    defined,
     namespace_of,
 )
 from haven.apiserver.admission.versions import Versions
 from haven.apiserver.authorization.interface import Authorizer
 
-__all__ = ["CompiledPolicy", "ValidatingAdmissionPolicy", "ValidatingHooks", "compile_policy"]
+__all__ = ["CompiledPolicy", "ValidatingPolicies", "compile_policy"]
 
 _AUDIT_VALUE_MAX = 10 * 1024
 _MESSAGE_MAX = 5 * 1024
@@ -74,36 +75,27 @@ class _Outcome:
 
 def compile_policy(policy: v1.ValidatingAdmissionPolicy) -> CompiledPolicy:
     """Return the policy's programs; an expression that does not compile fails when it is evaluated."""
-    from haven.api.admissionregistration import expressions
-
     spec = policy.spec
     known = expressions.Expressions(composed=True)
     uses = expressions.Uses(params=spec.param_kind is not None)
     plain = expressions.Uses(params=spec.param_kind is not None, authorizer=False)
-    variables = {
-        one.name: Compiled.of(one.expression, lambda one=one: known.define(one.name, one.expression, uses))  # type:
-        ignore[misc] for one in spec.variables
-    }
+    variables = {one.name: defined(known, one, uses) for one in spec.variables}
 
-    def compiled(texts: Iterable[str], allowed: Any, returns: Any) -> tuple[Compiled, ...]:
-        return tuple(
-            Compiled.of(text, lambda text=text: known.compile(text, allowed, returns))  # type: ignore[misc]
-            for text in texts
-        )
+    def compiled(texts: Iterable[str], allowed: expressions.Uses, returns: tuple[Type, ...]) -> tuple[Compiled, ...]:
+        return tuple(compiled_one(known, text, allowed, returns) for text in texts)
 
     return CompiledPolicy(
         variables,
         compiled((one.expression for one in spec.match_conditions), uses, expressions.BOOL),
         compiled((one.expression for one in spec.validations), uses, expressions.BOOL),
         tuple(
-            compiled([one.message_expression], plain, expressions.STRING)[0] if one.message_expression else None
+            compiled_one(known, one.message_expression, plain, expressions.STRING) if one.message_expression else None
             for one in spec.validations
         ),
         compiled((one.value_expression for one in spec.audit_annotations), uses, expressions.STRING_OR_NULL),
     )
 
 
-ValidatingHooks = Hooks[v1.ValidatingAdmissionPolicy, v1.ValidatingAdmissionPolicyBinding, CompiledPolicy]
 _Hook = Hook[v1.ValidatingAdmissionPolicy, v1.ValidatingAdmissionPolicyBinding, CompiledPolicy]
 
 
@@ -111,33 +103,17 @@ class PolicyDenial(apierrors.ApiError):
     """A policy forbids the request. Change what its message names."""
 
 
-class ValidatingAdmissionPolicy:
+class ValidatingPolicies:
     """Evaluates all policies bound to a request."""
 
-    name = "ValidatingAdmissionPolicy"
-    resources: frozenset[GroupResource] | None = None
-
-    def __init__(
-        self,
-        hooks: ValidatingHooks,
-        objects: Objects,
-        versions: Versions,
-        parameters: Parameters,
-        authorizer: Authorizer,
-    ) -> None:
-        self._hooks = hooks
+    def __init__(self, objects: Objects, versions: Versions, parameters: Parameters, authorizer: Authorizer) -> None:
         self._objects = objects
         self._versions = versions
         self._parameters = parameters
         self._authorizer = authorizer
 
-    def handles(self, operation: str) -> bool:
-        return operation in (CONNECT, CREATE, DELETE, UPDATE)
-
-    async def validate(self, request: AdmissionRequest) -> None:
-        hooks = self._hooks.all()
-        if not hooks or is_exempt(request):
-            return
+    async def judge(self, hooks: Sequence[_Hook], request: AdmissionRequest) -> None:
+        """Refuse the request if a policy denies it; pass on what policies say to clients and to the audit log."""
         refusals: list[str] = []
         reasons: list[str] = []
         questions = Questions(self._authorizer, request.user)

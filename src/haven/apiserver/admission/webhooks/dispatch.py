@@ -36,7 +36,7 @@ class CannotAsk(Exception):
 class Conditions(Protocol):
     """Evaluates match conditions (CEL)."""
 
-    def match(
+    async def match(
         self,
         conditions: Sequence[v1.MatchCondition],
         request: AdmissionRequest,
@@ -57,7 +57,7 @@ class Conditions(Protocol):
 class Unevaluated:
     """Says of every condition that it cannot be evaluated: a server without an engine for expressions."""
 
-    def match(
+    async def match(
         self,
         conditions: Sequence[v1.MatchCondition],
         request: AdmissionRequest,
@@ -103,7 +103,7 @@ class Dispatcher:
             raise missing
         if hook.webhook.match_conditions:
             obj, old = await self.shown(request, resource)
-            if not self._conditions.match(
+            if not await self._conditions.match(
                 hook.webhook.match_conditions, request, resource, obj, old, fails_open=hook.fails_open
             ):
                 return None
