@@ -25,6 +25,7 @@ COMMANDS = {
     "logs": ("logs", "Show the log of a component."),
     "server": ("server", "Run the control plane in the foreground."),
     "agent": ("agent", "Run the node's part in the foreground."),
+    "api": ("ephemeral", "Run a cluster for tests, gone with the command."),
     "version": ("version", "Print the version."),
 }
 

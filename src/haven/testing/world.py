@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import yaml
+from cryptography import x509
 
 from haven.api.core import v1 as core
 from haven.api.scheme import Resource, resource_of
@@ -97,6 +99,10 @@ class Options:
     port: int = 0
     listen: bool = True
     """Whether there is a real HTTPS listener; without, only in-process calls work."""
+    tls: ssl.SSLContext | None = None
+    """What the listener shows and asks for, in place of the shared certificate."""
+    client_authority_pem: bytes = b""
+    """One more authority whose client certificates are believed."""
     server: dict[str, Any] = field(default_factory=dict)
     """More settings of the API server, by the names in haven.apiserver.settings.Settings."""
 
@@ -167,12 +173,13 @@ class World:
             raise
 
     def _trust(self) -> assembly.Trust:
-        identity = self.identity
+        identity, pem = self.identity, self.options.client_authority_pem
+        more = x509.load_pem_x509_certificates(pem) if pem else []
         return assembly.Trust(
             identity.signing_keys,
-            client_authorities=[identity.authority_certificate],
-            client_ca_pem=identity.authority.certificate.decode(),
-            tls=identity.server_tls,
+            client_authorities=[identity.authority_certificate, *more],
+            client_ca_pem=(pem or identity.authority.certificate).decode(),
+            tls=self.options.tls or identity.server_tls,
             nodes=HollowBackends(identity.kubelet_client_tls),
             front_proxy_authorities=[identity.front_proxy_authority.loaded()],
             front_proxy_ca_pem=identity.front_proxy_authority.certificate.decode(),

