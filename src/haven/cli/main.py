@@ -13,7 +13,7 @@ from haven.cli.failure import Failure
 __all__ = ["main"]
 
 COMMANDS = {
-    # name: (module, one line of help)
+    # name: (module of this room, or the whole path of another's, one line of help)
     "up": ("up", "Start a cluster on this machine."),
     "down": ("down", "Stop the cluster; its state stays."),
     "status": ("status", "Show what runs and whether it is well."),
@@ -25,7 +25,7 @@ COMMANDS = {
     "logs": ("logs", "Show the log of a component."),
     "server": ("server", "Run the control plane in the foreground."),
     "agent": ("agent", "Run the node's part in the foreground."),
-    "api": ("ephemeral", "Run a cluster for tests, gone with the command."),
+    "api": ("haven.testing.command", "Run a cluster for tests, gone with the command."),
     "version": ("version", "Print the version."),
 }
 
@@ -37,7 +37,8 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"haven.cli.{COMMANDS[cmd_name][0]}")
+        name = COMMANDS[cmd_name][0]
+        module = importlib.import_module(name if "." in name else f"haven.cli.{name}")
         command: click.Command = module.command
         return command
 

@@ -92,7 +92,7 @@ def test_it_ends_with_the_program_that_started_it() -> None:
 def test_without_saying_ephemeral_nothing_is_started() -> None:
     done = _haven("api")
 
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "haven api --ephemeral" in done.stderr
 
 

@@ -22,8 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from haven.cli.failure import Failure
-
 if TYPE_CHECKING:
     from haven.testing.cluster import Cluster
 
@@ -69,7 +67,7 @@ def command(
     if envtest_dir is not None:
         sys.exit(_envtest(envtest_dir, controllers, as_json, arguments))
     if not ephemeral:
-        raise Failure("this cluster keeps nothing: say haven api --ephemeral (haven up makes one that lasts)")
+        raise click.UsageError("this cluster keeps nothing: say haven api --ephemeral (haven up makes one that lasts)")
     from haven.testing.cluster import Cluster
 
     stopping = _Stopping(outlive_parent=outlive_parent)
@@ -153,7 +151,9 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], stopping: _St
     try:
         child = subprocess.Popen(list(arguments), env={**os.environ, **environment})
     except OSError as error:
-        raise Failure(f"{arguments[0]}: {error.strerror}", exit_status=127) from error
+        failure = click.ClickException(f"{arguments[0]}: {error.strerror}")
+        failure.exit_code = 127  # As a shell has it.
+        raise failure from error
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return _status(child.wait(0.05))
@@ -194,4 +194,4 @@ def _folder(directory: str, arguments: Sequence[str]) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="haven-envtest-") as temporary:
             yield Path(temporary)
     else:
-        raise Failure("name the folder to keep the programs in: haven api --envtest DIR")
+        raise click.UsageError("name the folder to keep the programs in: haven api --envtest DIR")
