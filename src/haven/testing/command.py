@@ -116,6 +116,12 @@ def _write_private(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+class _NotRunnable(click.ClickException):
+    """The command cannot be started; the status is a shell's."""
+
+    exit_code = 127
+
+
 class _Stopping:
     """Notices that it is time to end: a signal, or the end of the program that started this one."""
 
@@ -151,9 +157,7 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], stopping: _St
     try:
         child = subprocess.Popen(list(arguments), env={**os.environ, **environment})
     except OSError as error:
-        failure = click.ClickException(f"{arguments[0]}: {error.strerror}")
-        failure.exit_code = 127  # As a shell has it.
-        raise failure from error
+        raise _NotRunnable(f"{arguments[0]}: {error.strerror}") from error
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return _status(child.wait(0.05))
