@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography import x509
 
@@ -88,6 +88,9 @@ from haven.apiserver.webhooks.caller import WebhookCaller
 from haven.apiserver.webhooks.services import ClusterAddresses, EndpointAddresses
 from haven.clock import Clock, SystemClock
 from haven.store.interface import Store, TransactionFailed
+
+if TYPE_CHECKING:
+    from haven.apiserver.encryption.runner import Encryption
 
 __all__ = ["ApiServer", "ServerStatistics", "Trust", "start"]
 
@@ -232,7 +235,13 @@ async def start(
     began = time.monotonic()
     clock = clock or SystemClock()
     chance = chance or random.Random()
-    storages = Storages(store, history_max=settings.watch_history_events_max, queue_max=settings.watch_queue_events_max)
+    encryption = _encryption(settings, clock)
+    storages = Storages(
+        store,
+        history_max=settings.watch_history_events_max,
+        queue_max=settings.watch_queue_events_max,
+        encryption=encryption,
+    )
     table = served_resources(settings.unstable_versions)
     served = endpoints(storages, table)
     await storages.load()
@@ -417,6 +426,8 @@ async def start(
     )
     server.keep(flows.run(objects), "flow-schemas")
     server.keep(keeper.run(), "definitions")
+    if encryption is not None:
+        server.keep(encryption.run(), "encryption")
     for file in guard.files:
         server.keep(file.follow(), file.path.name)
     for work in audit.works if audit is not None else ():
@@ -426,6 +437,18 @@ async def start(
         await server.listen()
     _log.info("The API server is ready.", port=server.port, seconds=round(time.monotonic() - began, 3))
     return server
+
+
+def _encryption(settings: Settings, clock: Clock) -> Encryption | None:
+    path = settings.security.encryption_provider_config
+    if not path:
+        return None
+    from haven.apiserver.encryption.runner import Encryption
+
+    reload = settings.security.encryption_provider_config_automatic_reload
+    encryption = Encryption(path, clock, automatic_reload=reload)
+    encryption.load()
+    return encryption
 
 
 @contextlib.asynccontextmanager

@@ -215,7 +215,9 @@ class Reading:
         while True:
             size = limit - len(entries) if limit > 0 and selection.is_everything else _PAGE
             chunk = await self._store.range(prefix, after=last, limit=size, revision=revision)
-            read = [storage.entry(record.value, record.modified, record.created) for record in chunk.records]
+            read = [
+                storage.entry(record.key, record.value, record.modified, record.created) for record in chunk.records
+            ]
             for index, entry in enumerate(await endpoint.show_all(read)):
                 if selection.matches(entry):
                     entries.append(entry)

@@ -10,11 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from haven import telemetry
 from haven.api.scheme import Resource
 from haven.api.strategy import FieldSelectors
 from haven.apimachinery import apierrors, serialization
 from haven.apimachinery.apierrors import GroupResource
+from haven.apimachinery.goformat import quote
 from haven.apimachinery.names import Revision
+from haven.apiserver.encryption.transformers import ENCRYPTED, DecryptionFailed, Opened, SealFailed, Transformer, Ways
 from haven.apiserver.watchcache import (
     ADDED,
     DELETED,
@@ -25,20 +28,22 @@ from haven.apiserver.watchcache import (
     Watched,
     splice_revision,
 )
-from haven.store.interface import Change, Delete, Expectation, Operation, Put, Record, Store
+from haven.store.interface import Change, Delete, Expectation, Operation, Put, Record, Store, StoreError
 
 __all__ = ["ROOT", "Reservation", "Storage", "Storages", "Write"]
 
 ROOT = b"/registry/"
 _LOAD_PAGE = 5000
 _SAMPLE = 8
+_log = telemetry.logger("apiserver")
 
 
 class Storage:
     """One stored kind: its place in the store and its cache."""
 
-    def __init__(self, resource: Resource[Any], kind: Kind, cache: WatchCache) -> None:
+    def __init__(self, resource: Resource[Any], kind: Kind, cache: WatchCache, encryption: Ways | None = None) -> None:
         self.resource = resource
+        self.encryption = encryption
         self.kind = kind
         self.cache = cache
         self.keep_objects = False
@@ -61,9 +66,37 @@ class Storage:
             return namespace, name
         return "", rest
 
-    def entry(self, value: bytes, revision: Revision, created: Revision) -> Entry:
-        """Return a stored value as an entry that no cache holds."""
-        return Entry.parsed(self.kind, value, revision, created)
+    def entry(self, key: bytes, stored: bytes, revision: Revision, created: Revision) -> Entry:
+        """Return a stored value as an entry that no cache holds; raise InternalError if it cannot be decrypted."""
+        return Entry.parsed(self.kind, self.open(key, stored).value, revision, created)
+
+    def seal(self, key: bytes, value: bytes) -> bytes:
+        """Return a value as it is stored; raise InternalError if it cannot be encrypted now."""
+        transformer = self._transformer
+        if transformer is None:
+            return value
+        try:
+            return transformer.seal(key, value)
+        except SealFailed as error:
+            raise apierrors.InternalError.because(str(error)) from None
+
+    def open(self, key: bytes, stored: bytes) -> Opened:
+        """Return a stored value as it was written; raise InternalError if it cannot be decrypted."""
+        transformer = self._transformer
+        if transformer is None:
+            if stored.startswith(ENCRYPTED):
+                raise apierrors.InternalError.because(f"{key.decode()} is encrypted, and there are no keys")
+            return Opened(stored, False)
+        try:
+            return transformer.open(key, stored)
+        except DecryptionFailed as error:
+            raise apierrors.InternalError.because(f"unable to transform key {quote(key.decode())}: {error}") from None
+
+    @property
+    def _transformer(self) -> Transformer | None:
+        if self.encryption is None:
+            return None
+        return self.encryption.of(self.resource.group, self.resource.plural)
 
     def get(self, namespace: str, name: str) -> Entry | None:
         """Return the newest state of an object."""
@@ -73,7 +106,7 @@ class Storage:
 class Write:
     """One object's change within a transaction: `obj` is the object to store, None to delete what is there."""
 
-    __slots__ = ("expected", "key", "obj", "storage", "ttl_seconds", "value")
+    __slots__ = ("expected", "key", "obj", "storage", "stored", "ttl_seconds", "value")
 
     def __init__(self, storage: Storage, key: bytes, obj: Any, *, expected: Revision, ttl_seconds: int = 0) -> None:
         self.storage = storage
@@ -82,6 +115,8 @@ class Write:
         self.expected = expected
         self.ttl_seconds = ttl_seconds
         self.value = b"" if obj is None else _encode(obj)
+        self.stored = self.value
+        """The value as it is stored: encrypted, if its kind is."""
 
 
 class Reservation:
@@ -116,8 +151,9 @@ def _metadata_first(metadata: Mapping[str, Any]) -> dict[str, Any]:
 class Storages:
     """All stored kinds over one store."""
 
-    def __init__(self, store: Store, *, history_max: int, queue_max: int) -> None:
+    def __init__(self, store: Store, *, history_max: int, queue_max: int, encryption: Ways | None = None) -> None:
         self.store = store
+        self._encryption = encryption
         self._history_max = history_max
         self._queue_max = queue_max
         self._storages: dict[tuple[bytes, bytes], Storage] = {}
@@ -132,7 +168,7 @@ class Storages:
         """Begin to keep a kind; its objects appear with `load`."""
         kind = Kind(decode, fields)
         cache = WatchCache(start=self.store.revision, history_max=self._history_max, queue_max=self._queue_max)
-        storage = Storage(resource, kind, cache)
+        storage = Storage(resource, kind, cache, self._encryption)
         self._storages[_address(storage.prefix)] = storage
         self._by_resource[resource.group_resource] = storage
         self._missed[storage] = []
@@ -172,7 +208,7 @@ class Storages:
             for record in page.records:
                 storage = self._find(record.key)
                 if storage is not None:
-                    storage.cache.load(storage.entry(record.value, record.modified, record.created))
+                    storage.cache.load(_loaded(storage, record))
             if not page.more:
                 break
             after = page.records[-1].key
@@ -207,7 +243,7 @@ class Storages:
         for (namespace, name), record in wanted.items():
             previous = cache.get(namespace, name)
             if previous is None or previous.revision != record.modified:
-                entry = storage.entry(record.value, record.modified, record.created)
+                entry = storage.entry(record.key, record.value, record.modified, record.created)
                 kind = MODIFIED if previous is not None else ADDED
                 self._show(storage, Watched(kind, entry, previous, revision))
 
@@ -224,15 +260,23 @@ class Storages:
             if write.obj is None:
                 operations.append(Delete(write.key))
             else:
-                operations.append(Put(write.key, write.value, write.ttl_seconds))
-                self._prepared[id(write.value)] = write
+                write.stored = write.storage.seal(write.key, write.value)
+                operations.append(Put(write.key, write.stored, write.ttl_seconds))
+                self._prepared[id(write.stored)] = write
             expectations.append(Expectation(write.key, write.expected))
         try:
             return await self.store.commit(operations, expectations)
         finally:
             for write in writes:
                 if isinstance(write, Write):
-                    self._prepared.pop(id(write.value), None)
+                    self._prepared.pop(id(write.stored), None)
+
+    async def is_stale(self, storage: Storage, key: bytes) -> bool:
+        """Tell whether what is stored should be written anew, as it is not encrypted as it would be now."""
+        if storage.encryption is None:
+            return False
+        record = await self.store.get(key)
+        return record is not None and storage.open(key, record.value).stale
 
     def _find(self, key: bytes) -> Storage | None:
         return self._storages.get(_address(key))
@@ -259,7 +303,11 @@ class Storages:
                 return
             event = Watched(DELETED, previous.at(change.revision), previous, change.revision)
         else:
-            entry = self._entry(storage, change, namespace, name)
+            try:
+                entry = self._entry(storage, change, namespace, name)
+            except apierrors.ApiError as error:
+                _log.error("A change cannot be read.", key=change.key.decode(), error=str(error))
+                return
             event = Watched(MODIFIED if previous is not None else ADDED, entry, previous, change.revision)
         self._show(storage, event)
 
@@ -273,12 +321,14 @@ class Storages:
     def _entry(self, storage: Storage, change: Change, namespace: str, name: str) -> Entry:
         assert change.value is not None
         write = self._prepared.get(id(change.value))
-        if write is None or write.value is not change.value or isinstance(write.obj, dict):
-            return storage.entry(change.value, change.revision, change.created)
+        if write is None or write.stored is not change.value:
+            return storage.entry(change.key, change.value, change.revision, change.created)
+        if isinstance(write.obj, dict):
+            return Entry.parsed(storage.kind, write.value, change.revision, change.created)
         metadata = write.obj.metadata
         entry = Entry(
             storage.kind,
-            splice_revision(change.value, change.revision),
+            splice_revision(write.value, change.revision),
             namespace=namespace,
             name=name,
             uid=metadata.uid,
@@ -298,6 +348,13 @@ class Storages:
         self._forget()
         for storage in self.all():
             storage.cache.stop_watchers()
+
+
+def _loaded(storage: Storage, record: Record) -> Entry:
+    try:
+        return storage.entry(record.key, record.value, record.modified, record.created)
+    except apierrors.ApiError as error:
+        raise StoreError(f"{error}: start with an --encryption-provider-config that has its key") from None
 
 
 def _address(key: bytes) -> tuple[bytes, bytes]:

@@ -181,13 +181,13 @@ class Watching:
                 if change.revision > until:
                     break
                 before = change.previous
-                previous = storage.entry(before.value, before.modified, before.created) if before else None
+                previous = storage.entry(before.key, before.value, before.modified, before.created) if before else None
                 if change.value is None:
                     if previous is None:
                         continue
                     event = Watched(DELETED, previous.at(change.revision), previous, change.revision)
                 else:
-                    entry = storage.entry(change.value, change.revision, change.created)
+                    entry = storage.entry(change.key, change.value, change.revision, change.created)
                     event = Watched(MODIFIED if previous else ADDED, entry, previous, change.revision)
                 seen = event.seen_by(selection)
                 if seen is not None:

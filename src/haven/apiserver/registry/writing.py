@@ -433,7 +433,7 @@ class Writing:
         new.metadata.resource_version = ""
         write = self._write(endpoint, await endpoint.stored(new), live.revision)
         assert kept is not None
-        if not extra and kept.holds(write.value):
+        if not extra and kept.holds(write.value) and not await self._storages.is_stale(write.storage, write.key):
             return Result(entry=live)
         await self._storages.commit([write, *extra])
         entry = endpoint.storage.get(update.namespace, update.name)

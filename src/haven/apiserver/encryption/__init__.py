@@ -1,0 +1,1 @@
+"""Encryption at rest: what is stored of chosen resources can be read by who has the keys."""

@@ -1,0 +1,58 @@
+"""Speaks to a KMS plugin over its unix socket: gRPC, service v2.KeyManagementService.
+
+Calls block their thread. gRPC is only loaded when a plugin is configured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from haven.apiserver.encryption.kms import Encrypted, KmsFailed, Status
+from haven.apiserver.encryption.wire import annotations_of, bytes_of, decode, encode, text_of
+
+__all__ = ["KmsPlugin"]
+
+_SERVICE = "/v2.KeyManagementService/"
+
+
+class KmsPlugin:
+    """A KeyService behind a socket (unix:///path, or unix:@name for an abstract one)."""
+
+    def __init__(self, endpoint: str, timeout_seconds: float) -> None:
+        import grpc
+
+        path = endpoint.removeprefix("unix://")
+        address = f"unix-abstract:{path[1:]}" if path.startswith("@") else f"unix:{path}"
+        self._endpoint = endpoint
+        self._timeout_seconds = timeout_seconds
+        self._failure: type[Exception] = grpc.RpcError
+        self._channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
+
+    def status(self) -> Status:
+        fields = self._call("Status", b"")
+        return Status(text_of(fields, 1), text_of(fields, 2), text_of(fields, 3))
+
+    def encrypt(self, plaintext: bytes, uid: str) -> Encrypted:
+        fields = self._call("Encrypt", encode({1: plaintext, 2: uid}))
+        return Encrypted(bytes_of(fields, 1), text_of(fields, 2), annotations_of(fields, 3))
+
+    def decrypt(self, ciphertext: bytes, uid: str, key_id: str, annotations: Mapping[str, bytes]) -> bytes:
+        fields = self._call("Decrypt", encode({1: ciphertext, 2: uid, 3: key_id, 4: dict(annotations)}))
+        return bytes_of(fields, 1)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._channel.close()
+
+    def _call(self, method: str, body: bytes) -> dict[int, list[bytes | int]]:
+        call = self._channel.unary_unary(_SERVICE + method)
+        try:
+            answer: bytes = call(body, timeout=self._timeout_seconds, wait_for_ready=True)
+        except self._failure as error:
+            raise KmsFailed(f"rpc error: {_describe(error)}") from None
+        return decode(answer)
+
+
+def _describe(error: Any) -> str:
+    return f"code = {error.code().name} desc = {error.details()}"

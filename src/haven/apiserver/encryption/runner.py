@@ -1,0 +1,114 @@
+"""Keeps the ways in which each resource is stored, as a file says; watches the file and the plugins.
+
+Source: https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from haven import telemetry
+from haven.apiserver.configfiles import ConfigError, FollowedFile
+from haven.apiserver.encryption.ciphers import AesCbc, AesGcm, Secretbox
+from haven.apiserver.encryption.configuration import KmsProvider, Provider, ResourceProviders, parse_encryption
+from haven.apiserver.encryption.kms import Envelope
+from haven.apiserver.encryption.transformers import ENCRYPTED, Chain, Identity, Prefixed, Transformer
+from haven.clock import Clock
+
+__all__ = ["Encryption"]
+
+RELOAD_SECONDS = 60.0
+POLL_SECONDS = 60.0
+POLL_SECONDS_WHEN_ILL = 10.0
+_CIPHERS: dict[str, Callable[[bytes], Transformer]] = {"aesgcm": AesGcm, "aescbc": AesCbc, "secretbox": Secretbox}
+_log = telemetry.logger("apiserver")
+
+
+class Encryption:
+    """Tells how a resource is stored. `load` first; `follow` and `poll` have to run."""
+
+    def __init__(self, path: str, clock: Clock, *, automatic_reload: bool) -> None:
+        self._clock = clock
+        self._automatic_reload = automatic_reload
+        self._file = FollowedFile(Path(path), self._apply, clock=clock, every_seconds=RELOAD_SECONDS)
+        self._chains: list[tuple[ResourceProviders, Chain]] = []
+        self._known: dict[tuple[str, str], Transformer | None] = {}
+        self._envelopes: dict[KmsProvider, Envelope] = {}
+
+    @property
+    def envelopes(self) -> list[Envelope]:
+        """The plugins in use, for health checks."""
+        return list(self._envelopes.values())
+
+    def load(self) -> None:
+        """Read the file and ask its plugins for the first time; raise ConfigError. Blocks while plugins answer."""
+        self._file.load()
+
+    def of(self, group: str, plural: str) -> Transformer | None:
+        """Return how a resource is stored; None if it is stored as it is."""
+        key = (group, plural)
+        if key not in self._known:
+            self._known[key] = next(
+                (chain for providers, chain in self._chains if providers.concerns(group, plural)), None
+            )
+        return self._known[key]
+
+    async def run(self) -> None:
+        """Follow the file (if that is wanted) and the plugins, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            if self._automatic_reload:
+                tasks.create_task(self._follow(), name="encryption-file")
+            tasks.create_task(self._poll(), name="kms-plugins")
+
+    async def look(self) -> None:
+        """Take over the file if it has changed."""
+        await self._file.look()
+
+    async def _follow(self) -> None:
+        while True:
+            await self._clock.sleep(RELOAD_SECONDS)
+            await self.look()
+
+    async def _poll(self) -> None:
+        while True:
+            ill = any(envelope.problem for envelope in self.envelopes)
+            await self._clock.sleep(POLL_SECONDS_WHEN_ILL if ill else POLL_SECONDS)
+            await self.refresh()
+
+    async def refresh(self) -> None:
+        """Ask every plugin how it is."""
+        for envelope in self.envelopes:
+            await asyncio.to_thread(envelope.refresh)
+            if envelope.problem:
+                _log.error("A KMS plugin is not well.", name=envelope.name, error=envelope.problem)
+
+    def _apply(self, data: bytes) -> None:
+        configured = parse_encryption(data)
+        envelopes: dict[KmsProvider, Envelope] = {}
+        for item in configured:
+            for provider in item.providers:
+                if isinstance(provider, KmsProvider):
+                    envelopes[provider] = self._envelopes.get(provider) or self._connect(provider)
+        chains = [(item, Chain([_way(provider, envelopes) for provider in item.providers])) for item in configured]
+        self._envelopes, self._chains = envelopes, chains
+        self._known.clear()
+
+    def _connect(self, provider: KmsProvider) -> Envelope:
+        from haven.apiserver.encryption.kmsdriver import KmsPlugin
+
+        envelope = Envelope(provider.name, KmsPlugin(provider.endpoint, provider.timeout_seconds), self._clock)
+        envelope.refresh()
+        if envelope.problem:
+            raise ConfigError(f"the KMS provider {provider.name} is not well: {envelope.problem}")
+        return envelope
+
+
+def _way(provider: Provider, envelopes: dict[KmsProvider, Envelope]) -> Prefixed:
+    if isinstance(provider, KmsProvider):
+        return Prefixed(ENCRYPTED + f"kms:v2:{provider.name}:".encode(), envelopes[provider])
+    if provider.kind == "identity":
+        return Prefixed(b"", Identity())
+    keys = [Prefixed(f"{name}:".encode(), _CIPHERS[provider.kind](secret)) for name, secret in provider.keys]
+    return Prefixed(ENCRYPTED + f"{provider.kind}:v1:".encode(), Chain(keys))
