@@ -182,10 +182,14 @@ class CronJobController:
             return
         now = self._wiring.now_seconds()
         found = due(cron, schedule, zone, now)
+        if found.seconds is None and found.next_seconds is None:
+            # The 31st of February. Upstream words it by what its reckoning comes to.
+            why = "time difference between two schedules is less than 1 second"
+            yield Emit(cron, "Warning", "InvalidSchedule", f"invalid schedule: {cron.spec.schedule} : {why}")
+            return
         if found.missed_too_many:
             message = (
-                f"too many missed start times: {MISSED_MAX + 1}. Set or decrease .spec.startingDeadlineSeconds or "
-                "check clock skew"
+                "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew"
             )
             yield Emit(cron, "Warning", "TooManyMissedTimes", message)
         if found.seconds is not None:

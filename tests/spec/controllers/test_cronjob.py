@@ -119,3 +119,12 @@ def test_an_unknown_time_zone_is_told() -> None:
     world = a_world(a_cron(time_zone="Nowhere/Land"))
 
     assert world.reasons() == ["UnknownTimeZone"]
+
+
+def test_a_schedule_that_never_comes_is_told_and_starts_nothing() -> None:
+    world = a_world(a_cron("59 23 31 2 *"))
+
+    world.wait(120)
+
+    assert names(world) == []
+    assert ("Warning", "InvalidSchedule") in {(event.type, event.reason) for event in world.events}
