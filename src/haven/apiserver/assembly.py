@@ -20,7 +20,7 @@ from haven.api.flowcontrol import v1 as flowcontrol
 from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.names import Revision
 from haven.apiserver.admission.chain import AdmissionChain
-from haven.apiserver.admission.plugins import make_plugins
+from haven.apiserver.admission.plugins import AdmissionSettings, make_plugins
 from haven.apiserver.admission.policies.plugins import PolicyAdmission, WebhookConditions
 from haven.apiserver.admission.rolewrites import RoleWrites
 from haven.apiserver.admission.signingrequests import SigningRequests
@@ -54,13 +54,16 @@ from haven.apiserver.customresources.reviews import WebhookReviews
 from haven.apiserver.customresources.runner import DefinitionKeeper
 from haven.apiserver.customresources.scale import CustomScaleFields
 from haven.apiserver.customresources.serving import CustomResources
+from haven.apiserver.discovery import KUBERNETES_VERSION
 from haven.apiserver.documents import document_paths
+from haven.apiserver.featuregates import set_gates
+from haven.apiserver.flags import values_of
 from haven.apiserver.flowcontrol.dumps import dump_paths
 from haven.apiserver.flowcontrol.matching import dangling
 from haven.apiserver.flowcontrol.metrics import FlowMetrics
 from haven.apiserver.flowcontrol.runner import FlowControl
 from haven.apiserver.local import LocalClient, LocalTransport
-from haven.apiserver.metrics import Metrics
+from haven.apiserver.metrics import Metrics, ServerFacts
 from haven.apiserver.objects import Observers, StoredObjects
 from haven.apiserver.registry import systemfields
 from haven.apiserver.registry.builtin import add_handlers, endpoints, served_resources
@@ -86,6 +89,7 @@ from haven.apiserver.streaming.handlers import NodeBackends, Streaming
 from haven.apiserver.watchcache import Statistics
 from haven.apiserver.webhooks.caller import WebhookCaller
 from haven.apiserver.webhooks.services import ClusterAddresses, EndpointAddresses
+from haven.apiserver.zpages import debug_paths, flagz, statusz
 from haven.clock import Clock, SystemClock
 from haven.store.interface import Store, TransactionFailed
 
@@ -242,7 +246,8 @@ async def start(
         queue_max=settings.watch_queue_events_max,
         encryption=encryption,
     )
-    table = served_resources(settings.unstable_versions)
+    states = set_gates(settings.feature_gates)
+    table = served_resources((*settings.unstable_versions, *settings.runtime_config))
     served = endpoints(storages, table)
     await storages.load()
 
@@ -294,7 +299,15 @@ async def start(
     guard.attach(identify)
 
     admission = AdmissionChain(
-        make_plugins(objects, authorizer, clock, chance, webhooks, policies),
+        make_plugins(
+            objects,
+            authorizer,
+            clock,
+            chance,
+            webhooks,
+            policies,
+            AdmissionSettings(settings.enable_admission_plugins, settings.disable_admission_plugins),
+        ),
         guards=[RoleWrites(EscalationGuard(rbac, authorizer)), SigningRequests(clock)],
     )
     fields = FieldManagement(clock)
@@ -350,6 +363,7 @@ async def start(
     audit = make_audit(settings.security, caller, clock)
     metrics = Metrics()
     metrics.registry.register(FlowMetrics(flows, clock))
+    metrics.registry.register(ServerFacts(states, storages))
     documents = document_paths(
         resources=table,
         metrics=metrics,
@@ -375,6 +389,13 @@ async def start(
         catch_up=store.catch_up if store.shared else None,
     )
     chain.paths |= dump_paths(flows, clock)
+    if states["ComponentFlagz"]:
+        chain.paths["/flagz"] = flagz(values_of(settings))
+    if states["ComponentStatusz"]:
+        shown = ("/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version")
+        chain.paths["/statusz"] = statusz(KUBERNETES_VERSION[1:], shown, time.time())
+    if settings.profiling:
+        chain.paths |= debug_paths()
     custom = CustomResources(
         storages,
         resources,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from haven.apiserver.metrics import Metrics
 from haven.apiserver.openapi.server import OpenAPI
 from haven.apiserver.registry.storage import Storages
 from haven.apiserver.request import Request, Response
+from haven.store.interface import Store, StoreError
 
 __all__ = ["Documents", "document_paths"]
 
@@ -52,6 +54,10 @@ class Documents:
     openapi: OpenAPI
 
 
+_PROBE = b"/registry/health"
+_STORE_SECONDS_MAX = 2.0
+
+
 async def _done() -> str:
     return ""
 
@@ -68,8 +74,6 @@ def document_paths(
     """Return the handlers by path, and the documents that change with what is served."""
 
     async def show_metrics(_: Request) -> Response:
-        for storage in storages.all():
-            metrics.objects.labels(str(storage.resource.group_resource)).set(len(storage.cache))
         return Response(200, {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}, metrics.text())
 
     async def openid_configuration(_: Request) -> Response:
@@ -81,7 +85,7 @@ def document_paths(
         return Response(200, headers, keys.jwks())
 
     paths: dict[str, PathHandler] = {
-        **health_paths(_checks()),
+        **health_paths(_checks(storages.store)),
         "/metrics": show_metrics,
         OPENID_CONFIGURATION_PATH: openid_configuration,
         JWKS_PATH: jwks,
@@ -102,8 +106,22 @@ def document_paths(
     return Documents(paths, discovery, openapi)
 
 
-def _checks() -> Mapping[str, Mapping[str, Check]]:
-    live: dict[str, Check] = {"log": _done, "etcd": _done}
+def _checks(store: Store) -> Mapping[str, Mapping[str, Check]]:
+    async def reach_store() -> str:
+        try:
+            async with asyncio.timeout(_STORE_SECONDS_MAX):
+                await store.get(_PROBE)
+        except (StoreError, TimeoutError) as error:
+            return str(error) or f"the store does not answer within {_STORE_SECONDS_MAX:.0f} s"
+        return ""
+
+    live: dict[str, Check] = {"log": _done, "etcd": reach_store}
     hooks: dict[str, Check] = {f"poststarthook/{name}": _done for name in _HOOKS}
-    ready: dict[str, Check] = {**live, "etcd-readiness": _done, "informer-sync": _done, **hooks, "shutdown": _done}
+    ready: dict[str, Check] = {
+        **live,
+        "etcd-readiness": reach_store,
+        "informer-sync": _done,
+        **hooks,
+        "shutdown": _done,
+    }
     return {"livez": {**live, **hooks}, "readyz": ready, "healthz": {**live, **hooks}}

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 from haven.apiserver.settings import SecuritySettings, Settings
 
-__all__ = ["FLAGS", "Flag", "FlagError", "with_flags"]
+__all__ = ["FLAGS", "Flag", "FlagError", "values_of", "with_flags"]
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
@@ -39,6 +39,11 @@ _OF_SETTINGS = {
     "max-mutating-requests-inflight": ("mutating_requests_in_flight_max", "number"),
     "enable-priority-and-fairness": ("priority_and_fairness", "switch"),
     "min-request-timeout": ("watch_timeout_seconds_min", "number"),
+    "runtime-config": ("runtime_config", "list"),
+    "feature-gates": ("feature_gates", "list"),
+    "enable-admission-plugins": ("enable_admission_plugins", "list"),
+    "disable-admission-plugins": ("disable_admission_plugins", "list"),
+    "profiling": ("profiling", "switch"),
 }
 
 
@@ -83,6 +88,12 @@ def with_flags(settings: Settings, values: Mapping[str, str | Sequence[str]]) ->
             raise FlagError(f'invalid argument "{value}" for "--{name}" flag: {error}') from None
         (security if flag.owner is SecuritySettings else own)[flag.field] = parsed
     return replace(settings, security=replace(settings.security, **security), **own)
+
+
+def values_of(settings: Settings) -> dict[str, Any]:
+    """Return the value of every flag, as settings have it."""
+    owners: dict[type, Any] = {Settings: settings, SecuritySettings: settings.security}
+    return {name: getattr(owners[flag.owner], flag.field) for name, flag in FLAGS.items()}
 
 
 def _parse(kind: str, value: str | Sequence[str]) -> Any:

@@ -99,6 +99,15 @@ class Settings:
     """A watcher that lags behind so many changes is cut off, as it can start again where it was."""
     unstable_versions: tuple[str, ...] = ()
     """Alpha and beta versions to serve, as group/version; upstream serves none of them by default either."""
+    runtime_config: tuple[str, ...] = ()
+    """What to serve beyond or below that: api/beta=true, batch/v1=false, group/version/resource=true."""
+    feature_gates: tuple[str, ...] = ()
+    """Gates set otherwise than by default: ComponentFlagz=false."""
+    enable_admission_plugins: tuple[str, ...] = ("NodeRestriction",)
+    """Plugins beyond upstream's default ones. NodeRestriction is among them as every installer of clusters adds it."""
+    disable_admission_plugins: tuple[str, ...] = ()
+    profiling: bool = True
+    """Whether profiles are served below /debug/pprof."""
     security: SecuritySettings = field(default_factory=SecuritySettings)
     serve_kubernetes_service: bool = True
     """Whether to keep the Service `kubernetes` and its endpoints in the namespace default."""

@@ -188,9 +188,7 @@ class CronJobController:
             yield Emit(cron, "Warning", "InvalidSchedule", f"invalid schedule: {cron.spec.schedule} : {why}")
             return
         if found.missed_too_many:
-            message = (
-                "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew"
-            )
+            message = "too many missed start times. Set or decrease .spec.startingDeadlineSeconds or check clock skew"
             yield Emit(cron, "Warning", "TooManyMissedTimes", message)
         if found.seconds is not None:
             yield from self._start_at(cron, found.seconds, zone, now)

@@ -68,7 +68,6 @@ class AdmissionSettings:
     """What an operator may set on admission."""
 
     enabled: Collection[str] = ("NodeRestriction",)
-    """Plugins beyond the default ones. NodeRestriction is among them as every installer of clusters turns it on."""
     disabled: Collection[str] = ()
     pod_security_defaults: Policy | None = None
     pod_security_exemptions: Exemptions | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,6 @@ from haven.api.strategy import Strategy
 from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.schema import schema_for
 from haven.apiserver.admission.chain import AdmissionChain
-from haven.apiserver.discovery import is_stable
 from haven.apiserver.registry.bindings import Bindings
 from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.eviction import Evictions
@@ -28,6 +27,7 @@ from haven.apiserver.request import Request, UserInfo
 from haven.apiserver.reviews.accessreviews import AccessReviews
 from haven.apiserver.reviews.identityreviews import SelfSubjectReviews, TokenReviews
 from haven.apiserver.reviews.tokenrequests import TokenRequests, default_token_request
+from haven.apiserver.runtimeconfig import served_versions
 from haven.apiserver.watchcache import decoder
 from haven.clock import Clock
 
@@ -47,13 +47,9 @@ def _stricter(stored: Strategy[Any], served: Strategy[Any], change: Conversion) 
     )
 
 
-def served_resources(unstable: Collection[str] = ()) -> list[Resource[Any]]:
-    """Return the resources that are served: the stable versions, and the others that are asked for (group/version)."""
-    return [
-        resource
-        for resource in scheme.table().values()
-        if is_stable(resource.version) or resource.api_version in unstable
-    ]
+def served_resources(runtime_config: Iterable[str] = ()) -> list[Resource[Any]]:
+    """Return the built-in resources that are served; raise RuntimeConfigError."""
+    return served_versions(scheme.table().values(), runtime_config)
 
 
 def endpoints(storages: Storages, resources: Sequence[Resource[Any]]) -> list[Endpoint]:
