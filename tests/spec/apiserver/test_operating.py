@@ -117,7 +117,7 @@ async def test_a_server_whose_store_fails_is_not_ready(api: Api, monkeypatch: py
     assert (await api.send("GET", "/readyz"))[0] == 200
     monkeypatch.setattr(api.store, "get", fail)
 
-    status, text = await api.send("GET", "/readyz")
+    answer = await api.raw("GET", "/readyz")
 
-    assert status == 500
-    assert b"[-]etcd failed: reason withheld" in text
+    assert answer.status == 500
+    assert b"[-]etcd failed: reason withheld" in answer.body
