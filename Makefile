@@ -39,6 +39,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	@echo "installing Python packages into $(VENV)"
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(VENV)/bin/python -m compileall -q src  # So that the first start is as fast as the second.
 	@touch $@
 
 clean:

@@ -30,7 +30,8 @@ _POLL_SECONDS = 0.005
 class Running:
     """A started server. `ready_seconds` is from exec to the first 200 of /readyz; `again_seconds` that of a restart.
 
-    `again` restarts the API server (not etcd) on what is stored, and returns it.
+    `working_seconds` is when the controllers had made the default ServiceAccount, what Pods wait for. `again` restarts
+    the API server (not etcd) on what is stored, and returns it.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class Running:
         target: Target,
         ready_seconds: float,
         again_seconds: float = 0.0,
+        working_seconds: float = 0.0,
         again: Callable[[], Target] | None = None,
     ) -> None:
+        self.working_seconds = working_seconds
         self.target = target
         self.ready_seconds = ready_seconds
         self.again_seconds = again_seconds
@@ -61,7 +64,7 @@ class _Processes:
     def start(self, name: str, command: list[str], **environment: str) -> None:
         self._last = (name, command, environment)
         with open(self.folder / f"{name}.log", "ab") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environment})
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=_environment(environment))
         self._processes.append((name, process))
 
     @property
@@ -81,6 +84,14 @@ class _Processes:
             if time.monotonic() - self.began > START_SECONDS_MAX:
                 raise RuntimeError(f"not ready after {START_SECONDS_MAX:.0f} s: {self._tail(self._processes[0][0])}")
             time.sleep(_POLL_SECONDS)
+
+    def wait_working(self, target: Target) -> float:
+        """Return how long it took until there is a ServiceAccount for Pods."""
+        while target.request("GET", "/api/v1/namespaces/default/serviceaccounts/default")[0] != 200:
+            if time.monotonic() - self.began > START_SECONDS_MAX:
+                raise RuntimeError(f"the controllers do not work: {self._tail(self._processes[-1][0])}")
+            time.sleep(_POLL_SECONDS)
+        return time.monotonic() - self.began
 
     def _tail(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text(errors="replace")[-600:]
@@ -104,6 +115,11 @@ class _Processes:
                 process.kill()
                 process.wait()
         self._processes.clear()
+
+
+def _environment(more: dict[str, str]) -> dict[str, str]:
+    """Return the environment of a server: that of a user, in which Python keeps what it has compiled."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | more
 
 
 @contextlib.contextmanager
@@ -162,15 +178,16 @@ def haven_cluster() -> Iterator[Running]:
         folder, port = processes.folder, _free_port()
         (folder / "settings.json").write_text(json.dumps({"api_port": port, "node_name": "bench"}))
         command = [sys.executable, "-m", "haven.cli.main", "server", "--log-level", "warning"]
-        seconds = []
+        seconds, working = [], 0.0
         for _ in range(2):
             processes.stop()
             processes.began = time.monotonic()
             processes.start("haven", command, HAVEN_DATA_DIR=str(folder))
             target, took = processes.wait_ready(lambda: _by_certificate(folder, port, processes.pids))
             seconds.append(took)
+            working = working or processes.wait_working(target)
         admin = Target("haven", "127.0.0.1", port, _make_token(target), processes.pids)
-        yield Running(admin, seconds[0], seconds[1])
+        yield Running(admin, seconds[0], seconds[1], working)
 
 
 def _by_certificate(folder: Path, port: int, pids: tuple[tuple[str, int], ...]) -> Target | None:
@@ -212,26 +229,25 @@ def _make_token(target: Target) -> str:
 def upstream_api(binaries: Path) -> Iterator[Running]:
     """kube-apiserver and etcd."""
     with _processes() as processes:
-        yield _start_upstream(processes, binaries)
+        yield _api_running(processes, "upstream", *_start_upstream(processes, binaries))
 
 
 @contextlib.contextmanager
 def upstream_cluster(binaries: Path) -> Iterator[Running]:
     """kube-apiserver, etcd, kube-controller-manager and kube-scheduler."""
     with _processes() as processes:
-        running = _start_upstream(processes, binaries)
+        port, token = _start_upstream(processes, binaries)
         config = processes.folder / "kubeconfig"
-        config.write_text(_KUBECONFIG.format(url=running.target.url, token=running.target.token))
+        config.write_text(_KUBECONFIG.format(url=f"https://127.0.0.1:{port}", token=token))
         manager = [_find(binaries, "kube-controller-manager"), "--kubeconfig", str(config), "--secure-port=0"]
         manager += [f"--service-account-private-key-file={processes.folder / 'sa.key'}"]
         manager += ["--use-service-account-credentials", "--leader-elect=false"]
         processes.start("kube-controller-manager", manager)
         scheduler = [_find(binaries, "kube-scheduler"), "--kubeconfig", str(config), "--secure-port=0"]
         processes.start("kube-scheduler", [*scheduler, "--leader-elect=false"])
-        target = running.target
-        yield Running(
-            Target(target.name, target.host, target.port, target.token, processes.pids), running.ready_seconds
-        )
+        running = _api_running(processes, "upstream", port, token)
+        running.working_seconds = processes.wait_working(running.target)
+        yield running
 
 
 _KUBECONFIG = """apiVersion: v1
@@ -243,7 +259,7 @@ current-context: a
 """
 
 
-def _start_upstream(processes: _Processes, binaries: Path) -> Running:
+def _start_upstream(processes: _Processes, binaries: Path) -> tuple[int, str]:
     folder = processes.folder
     _write_token_key(folder)
     port, client_port, peer_port = _free_port(), _free_port(), _free_port()
@@ -262,7 +278,7 @@ def _start_upstream(processes: _Processes, binaries: Path) -> Running:
     processes.began = time.monotonic()
     processes.start("etcd", etcd)
     processes.start("kube-apiserver", server)
-    return _api_running(processes, "upstream", port, token)
+    return port, token
 
 
 def _find(binaries: Path, name: str) -> str:

@@ -9,7 +9,13 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import TextIO, cast
 
-import structlog
+if "rich" not in sys.modules:  # structlog imports it for tracebacks that nobody here asks for: a tenth of every start.
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    import structlog
+
+    del sys.modules["rich"]
+else:
+    import structlog
 
 __all__ = ["Durations", "Logger", "configure", "logger"]
 

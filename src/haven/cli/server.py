@@ -7,6 +7,7 @@ import contextlib
 import errno
 import functools
 import gc
+import importlib
 import ipaddress
 import random
 import signal
@@ -89,18 +90,18 @@ def flags_of(arguments: Sequence[str]) -> dict[str, str | list[str]]:
     return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
 
 
+def _import_loops() -> None:
+    """Import what works beside the API server; much of it is large (NumPy)."""
+    for name in ("haven.cli.addons", "haven.client.events", "haven.controllers.manager", "haven.scheduler.runner"):
+        importlib.import_module(name)
+
+
 async def serve(settings: ClusterSettings) -> None:
     """Serve until SIGTERM or SIGINT."""
     from haven.apiserver import assembly, garbage
     from haven.apiserver.request import UserInfo
-    from haven.cli.addons import ensure_addons
-    from haven.client.events import EventRecorder
-    from haven.client.sharedinformers import SharedInformers
     from haven.clock import SystemClock
     from haven.cluster import pki
-    from haven.controllers.manager import ControllerManager
-    from haven.scheduler.runner import Scheduler
-    from haven.scheduler.runner import Settings as SchedulerSettings
 
     gc.disable()  # Until all is made: nothing of it is garbage, and looking for some takes longer than the rest.
     stopping = asyncio.Event()
@@ -112,6 +113,13 @@ async def serve(settings: ClusterSettings) -> None:
     store = await _open_store(settings)
     chance, clock = random.Random(), SystemClock()
     server = await assembly.start(_api_settings(settings), store, _trust(settings, keys))
+    await asyncio.to_thread(_import_loops)  # The API is served meanwhile.
+    from haven.cli.addons import ensure_addons
+    from haven.client.events import EventRecorder
+    from haven.client.sharedinformers import SharedInformers
+    from haven.controllers.manager import ControllerManager
+    from haven.scheduler.runner import Scheduler
+    from haven.scheduler.runner import Settings as SchedulerSettings
 
     def client_for(account: str) -> Client:
         if not account:  # The controller manager itself.

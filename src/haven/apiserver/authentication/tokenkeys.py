@@ -10,6 +10,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -42,16 +43,14 @@ class SigningKeys:
     """The key that signs new tokens, and it and older ones that verify them."""
 
     def __init__(self, signing_key_pem: bytes, verification_keys_pem: Sequence[bytes] = ()) -> None:
-        private = serialization.load_pem_private_key(signing_key_pem, password=None)
-        if not isinstance(private, rsa.RSAPrivateKey):
-            raise ValueError("service account tokens are signed with an RSA key")
+        self._signing_key = _signing_key(signing_key_pem)
+        private: Any = self._signing_key.private_key
         publics = [private.public_key()]
         for pem in verification_keys_pem:
             public = serialization.load_pem_public_key(pem)
             if not isinstance(public, rsa.RSAPublicKey):
                 raise ValueError("service account tokens are verified with RSA keys")
             publics.append(public)
-        self._signing_key = RSAKey.import_key(signing_key_pem)
         self._signing_key_id = key_id(publics[0])
         self._verification = {
             key_id(public): RSAKey.import_key(
@@ -101,6 +100,20 @@ class SigningKeys:
             for public in [key.as_dict(private=False)]
         ]
         return orjson.dumps({"keys": keys})
+
+
+@lru_cache(maxsize=4)
+def _signing_key(pem: bytes) -> RSAKey:
+    """Return a private key; it is wanted several times at every start, and to check its numbers takes long."""
+    try:
+        result = RSAKey.import_key(pem)
+    except ValueError as error:
+        if isinstance(serialization.load_pem_private_key(pem, password=None), rsa.RSAPrivateKey):
+            raise
+        raise ValueError("service account tokens are signed with an RSA key") from error
+    if not isinstance(result.private_key, rsa.RSAPrivateKey):
+        raise ValueError("service account tokens are signed with an RSA key")
+    return result
 
 
 def key_id(public: rsa.RSAPublicKey) -> str:

@@ -61,6 +61,8 @@ def _merge(wanted: Any, stored: Any) -> Any:
         if isinstance(wanted, rbac.ClusterRole) and wanted.aggregation_rule is not None:
             _add_selectors(wanted.aggregation_rule, stored)
         elif isinstance(wanted, rbac.Role | rbac.ClusterRole):
+            if stored.rules == wanted.rules:
+                return stored  # As at nearly every start.
             stored.rules = [*(stored.rules or []), *uncovered(stored.rules or [], wanted.rules or [])]
         else:
             stored.subjects = [
