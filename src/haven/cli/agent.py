@@ -102,7 +102,7 @@ async def serve(settings: ClusterSettings) -> None:
     informers = SharedInformers(network_client, clock=clock, chance=chance)
     kubelet = Kubelet(kubelet_settings(settings), client, runtime, clock, chance, image_mounts=ImageMounts(containerd))
     server = KubeletServer(
-        ServerSettings(settings.node_name, port=settings.kubelet_port),
+        ServerSettings(settings.node_name, port=settings.kubelet_port, devices=("lo", settings.places.bridge)),
         kubelet,
         runtime,
         Access(settings.node_name, client, clock),

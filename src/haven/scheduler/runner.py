@@ -94,24 +94,16 @@ class Scheduler:
         self._nodes = informers.informer(core.Node)
         self._namespaces = informers.informer(core.Namespace)
         self._budgets = informers.informer(policy.PodDisruptionBudget)
-        self._claims = informers.informer(Claim)
-        self._persistent_volumes = informers.informer(Volume)
-        self._classes = informers.informer(storage.StorageClass)
-        self._csi_nodes = informers.informer(storage.CSINode)
-        self._csi_drivers = informers.informer(storage.CSIDriver)
-        self._capacities = informers.informer(storage.CSIStorageCapacity)
-        self._attachments = informers.informer(storage.VolumeAttachment)
-        self._volumes = Volumes(
-            Listers(
-                self._claims,
-                self._persistent_volumes,
-                self._classes,
-                self._csi_nodes,
-                self._csi_drivers,
-                self._capacities,
-                self._attachments,
-            )
+        self._storage = (
+            informers.informer(Claim),
+            informers.informer(Volume),
+            informers.informer(storage.StorageClass),
+            informers.informer(storage.CSINode),
+            informers.informer(storage.CSIDriver),
+            informers.informer(storage.CSIStorageCapacity),
+            informers.informer(storage.VolumeAttachment),
         )
+        self._volumes = Volumes(Listers(*self._storage))
         self._volume_writer = VolumeWriter(
             client,
             self._volumes,
@@ -129,31 +121,20 @@ class Scheduler:
 
     async def run(self) -> None:
         """Schedule until cancelled."""
+        claims, volumes, classes, csi_nodes, csi_drivers, capacities, attachments = self._storage
         removers = [
             self._nodes.add_handler(self._node_changed),
             self._pods.add_handler(self._pod_changed),
-            self._claims.add_handler(self._claim_changed),
-            self._persistent_volumes.add_handler(self._volume_changed),
-            self._classes.add_handler(self._on_change(ClusterEvent.STORAGE_CLASS)),
-            self._csi_nodes.add_handler(self._on_change(ClusterEvent.CSI)),
-            self._csi_drivers.add_handler(self._on_change(ClusterEvent.CSI)),
-            self._capacities.add_handler(self._on_change(ClusterEvent.CSI)),
-            self._attachments.add_handler(self._attachment_changed),
+            claims.add_handler(self._claim_changed),
+            volumes.add_handler(self._volume_changed),
+            classes.add_handler(self._on_change(ClusterEvent.STORAGE_CLASS)),
+            csi_nodes.add_handler(self._on_change(ClusterEvent.CSI)),
+            csi_drivers.add_handler(self._on_change(ClusterEvent.CSI)),
+            capacities.add_handler(self._on_change(ClusterEvent.CSI)),
+            attachments.add_handler(self._attachment_changed),
         ]
         try:
-            for informer in (
-                self._claims,
-                self._persistent_volumes,
-                self._classes,
-                self._csi_nodes,
-                self._csi_drivers,
-                self._capacities,
-                self._attachments,
-                self._namespaces,
-                self._budgets,
-                self._nodes,
-                self._pods,
-            ):
+            for informer in (*self._storage, self._namespaces, self._budgets, self._nodes, self._pods):
                 await informer.wait_synced()
             async with asyncio.TaskGroup() as tasks:
                 await self._loop(tasks)

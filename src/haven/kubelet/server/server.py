@@ -7,6 +7,7 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/kubelet-authn-au
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from haven.kubelet.usage import NodeUsage
 __all__ = ["KubeletServer", "PodSource", "ServerSettings"]
 
 _log = telemetry.logger("kubelet")
+DEVICE_LOOK_SECONDS = 3.0
 POD_UID_LABEL = "io.kubernetes.pod.uid"
 
 
@@ -72,6 +74,9 @@ class ServerSettings:
     node_name: str
     address: str = "127.0.0.1"
     port: int = 10250
+    devices: tuple[str, ...] = ()
+    """Network devices of which any address is answered as well, when they are there: lo and the bridge of Pods, so
+    that programs of this machine and Pods find the kubelet at the node's address, and nobody else does."""
 
 
 class KubeletServer:
@@ -98,20 +103,54 @@ class KubeletServer:
         """Serve until cancelled; raises OSError if the address is taken."""
         server = web.Server(self._handle, keepalive_timeout=75.0)
         loop = asyncio.get_running_loop()
-        listener = await loop.create_server(server, self._settings.address, self._settings.port, ssl=self._tls)
+        settings = self._settings
+        # Sockets of other devices share the port: the most specific one gets a connection.
+        listener = await loop.create_server(
+            server, settings.address, settings.port, ssl=self._tls, reuse_port=bool(settings.devices)
+        )
         self.port = int(listener.sockets[0].getsockname()[1])
         if ready is not None:
             ready.set()
         try:
-            await loop.create_future()
+            async with asyncio.TaskGroup() as tasks:
+                for device in settings.devices:
+                    tasks.create_task(self._listen_on(device, server))
+                await loop.create_future()
         finally:
             listener.close()
             await server.shutdown(1.0)
 
+    async def _listen_on(self, device: str, server: web.Server) -> None:
+        """Serve whatever comes in by a device, from when it appears; anew when it was made anew."""
+        listener: asyncio.Server | None = None
+        bound = 0
+        try:
+            while True:
+                index = _device_index(device)
+                if index != bound:
+                    if listener is not None:
+                        listener.close()
+                    listener = await self._bind(device, server) if index else None
+                    bound = index if listener is not None else 0
+                await self._clock.sleep(DEVICE_LOOK_SECONDS)
+        finally:
+            if listener is not None:
+                listener.close()
+
+    async def _bind(self, device: str, server: web.Server) -> asyncio.Server | None:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+            sock.bind(("0.0.0.0", self.port))
+            return await asyncio.get_running_loop().create_server(server, sock=sock, ssl=self._tls)
+        except OSError as error:
+            _log.warning("the kubelet is not reached by a device", device=device, reason=str(error))
+            sock.close()
+            return None
+
     async def _handle(self, raw: web.BaseRequest) -> web.StreamResponse:
         path = raw.path
-        if path == "/healthz":
-            return web.Response(text="ok")
         ssl_object = raw.transport.get_extra_info("ssl_object") if raw.transport else None
         certificate = ssl_object.getpeercert(True) if ssl_object is not None else None
         bearer = raw.headers.get("Authorization", "").removeprefix("Bearer ").strip()
@@ -133,6 +172,8 @@ class KubeletServer:
 
     async def _route(self, raw: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
         match parts:
+            case ["healthz"]:
+                return web.Response(text="ok")
             case ["pods"] | ["runningpods"]:
                 return _json(core.PodList(items=list(self._pods.pods())))
             case ["containerLogs", namespace, name, container]:
@@ -272,6 +313,14 @@ class KubeletServer:
         except RuntimeFailure as error:
             _log.warning("resource use cannot be read", reason=str(error))
             return None
+
+
+def _device_index(name: str) -> int:
+    """Return a network device's number, 0 if it is not there."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        return 0
 
 
 def _flags(raw: web.BaseRequest) -> dict[str, bool]:
