@@ -173,13 +173,14 @@ class HandlerRunner:
                 location = answer.headers.get("Location")
                 if answer.status in (301, 302, 303, 307, 308) and location:
                     following = current.join(yarl.URL(location))
-                    if following.host != url.host:
-                        return Outcome(OutcomeKind.WARNING, "Probe terminated redirects, Response body: ")
-                    current = following
-                    continue
+                    if following.host == url.host:
+                        current = following
+                        continue
                 body = (await answer.content.read(_BODY_BYTES_MAX)).decode(errors="replace")
-                if 200 <= answer.status < 400:
+                if 200 <= answer.status < 300:
                     return Outcome(OutcomeKind.SUCCESS, body)
+                if 300 <= answer.status < 400:
+                    return Outcome(OutcomeKind.WARNING, f"Probe terminated redirects, Response body: {body}")
                 return Outcome(OutcomeKind.FAILURE, f"HTTP probe failed with statuscode: {answer.status}")
         return Outcome(OutcomeKind.FAILURE, f'Get "{current}": stopped after {_REDIRECTS_MAX} redirects')
 
