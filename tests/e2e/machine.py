@@ -41,6 +41,7 @@ set -e
 mount --make-rprivate /
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir /run/lock
+[ ! -d /var/lib/cni ] || mount -t tmpfs tmpfs /var/lib/cni
 mount --make-rshared /
 ip link set lo up
 ip link add uplink type veth peer name nowhere

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -77,8 +76,9 @@ async def test_pods_go_on_while_the_api_server_is_away(bench: Bench) -> None:
     bench.api.put(a_pod("lonely", a_container("main", *sh("sleep 2; exit 1"))))
     await bench.wait_running("lonely")
 
+    starts = bench.kubelet.statistics().started_containers
     bench.api.down = True
-    await asyncio.sleep(4)
+    await wait_until(lambda: bench.kubelet.statistics().started_containers > starts)  # Nobody could be asked about it.
     bench.api.down = False
 
     await bench.wait("lonely", lambda pod: pod.status.container_statuses[0].restart_count >= 1)
