@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 HAVEN := $(VENV)/bin/haven
 
+.NOTPARALLEL:  # The virtual environment needs what the host gets first.
 .PHONY: up down test check venv host host-for-tests bench clean
 
 up: host venv

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from haven.cli.supervisor import Child, Plan, start_detached
+from haven.cli.supervisor import Child, Plan, orphans, read_state, start_detached, stop_orphans
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
@@ -93,3 +93,52 @@ def test_a_child_that_keeps_crashing_is_started_with_growing_pauses(folder: Path
     wait_until(lambda: not alive(pid))
 
     assert set(traced(folder)) == {"start one"}
+
+
+def test_children_outlive_a_killed_supervisor_and_the_next_one_takes_them_over(folder: Path) -> None:
+    first = start(folder, a_child("one", folder))
+    wait_until(lambda: len(traced(folder)) == 1)
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: not alive(first))
+    left = orphans(folder / "state.json")
+
+    second = start(folder, a_child("one", folder))
+    wait_until(lambda: (folder / "pid").read_text().strip() == str(second))
+    os.kill(left["one"], signal.SIGKILL)  # It is watched although it is no child.
+    wait_until(lambda: traced(folder) == ["start one", "start one"])
+    os.kill(second, signal.SIGTERM)
+    wait_until(lambda: not alive(second))
+
+    assert traced(folder) == ["start one", "start one", "stop one"]
+
+
+def test_what_a_killed_supervisor_left_can_be_stopped_in_reverse_order(folder: Path) -> None:
+    pid = start(folder, a_child("one", folder), a_child("two", folder))
+    wait_until(lambda: len(traced(folder)) == 2)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not alive(pid))
+
+    stop_orphans(folder / "state.json")
+
+    assert traced(folder)[2:] == ["stop two", "stop one"]
+    assert orphans(folder / "state.json") == {}
+
+
+def test_a_process_that_got_the_pid_of_a_former_child_is_left_alone(folder: Path) -> None:
+    (folder / "state.json").write_text(json.dumps({"one": {"pid": os.getpid(), "ticks": "1", "command": []}}))
+
+    stop_orphans(folder / "state.json")
+
+    assert alive(os.getpid())
+
+
+def test_the_reason_that_a_child_gave_when_it_ended_is_kept(folder: Path) -> None:
+    script = "import sys; print('haven: the roof is missing: build one', file=sys.stderr); sys.exit(1)"
+    child = Child("one", (sys.executable, "-c", script), str(folder / "one.log"))
+    pid = start(folder, child)
+    wait_until(lambda: bool(read_state(folder / "state.json").get("one", {}).get("said")))
+    facts = read_state(folder / "state.json")["one"]
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not alive(pid))
+
+    assert (facts["said"], facts["last_exit"]) == ("the roof is missing: build one", 1)

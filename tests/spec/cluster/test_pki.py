@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import ssl
 import stat
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from haven.clock import FakeClock
 from haven.cluster.certificates import names_of
-from haven.cluster.pki import Pki, PkiSettings, ensure
+from haven.cluster.pki import Pki, PkiError, PkiSettings, ensure, renew_authorities
 from haven.cluster.renewal import Renewal
 
 NOW = 1_700_000_000.0
@@ -103,3 +104,47 @@ async def test_a_running_machine_renews_in_time_and_tells_its_servers(tmp_path: 
     await renewal.check()
 
     assert "apiserver.crt" in told[0].changed
+
+
+def test_an_authority_that_ended_is_named_with_its_fix_and_renewed_with_its_own_key(tmp_path: Path) -> None:
+    settings = PkiSettings(directory=tmp_path, authority_life=timedelta(days=30))
+    ensure(settings, NOW)
+    before = load(tmp_path / "ca.crt")
+    later = NOW + 31 * 86400
+
+    with pytest.raises(PkiError, match="haven up --renew-authority"):
+        ensure(settings, later)
+    renew_authorities(settings, later)
+    pki = ensure(settings, later)
+
+    after = load(tmp_path / "ca.crt")
+    assert after.public_key() == before.public_key(), "pins of the key would not hold any more"
+    assert after.not_valid_after_utc.timestamp() > later
+    assert {"admin.conf", "kubelet.conf"} & set(pki.changed), "kubeconfig files must name the new certificate"
+    load(tmp_path / "apiserver.crt").verify_directly_issued_by(after)
+
+
+def test_a_clock_that_was_set_back_is_named(tmp_path: Path) -> None:
+    ensure(PkiSettings(directory=tmp_path), NOW)
+
+    with pytest.raises(PkiError, match="set this machine's clock"):
+        ensure(PkiSettings(directory=tmp_path), NOW - 86400)
+
+
+@pytest.mark.parametrize("name", ["ca.crt", "ca.key", "front-proxy-ca.key", "sa.key"])
+def test_damaged_keys_are_named_and_never_replaced_silently(tmp_path: Path, name: str) -> None:
+    ensure(PkiSettings(directory=tmp_path), NOW)
+    (tmp_path / name).write_text("rubbish")
+
+    with pytest.raises(PkiError, match="restore"):
+        ensure(PkiSettings(directory=tmp_path), NOW)
+    assert (tmp_path / name).read_text() == "rubbish"
+
+
+def test_an_authority_with_anothers_key_is_named(tmp_path: Path) -> None:
+    ensure(PkiSettings(directory=tmp_path / "one"), NOW)
+    ensure(PkiSettings(directory=tmp_path / "two"), NOW)
+    (tmp_path / "one" / "ca.key").write_bytes((tmp_path / "two" / "ca.key").read_bytes())
+
+    with pytest.raises(PkiError, match="does not belong to its key"):
+        ensure(PkiSettings(directory=tmp_path / "one"), NOW)
