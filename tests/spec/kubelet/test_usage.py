@@ -12,9 +12,12 @@ from haven.kubelet.machine import DiskSpace
 from haven.kubelet.probes import ProbeCount, ProbeKind
 from haven.kubelet.server.agentmetrics import probe_families
 from haven.kubelet.server.cadvisor import cadvisor_families
+from haven.kubelet.server.configz import kubelet_configuration
 from haven.kubelet.server.exposition import Family, render
 from haven.kubelet.server.resourcemetrics import resource_families
 from haven.kubelet.server.summary import summary
+from haven.kubelet.settings import Settings
+from haven.kubelet.shutdownplan import ShutdownSettings
 from haven.kubelet.usage import ContainerUsage, Interface, NodeUsage, PodUsage, VolumeUsage, parse_interfaces
 from haven.telemetry import Durations
 
@@ -174,6 +177,19 @@ def test_probes_are_counted_by_outcome_and_duration() -> None:
     assert f'prober_probe_duration_seconds_bucket{{{labels},probe_type="Liveness",le="1"}} 1' in text
     assert f'prober_probe_duration_seconds_bucket{{{labels},probe_type="Liveness",le="+Inf"}} 2' in text
     assert f'prober_probe_duration_seconds_sum{{{labels},probe_type="Liveness"}} 2.5' in text
+
+
+def test_the_settings_read_as_upstreams_configuration() -> None:
+    settings = Settings("n", cluster_dns=("10.96.0.10",), shutdown=ShutdownSettings(90, 30))
+
+    found = kubelet_configuration(settings)["kubeletconfig"]
+
+    assert found["evictionHard"]["memory.available"] == "100Mi"
+    assert found["evictionHard"]["nodefs.available"] == "10%"
+    assert (found["shutdownGracePeriod"], found["shutdownGracePeriodCriticalPods"]) == ("1m30s", "30s")
+    assert found["nodeStatusReportFrequency"] == "5m0s"
+    assert found["clusterDNS"] == ["10.96.0.10"]
+    assert found["containerLogMaxSize"] == "10Mi"
 
 
 def test_label_values_are_escaped() -> None:

@@ -28,11 +28,13 @@ from haven.kubelet.probes import ProbeCount, ProbeKind
 from haven.kubelet.server.access import Access
 from haven.kubelet.server.agentmetrics import agent_families, probe_families
 from haven.kubelet.server.cadvisor import cadvisor_families
+from haven.kubelet.server.configz import kubelet_configuration
 from haven.kubelet.server.containers import NotThere, log_container_id, running_container_id
 from haven.kubelet.server.exposition import CONTENT_TYPE, Family, render
 from haven.kubelet.server.logfile import LogQuery, read_log
 from haven.kubelet.server.resourcemetrics import resource_families
 from haven.kubelet.server.summary import summary
+from haven.kubelet.settings import Settings
 from haven.kubelet.statistics import KubeletStatistics
 from haven.kubelet.usage import NodeUsage
 
@@ -44,7 +46,12 @@ POD_UID_LABEL = "io.kubernetes.pod.uid"
 
 
 class PodSource(Protocol):
-    """What the server must know of the node's Pods."""
+    """What the server must know of the node and its Pods."""
+
+    @property
+    def settings(self) -> Settings:
+        """How the kubelet works."""
+        ...
 
     def pods(self) -> Sequence[core.Pod]:
         """Return the Pods of this node with their newest status."""
@@ -172,6 +179,9 @@ class KubeletServer:
 
     async def _route(self, raw: web.BaseRequest, parts: list[str]) -> web.StreamResponse:
         match parts:
+            case ["configz"]:
+                document = kubelet_configuration(self._pods.settings)
+                return web.Response(body=serialization.encode_tree(document), content_type="application/json")
             case ["healthz"]:
                 return web.Response(text="ok")
             case ["pods"] | ["runningpods"]:
