@@ -30,6 +30,7 @@ __all__ = [
     "invalid",
     "not_found",
     "not_supported",
+    "render",
     "required",
     "too_few",
     "too_long",

@@ -138,6 +138,8 @@ def _updated(
 ) -> Managed:
     version = new["apiVersion"]
     me = manager_of(manager, "Update", version, subresource)
+    if not schema.definition and not _has_shape(new, schema):
+        raise TypeMismatch("the object does not have the shape of its schema")
     if live is None and not managed:
         own = difference(created_fields(new, schema), _STRIPPED)
         if reset is not None:
@@ -152,6 +154,20 @@ def _updated(
         previous = managed.get(me)
         managed[me] = Owned(union(own, previous.fields) if previous else own, version, now)
     return cap(managed)
+
+
+def _has_shape(value: Any, schema: Schema) -> bool:
+    """Tell whether there are objects and lists where a custom resource's schema has them: nobody checked that yet."""
+    if value is None or schema.definition:
+        return True
+    if schema.kind in ("struct", "map"):
+        if type(value) is not dict:
+            return False
+        return all(_has_shape(item, child) for name, item in value.items() if (child := schema.child(name)) is not None)
+    if schema.kind == "list":
+        element = schema.element
+        return type(value) is list and (element is None or all(_has_shape(item, element) for item in value))
+    return True
 
 
 def _zero(new: Tree, schema: Schema) -> Tree:

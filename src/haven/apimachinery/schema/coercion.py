@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from haven.apimachinery.fielderrors import render
 from haven.apimachinery.schema.check import check
 from haven.apimachinery.schema.explain import explain
 from haven.apimachinery.schema.model import schema_named
@@ -97,13 +98,13 @@ def _coerce_embedded(
                 if name in value and not isinstance(value[name], str):
                     if not lenient:
                         place = f"{path}.{name}" if path else name
-                        shown = orjson.dumps(value[name]).decode()
+                        shown = render(value[name])
                         raise MalformedObject(f"{place}: Invalid value: {shown}: must be a string")
                     del value[name]
             try:
                 unknown += _coerce_metadata(value, path, lenient=lenient)
             except MalformedObject as error:
-                shown = orjson.dumps(value["metadata"]).decode()
+                shown = render(value["metadata"])
                 raise MalformedObject(f"{path}.metadata: Invalid value: {shown}: {error}") from None
             if isinstance(value.get("metadata"), dict) and value["metadata"].get("creationTimestamp", "") is None:
                 del value["metadata"]["creationTimestamp"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["ABSENT_KEY", "Correlation", "by_keys", "item_key"]
+__all__ = ["ABSENT_KEY", "Correlation", "by_keys", "item_key", "same"]
 
 ABSENT_KEY = object()
 OpenAPI = Mapping[str, Any]

@@ -7,6 +7,7 @@ Source: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/cust
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ _INT_OR_STRING = "x-kubernetes-int-or-string"
 _KINDS = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
 _RANGES = {"int32": (-(2**31), 2**31 - 1)}
 _INT64 = (-(2**63), 2**63 - 1)
+_NUMERIC = {"integer": ("int32", "int64"), "number": ("float", "double")}
 _FLOAT32_MAX = 3.4028234663852886e38
 
 
@@ -132,7 +134,7 @@ class _Validator:
     def _type(self, value: Any, types: tuple[str, ...], form: str, path: str, result: _Result) -> None:
         kind = _KINDS[type(value)]
         fits = kind in types or (kind == "integer" and "number" in types)
-        fits = fits or (kind == "number" and "integer" in types and float(value).is_integer())
+        fits = fits or (kind == "number" and "integer" in types and _is_whole(value))
         plain = isinstance(value, str | list)
         if not plain and form and not fits and _go_format(value) != form:
             self._wrong_type(form, _go_format(value), path, result)
@@ -229,32 +231,39 @@ class _Validator:
         self, value: float, schema: OpenAPI, types: tuple[str, ...], form: str, path: str, result: _Result
     ) -> None:
         only = types[0] if len(types) == 1 else ""
-        form = form if form in {"integer": ("int32", "int64"), "number": ("float", "double")}.get(only, ()) else ""
+        form = form if form in _NUMERIC.get(only, ()) else ""
         self._in_range(value, "Checked", only, form, path, result)
-        factor, highest, lowest = schema.get("multipleOf"), schema.get("maximum"), schema.get("minimum")
+        factor, lowest, highest = schema.get("multipleOf"), schema.get("minimum"), schema.get("maximum")
         if factor is not None:
-            if factor <= 0:
-                text = f"factor MultipleOf declared for {path} must be positive: {_number(factor)}"
-                result.add(text, invalid(self._place(path), factor, text))
-            elif not _is_multiple(value, factor):
-                text = f"{path} in body should be a multiple of {_number(factor)}"
+            bound = self._bound(value, factor, "MultipleOf", only, form, path, result)
+            if bound <= 0:
+                text = f"factor MultipleOf declared for {path} must be positive: {_number(bound)}"
+                result.add(text, invalid(self._place(path), bound, text))
+            elif not _is_multiple(value, bound):
+                text = f"{path} in body should be a multiple of {_number(bound)}"
                 result.add(text, invalid(self._place(path), value, text))
         if lowest is not None:
             exclusive = bool(schema.get("exclusiveMinimum"))
-            bound = int(lowest) if type(value) is int else lowest
+            bound = self._bound(value, lowest, "Minimum boundary", only, form, path, result)
             if value < bound or (exclusive and value == bound):
                 words = "greater than" if exclusive else "greater than or equal to"
                 text = f"{path} in body should be {words} {_number(bound)}"
                 result.add(text, invalid(self._place(path), value, text))
         if highest is not None:
             exclusive = bool(schema.get("exclusiveMaximum"))
-            bound = int(highest) if type(value) is int else highest
+            bound = self._bound(value, highest, "Maximum boundary", only, form, path, result)
             if value > bound or (exclusive and value == bound):
                 words = "less than" if exclusive else "less than or equal to"
                 text = f"{path} in body should be {words} {_number(bound)}"
                 result.add(text, invalid(self._place(path), value, text))
 
-    def _in_range(self, value: float, what: str, kind: str, form: str, path: str, result: _Result) -> None:
+    def _bound(self, value: float, limit: float, what: str, kind: str, form: str, path: str, result: _Result) -> float:
+        """Return a limit as it is compared with: cut to an integer where the value is one and the limit fits."""
+        if self._in_range(limit, what, kind, form, path, result) and type(value) is int:
+            return int(limit)
+        return limit
+
+    def _in_range(self, value: float, what: str, kind: str, form: str, path: str, result: _Result) -> bool:
         fits = True
         if kind == "integer":
             low, high = _RANGES.get(form, _INT64)
@@ -264,6 +273,7 @@ class _Validator:
         if not fits:
             shown = f"with format {form} in {path}" if form else f"(default format) in {path}"
             self._composite(f"{what} value must be of type {kind} {shown}", result)
+        return fits
 
     def _list(
         self, value: list[Any], schema: OpenAPI, path: str, correlation: Correlation | None, result: _Result
@@ -343,7 +353,7 @@ def _format(schema: OpenAPI, types: tuple[str, ...]) -> str:
     kind = types[0] if len(types) == 1 else ""
     if kind in ("", "string"):
         return form if is_known_format(form) else ""
-    return form if form in {"integer": ("int32", "int64"), "number": ("float", "double")}.get(kind, ()) else ""
+    return form if form in _NUMERIC.get(kind, ()) else ""
 
 
 def _go_format(value: Any) -> str:
@@ -367,11 +377,17 @@ def _number(value: float) -> str:
 
 
 def _is_multiple(value: float, factor: float) -> bool:
-    if type(value) is int and int(factor):
-        return value % int(factor) == 0
-    quotient = 1 / factor * value if factor < 1 else value / factor
-    nearest = round(quotient)
-    return abs(quotient - nearest) <= 1e-9 * max(1.0, abs(quotient))
+    if type(value) is int and type(factor) is int:
+        return value % factor == 0
+    return _is_whole(1 / factor * value if factor < 1 else value / factor)
+
+
+def _is_whole(value: float) -> bool:
+    """Tell whether a float counts as an integer: JSON's are exact up to 53 bits, and rounding errors are forgiven."""
+    if not abs(value) <= 2**53 - 1:
+        return False
+    whole = math.trunc(value)
+    return value == whole or (whole != 0 and abs(value - whole) / (abs(value) + abs(whole)) < 1e-9)
 
 
 def _equals(value: Any, allowed: Any) -> bool:

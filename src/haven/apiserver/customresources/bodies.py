@@ -21,7 +21,7 @@ from haven.apimachinery.schema.explain import repeated_keys
 from haven.apimachinery.schema.gojson import lost_keys
 from haven.apimachinery.unstructured import Unstructured
 from haven.apiserver.customresources.definition import Definition, Version
-from haven.apiserver.registry.bodies import parse_json, strict_yaml_error, unrecognized
+from haven.apiserver.registry.bodies import TYPE_META, parse_json, strict_yaml_error, unrecognized
 from haven.apiserver.registry.options import IGNORE, STRICT
 
 __all__ = ["decode_body", "finished", "from_apply", "from_patch", "whole_numbers"]
@@ -49,19 +49,26 @@ def decode_body(
         tree = parse_json(data, kind)
         if isinstance(tree, dict) and lost_keys(data, orjson.dumps(tree)):
             complaints = repeated_keys(data)
-    if not isinstance(tree, dict):
-        what = {list: "array", str: "string", bool: "bool", type(None): "null"}.get(type(tree), "number")
-        text = f"json: cannot unmarshal {what} into Go value of type map[string]interface {{}}"
+    if tree is not None and not isinstance(tree, dict):
+        what = {list: "array", str: "string", bool: "bool"}.get(type(tree), "number")
+        text = f"json: cannot unmarshal {what} into Go value of type {TYPE_META}"
         raise unrecognized(kind, f"couldn't get version/kind; json parse error: {text}", data)
+    tree = tree or {}
     for name in ("apiVersion", "kind"):
         if name in tree and not isinstance(tree[name], str):
-            what = {list: "array", dict: "object", bool: "bool", type(None): "null"}.get(type(tree[name]), "number")
+            what = {list: "array", dict: "object", bool: "bool"}.get(type(tree[name]), "number")
             text = f"json: cannot unmarshal {what} into Go struct field .{name} of type string"
             if tree[name] is not None:
                 raise unrecognized(kind, f"couldn't get version/kind; json parse error: {text}", data)
             del tree[name]
+    if tree.get("apiVersion", "").count("/") > 1:
+        raise unrecognized(kind, f"unexpected GroupVersion string: {tree['apiVersion']}", data)
     if not tree.get("kind"):
-        raise unrecognized(kind, f"Object 'Kind' is missing in '{data.decode(errors='replace')}'", data)
+        text = f"Object 'Kind' is missing in '{data.decode(errors='replace')}'"
+        if validation == IGNORE:
+            found = version.name
+            raise apierrors.BadRequest(f"{kind} in version {quote(found)} cannot be handled as a {kind}: {text}")
+        raise unrecognized(kind, text, data)
     tree.setdefault("apiVersion", "")
 
     def refuse(text: str) -> apierrors.ApiError:
@@ -120,7 +127,6 @@ def finished(
             warnings.extend(text.removeprefix(_YAML_ERRORS).replace("\n  ", "\n").split("\n"))
     if is_ours and version is not None:
         fill_defaults(tree, version.open_api)
-    whole_numbers(tree)
     return Unstructured.from_wire(tree)
 
 

@@ -12,13 +12,14 @@ from haven.api.strategy import Strategy
 from haven.apimachinery import serialization
 from haven.apimachinery.fielderrors import ErrorList, ErrorType, Path, invalid
 from haven.apimachinery.goformat import quote
-from haven.apimachinery.schema.correlation import Correlation
+from haven.apimachinery.schema.correlation import Correlation, same
 from haven.apimachinery.schema.embedded import validate_embedded
 from haven.apimachinery.schema.listtypes import validate_lists
 from haven.apimachinery.schema.values import validate_values
 from haven.apimachinery.unstructured import Unstructured
 from haven.apimachinery.validation.names import dns_subdomain_name, qualified_name_errors
 from haven.apimachinery.validation.objectmeta import validate_object_meta, validate_object_meta_update
+from haven.apiserver.customresources.bodies import whole_numbers
 from haven.apiserver.customresources.definition import Version
 from haven.apiserver.customresources.rules import Rules
 
@@ -42,6 +43,7 @@ def custom_strategy(version: Version, rules: Rules | None) -> Strategy[Unstructu
     status = Strategy[Unstructured](
         prepare_for_update=_update_status,
         validate_update=checks.status,
+        canonicalize=_canonicalize,
         warnings=checks.status_warnings,
         allow_unconditional_update=False,
     )
@@ -50,6 +52,7 @@ def custom_strategy(version: Version, rules: Rules | None) -> Strategy[Unstructu
         prepare_for_update=checks.prepare_update,
         validate=checks.create,
         validate_update=checks.update,
+        canonicalize=_canonicalize,
         warnings=checks.warnings,
         name_errors=lambda name: list(dns_subdomain_name(name, False)),
         allow_create_on_update=False,
@@ -58,6 +61,10 @@ def custom_strategy(version: Version, rules: Rules | None) -> Strategy[Unstructu
         selectable_fields={path.removeprefix("."): _reader(path) for path in version.selectable},
         subresources={"status": status},
     )
+
+
+def _canonicalize(new: Unstructured) -> None:
+    whole_numbers(new.content)
 
 
 def _update_status(new: Unstructured, old: Unstructured) -> None:
@@ -95,7 +102,7 @@ class _Checks:
                 new.content["status"] = old.content["status"]
             else:
                 new.content.pop("status", None)
-        if (new.kind, new.api_version, new.content) != (old.kind, old.api_version, old.content):
+        if (new.kind, new.api_version) != (old.kind, old.api_version) or not same(new.content, old.content):
             new.metadata.generation = old.metadata.generation + 1
 
     # ---- validation
@@ -214,8 +221,11 @@ def nested(tree: Tree, path: str, wanted: type[Any]) -> tuple[Any, str]:
 
 
 def _go_value(value: Any) -> str:
+    """Write a value as Go's %v does."""
     if value is None:
         return "<nil>"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 1e20 else str(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):

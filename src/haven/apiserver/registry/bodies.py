@@ -20,10 +20,18 @@ from haven.apimachinery.schema import Schema, check, normalize
 from haven.apimachinery.schema.gojson import syntax_error
 from haven.apiserver.registry.options import IGNORE, STRICT
 
-__all__ = ["decode_delete_options", "decode_object", "parse_json", "strict_yaml_error", "typed", "unrecognized"]
+__all__ = [
+    "TYPE_META",
+    "decode_delete_options",
+    "decode_object",
+    "parse_json",
+    "strict_yaml_error",
+    "typed",
+    "unrecognized",
+]
 
 _SCHEME = 'in scheme "pkg/api/legacyscheme/scheme.go:30"'
-_HEADER = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
+TYPE_META = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
 _SUMMARY_BYTES = 30
 _YAML_ERRORS = "yaml: unmarshal errors:\n  "
 
@@ -53,7 +61,7 @@ def decode_object(
         tree = {}
     if not isinstance(tree, dict):
         what = "array" if isinstance(tree, list) else {str: "string", bool: "bool"}.get(type(tree), "number")
-        complaint = f"json: cannot unmarshal {what} into Go value of type {_HEADER}"
+        complaint = f"json: cannot unmarshal {what} into Go value of type {TYPE_META}"
         raise unrecognized(expected.kind, f"couldn't get version/kind; json parse error: {complaint}", data)
     gvk = _kind_of(tree, expected, data)
     if gvk != expected:

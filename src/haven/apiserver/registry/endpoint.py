@@ -146,8 +146,10 @@ class Endpoint:
             return self.strategy
         return self.strategy.subresources.get(subresource, self.strategy)
 
-    def complaint_kind(self, strategy: Strategy[Any]) -> apierrors.GroupKind:
-        """Return the kind that complaints about an object name."""
+    def complaint_kind(self, strategy: Strategy[Any], obj: Any = None) -> apierrors.GroupKind:
+        """Return the kind that complaints about an object name; a custom resource's is what the object says it is."""
+        if self.view is not None and obj is not None:
+            return apierrors.GroupKind(obj.api_version.rpartition("/")[0], obj.kind)
         group = strategy.complaint_group
         return apierrors.GroupKind(self.resource.group if group is None else group, self.resource.kind)
 

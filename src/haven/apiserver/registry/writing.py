@@ -272,9 +272,15 @@ class Writing:
         self._check_new(request, endpoint, obj)
         admission.object = obj
         await self._admission.validate(admission)
-        if admission.operation == CREATE and request.method == "POST" and metadata.resource_version not in ("", "0"):
+        if (
+            admission.operation == CREATE
+            and request.method == "POST"
+            and metadata.resource_version not in ("", "0")
+            and not parameters.dry_run
+        ):
             raise ResourceVersionSet("resourceVersion should not be set on objects to be created")
-        metadata.resource_version = ""
+        if not parameters.dry_run:
+            metadata.resource_version = ""
         storage = endpoint.storage
         existing = storage.get(metadata.namespace, metadata.name)
         if existing is not None:
@@ -303,7 +309,7 @@ class Writing:
             return
         errors = create_errors(strategy, obj, namespaced=endpoint.resource.namespaced)
         if errors:
-            raise apierrors.Invalid.of(endpoint.complaint_kind(strategy), obj.metadata.name, errors)
+            raise apierrors.Invalid.of(endpoint.complaint_kind(strategy, obj), obj.metadata.name, errors)
         warnings = strategy.warnings(obj, None)
         if warnings:
             request.warnings.extend(warnings)
@@ -464,7 +470,7 @@ class Writing:
         systemfields.prepare_update(new.metadata, old.metadata)
         errors = update_errors(strategy, new, old, namespaced=endpoint.resource.namespaced)
         if errors:
-            raise apierrors.Invalid.of(endpoint.complaint_kind(strategy), new.metadata.name, errors)
+            raise apierrors.Invalid.of(endpoint.complaint_kind(strategy, new), new.metadata.name, errors)
         update.request.warnings.extend(strategy.warnings(new, old))
 
     async def _authorize_create(self, request: Request, endpoint: Endpoint, update: UpdateRequest) -> None:
