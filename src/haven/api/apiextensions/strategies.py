@@ -323,7 +323,8 @@ def _contents(version: _Version, path: Path, schema_name: str, *, pruned: bool, 
     for index, column in enumerate(version.additional_printer_columns):
         errors += _column(column, path.child("additionalPrinterColumns").index(index))
     if version.selectable_fields:
-        errors += _selectable(version.selectable_fields, schema, path.child("selectableFields"))
+        where = "validations.schema is" if schema_name == "validation" else "`version.schema.openAPIV3Schema` is not"
+        errors += _selectable(version.selectable_fields, schema, path.child("selectableFields"), where)
     return errors
 
 
@@ -366,9 +367,11 @@ def _column(column: v1.CustomResourceColumnDefinition, path: Path) -> ErrorList:
     return errors
 
 
-def _selectable(fields: Sequence[v1.SelectableField], schema: v1.JSONSchemaProps | None, path: Path) -> ErrorList:
+def _selectable(
+    fields: Sequence[v1.SelectableField], schema: v1.JSONSchemaProps | None, path: Path, where: str
+) -> ErrorList:
     if schema is None:
-        return [invalid(path, "", "may only be set when validations.schema is included")]
+        return [invalid(path, "", f"may only be set when {where} included")]
     errors: ErrorList = []
     known: set[str] = set()
     for index, field in enumerate(fields):

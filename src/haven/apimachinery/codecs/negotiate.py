@@ -184,7 +184,8 @@ def negotiate(accept: str, offer: Offer = RESOURCES) -> Answer:
     """Return the form of an answer; raise NotAcceptable."""
     answer = _negotiate(accept, offer)
     if answer is None:
-        raise NotAcceptable(f"only the following media types are accepted: {', '.join(offer.media_types)}")
+        named = dict.fromkeys((*offer.media_types, *offer.transformed))
+        raise NotAcceptable(f"only the following media types are accepted: {', '.join(named)}")
     return answer
 
 

@@ -85,9 +85,16 @@ def from_patch(
     if not isinstance(tree, dict):
         raise refused(tree, "json: cannot unmarshal into Go value of type map[string]interface {}")
     if not tree.get("kind") or not isinstance(tree["kind"], str):
-        raise refused(tree, f"Object 'Kind' is missing in '{orjson.dumps(tree).decode()}'")
-    shown = orjson.loads(orjson.dumps(tree))
+        shown = _sorted(tree)
+        raise refused(shown, f"Object 'Kind' is missing in '{orjson.dumps(shown).decode()}'")
+    shown = _sorted(tree)
     return finished(tree, definition, complaints, validation, warnings, lambda text: refused(shown, text))
+
+
+def _sorted(tree: Tree) -> Tree:
+    """Return a copy with all keys in order, as upstream shows what a patch made."""
+    result: Tree = orjson.loads(orjson.dumps(tree, option=orjson.OPT_SORT_KEYS))
+    return result
 
 
 def from_apply(tree: Tree, definition: Definition) -> Unstructured:

@@ -19,10 +19,9 @@ from haven.apiserver.customresources.strategy import nested
 from haven.apiserver.customresources.view import VersionView
 from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.fieldmanagement import typed_entries
+from haven.apiserver.registry.scale import NEVER_SET
 
 __all__ = ["CustomScaleFields"]
-
-_NEVER_SET = -(2**31)
 
 
 class CustomScaleFields:
@@ -38,10 +37,10 @@ class CustomScaleFields:
         if scale.label_selector_path:
             selector, wrong_selector = nested(tree, scale.label_selector_path, str)
         if wrong or wrong_status or wrong_selector:
-            raise apierrors.InternalError(f"Internal error occurred: {wrong or wrong_status or wrong_selector}")
+            raise apierrors.InternalError.because(wrong or wrong_status or wrong_selector)
         if replicas is None and not managed:
             place = quote(scale.spec_replicas_path)
-            raise apierrors.InternalError(f"Internal error occurred: the spec replicas field {place} does not exist")
+            raise apierrors.InternalError.because(f"the spec replicas field {place} does not exist")
         metadata = obj.metadata
         entries: list[meta.ManagedFieldsEntry] = []
         if managed:
@@ -58,13 +57,13 @@ class CustomScaleFields:
                 creation_timestamp=metadata.creation_timestamp,
                 managed_fields=entries,
             ),
-            spec=autoscaling.ScaleSpec(replicas=_NEVER_SET if replicas is None else replicas),
+            spec=autoscaling.ScaleSpec(replicas=NEVER_SET if replicas is None else replicas),
             status=autoscaling.ScaleStatus(replicas=ready or 0, selector=selector or ""),
         )
 
     def write(self, endpoint: Endpoint, obj: Unstructured, scale: autoscaling.Scale) -> None:
         path = _declared(endpoint).spec_replicas_path
-        if scale.spec.replicas == _NEVER_SET:
+        if scale.spec.replicas == NEVER_SET:
             raise apierrors.BadRequest(f"the spec replicas field {quote(path)} cannot be empty")
         *names, last = path.removeprefix(".").split(".")
         place: dict[str, Any] = obj.content

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import posixpath
+import string
 from dataclasses import dataclass
 
 import msgspec
@@ -26,6 +27,9 @@ _EXPIRED = (
     "Continuing with the provided token results in an inconsistent list - objects that were created, modified, or "
     "deleted between the time the first chunk was returned and now may show up in the list."
 )
+
+
+_ALPHABET = frozenset(string.ascii_letters + string.digits + "-_")
 
 
 class _Token(msgspec.Struct):
@@ -52,8 +56,11 @@ def decode(text: str) -> Position:
     """Return what a token says; raise BadRequest if nobody here made it."""
     bad = "invalid continue token: continue key is not valid"
     try:
-        if not text.isascii() or "=" in text:
-            raise ValueError("illegal base64 data at input byte 0")
+        wrong = next((index for index, sign in enumerate(text) if sign not in _ALPHABET), None)
+        if wrong is None and len(text) % 4 == 1:
+            wrong = len(text) - 1
+        if wrong is not None:
+            raise ValueError(f"illegal base64 data at input byte {wrong}")
         data = base64.b64decode(text.encode() + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
         token = msgspec.json.decode(data, type=_Token)
     except (ValueError, binascii.Error, msgspec.DecodeError) as error:

@@ -40,6 +40,12 @@ _HEADERS = {
 }
 
 
+class _NoList(apierrors.ApiError):
+    """The metadata of a list is asked for where there is one custom resource; upstream fails without a reason."""
+
+    code, reason = 500, ""
+
+
 class _WithMetadata(msgspec.Struct):
     metadata: msgspec.Raw
 
@@ -114,6 +120,8 @@ def entry_response(request: Request, endpoint: Endpoint, form: Answer, entry: En
     if form.kind == "Table":
         return _response(status, encode_json_as(table_bytes(request, endpoint, form, [entry], None), form), form)
     if form.kind == "PartialObjectMetadataList":
+        if endpoint.view is not None:
+            raise _NoList("content is not a list")
         raise apierrors.NotAcceptable(
             f"you requested PartialObjectMetadataList, but the requested object is not a list (*{_go_type(endpoint)})"
         )
@@ -160,7 +168,7 @@ def list_response(
 ) -> Response:
     """Answer with a list; items are joined from stored bytes."""
     metadata = b'{"resourceVersion":"%d"' % revision
-    if continue_:
+    if continue_ or (endpoint.view is not None and not form.kind):
         metadata += b',"continue":"%b"' % continue_.encode()
     if remaining is not None:
         metadata += b',"remainingItemCount":%d' % remaining
@@ -170,8 +178,9 @@ def list_response(
         return _response(200, encode_json_as(data, form), form)
     if form.kind == "PartialObjectMetadata":
         group = endpoint.resource.group.split(".")[0] or "core"
+        go_type = f"{group}.{endpoint.list_kind}" if endpoint.view is None else "unstructured.UnstructuredList"
         raise apierrors.NotAcceptable(
-            f"you requested PartialObjectMetadata, but the requested object is a list (*{group}.{endpoint.list_kind})"
+            f"you requested PartialObjectMetadata, but the requested object is a list (*{go_type})"
         )
     if form.kind:
         version = form.group_version.encode()

@@ -150,7 +150,8 @@ class Reading:
             try:
                 wanted = parse_revision(parameters.resource_version)
             except ValueError as error:
-                raise apierrors.BadRequest(f"invalid resource version: {error}") from None
+                complaint = invalid(Path("resourceVersion"), parameters.resource_version, str(error))
+                raise apierrors.BadRequest(f"invalid resource version: {complaint}") from None
             match = parameters.resource_version_match
             exact = match == "Exact" or (match == "" and parameters.limit > 0 and wanted > 0)
             if wanted > newest:

@@ -150,9 +150,11 @@ class Resources:
             return await self.handlers.watching.watch(request, endpoint, force=True)
         if info.verb == "create":
             return await self.handlers.writing.create(request, endpoint)
-        if info.verb == "update" and info.name:
+        if info.verb in ("update", "patch") and not info.name:
+            raise apierrors.BadRequest("name must be provided")
+        if info.verb == "update":
             return await self.handlers.writing.update(request, endpoint)
-        if info.verb == "patch" and info.name:
+        if info.verb == "patch":
             return await self.handlers.patching.patch(request, endpoint)
         if info.verb == "delete":
             return await self.handlers.deletion.delete(request, endpoint)

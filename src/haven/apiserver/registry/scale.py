@@ -33,11 +33,15 @@ from haven.apiserver.request import Request, Response
 from haven.apiserver.watchcache import Entry
 from haven.clock import Clock
 
-__all__ = ["SCALED", "ScaleFields", "Scales"]
+__all__ = ["NEVER_SET", "SCALED", "ScaleFields", "Scales"]
 
 SCALED = (("apps", "deployments"), ("apps", "replicasets"), ("apps", "statefulsets"), ("", "replicationcontrollers"))
 _GVK = GroupVersionKind("autoscaling", "v1", "Scale")
 _PATHS: Mapping[str, tuple[str, ...] | None] = {"apps/v1": ("spec", "replicas"), "v1": ("spec", "replicas")}
+
+
+NEVER_SET = -(2**31)
+"""Stands for the replicas of a custom resource that has none, while its Scale is changed."""
 
 
 class ScaleFields(Protocol):
@@ -179,7 +183,8 @@ class Scales:
             before = self._fields.read(endpoint, new, managed=True)
             after = change(before)
             self._fields.write(endpoint, new, after)
-            new.metadata.resource_version = after.metadata.resource_version
+            if after.metadata.resource_version:
+                new.metadata.resource_version = after.metadata.resource_version
             entries = scale_fields.to_parent(
                 [serialization.to_tree(entry) for entry in new.metadata.managed_fields],
                 [serialization.to_tree(entry) for entry in after.metadata.managed_fields],
@@ -215,7 +220,8 @@ class _Replicas:
 
     def show(self, obj: Any) -> Any:
         scale = self._fields.read(self._endpoint, obj, managed=True)
-        scale.spec.replicas = max(scale.spec.replicas, 0)  # A custom resource may never have had any.
+        if scale.spec.replicas == NEVER_SET:
+            scale.spec.replicas = 0
         return scale
 
     def put(self, obj: Any, part: Any) -> None:

@@ -70,10 +70,10 @@ def table_of_objects(
     printer = _printer(endpoint)
     rows: list[tuple[Any, bytes]] = []
     for data in objects:
-        if endpoint.printer:
+        head = _head(data)
+        if endpoint.printer and head.kind == endpoint.resource.kind:
             rows.append((orjson.loads(data), data))
             continue
-        head = _head(data)
         if head.kind == endpoint.resource.kind:
             typed = serialization.decode(data, endpoint.resource.type)
             rows.append((endpoint.conversion.to_stored(typed), data))
