@@ -35,7 +35,7 @@ _log = logger("containerd")
 _CAP_SYS_RESOURCE = 24
 _DATA_DIRECTORY = Path("/var/lib/haven")
 _KUBELET_DIRECTORY = Path("/var/lib/kubelet")
-_START_SECONDS_MAX = 30.0
+_START_SECONDS_MAX = 120.0  # One that ends is noticed at once; this is for slow disks and many Pods.
 _HEALTH_SECONDS = 2.0
 _HEALTH_FAILURES_MAX = 3
 
@@ -361,7 +361,11 @@ class Containerd:
         deadline = self._clock.monotonic_seconds() + _START_SECONDS_MAX
         while not await self._answers():
             self._reap()
-            if not self.pid or self._clock.monotonic_seconds() > deadline:
+            if self.pid and self._clock.monotonic_seconds() > deadline:
+                raise MissingRuntime(
+                    f"containerd does not answer after {_START_SECONDS_MAX:.0f} s; haven logs containerd tells more"
+                )
+            if not self.pid:
                 raise MissingRuntime(
                     f"containerd does not come up: {self._log_tail()}; haven logs containerd tells more"
                 )
