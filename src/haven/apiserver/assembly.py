@@ -38,6 +38,7 @@ from haven.apiserver.authentication.interface import (
     RemoteTokenAuthenticator,
     TokenAuthenticator,
 )
+from haven.apiserver.authentication.legacytracking import LegacyTracking
 from haven.apiserver.authentication.serviceaccounts import DEFAULT_ISSUER, ServiceAccountTokens
 from haven.apiserver.authentication.statictokens import StaticTokens
 from haven.apiserver.authentication.tokenkeys import SigningKeys
@@ -280,10 +281,18 @@ async def start(
     observers.load()
     await _bootstrap(storages, objects, settings, trust, clock)
 
+    tracking = LegacyTracking(clock)
     tokens: list[TokenAuthenticator | RemoteTokenAuthenticator] = [
         StaticTokens({**trust.static_tokens, **guard.static_tokens}),
         BootstrapTokens(objects, clock),
-        ServiceAccountTokens(trust.signing_keys, objects, clock, issuers=issuers, api_audiences=audiences),
+        ServiceAccountTokens(
+            trust.signing_keys,
+            objects,
+            clock,
+            issuers=issuers,
+            api_audiences=audiences,
+            legacy_token_used=tracking.used,
+        ),
         *guard.tokens,
     ]
     authenticators: list[Authenticator] = []
@@ -455,6 +464,7 @@ async def start(
         server.keep(work, "audit")
     server.keep(aggregator.run(), "aggregation")
     if listen:
+        server.keep(tracking.run(server.local_client()), "legacy-tokens")
         await server.listen()
     _log.info("The API server is ready.", port=server.port, seconds=round(time.monotonic() - began, 3))
     return server

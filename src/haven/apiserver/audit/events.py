@@ -20,6 +20,7 @@ from haven.apiserver.request import Request, Response, UserInfo
 __all__ = ["Record", "legacy_line"]
 
 _USER_AGENT_MAX = 1024
+_STATUS = b'{"kind":"Status",'
 _LOOKUP = '"<lookup>"'
 _NAMES = {Level.METADATA: "Metadata", Level.REQUEST: "Request", Level.REQUEST_RESPONSE: "RequestResponse"}
 
@@ -94,6 +95,9 @@ class Record:
             status |= {"status": "Failure", "message": error.message, "reason": error.reason}
             if error.details is not None:
                 status["details"] = serialization.to_tree(error.details)
+        elif response.body.startswith(_STATUS):
+            answer = orjson.loads(response.body)
+            status |= {key: answer[key] for key in ("status", "message", "reason", "details") if key in answer}
         self._stage_fields["responseStatus"] = status
         if self.treatment.level >= Level.REQUEST_RESPONSE and response.stream is None and response.hijack is None:
             answered = _tree(response.body, response.headers.get("Content-Type", "application/json"))

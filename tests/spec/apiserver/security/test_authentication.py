@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from pathlib import Path
@@ -13,9 +14,12 @@ from aiohttp import web
 from joserfc import jws
 from joserfc.jwk import RSAKey
 
+from haven.api.core import v1 as core
+from haven.apimachinery import meta
 from haven.apimachinery.apierrors import Unauthorized
 from haven.apiserver.authentication.configuration import parse_authentication
 from haven.apiserver.authentication.jwt import MappedClaim, Mapping_, Rule
+from haven.apiserver.authentication.legacytracking import NAME, LegacyTracking
 from haven.apiserver.configfiles import ConfigError, FollowedFile
 from haven.apiserver.expressions import CelEngine
 from haven.apiserver.flags import FlagError, with_flags
@@ -302,3 +306,23 @@ def test_flags_have_upstreams_names() -> None:
         with_flags(Settings(), {"nonsense": "1"})
     with pytest.raises(FlagError, match="invalid argument"):
         with_flags(Settings(), {"audit-webhook-batch-max-wait": "soon"})
+
+
+async def test_the_use_of_a_token_from_a_secret_is_noted(serve: Serve) -> None:
+    client = await serve()
+    await client.ask("POST", "/api/v1/namespaces/kube-system/secrets", {"metadata": {"name": "t"}})
+    clock = FakeClock()
+    tracking = LegacyTracking(clock)
+    running = asyncio.ensure_future(tracking.run(client.server.local_client()))
+    tracking.used(core.Secret(metadata=meta.ObjectMeta(name="t", namespace="kube-system")))
+    tracking.used(core.Secret(metadata=meta.ObjectMeta(name="gone", namespace="kube-system")))
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+    _, secret = await client.json("GET", "/api/v1/namespaces/kube-system/secrets/t")
+    _, since = await client.json("GET", f"/api/v1/namespaces/kube-system/configmaps/{NAME}")
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert secret["metadata"]["labels"] == {"kubernetes.io/legacy-token-last-used": "2023-11-14"}
+    assert since["data"] == {"since": "2023-11-14"}
