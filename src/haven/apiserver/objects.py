@@ -71,7 +71,7 @@ class Observers:
         for observer in observers:
             for resource in observer.resources:
                 self._by_resource.setdefault(resource.group_resource, []).append(observer)
-                storages.of(resource.group_resource).keep_objects = True
+                storages.of(resource.group_resource).observed = True
         storages.after_change.append(self._changed)
 
     def load(self) -> None:
@@ -80,13 +80,13 @@ class Observers:
             storage = self._storages.of(group_resource)
             for entry in storage.cache.entries():
                 for observer in observers:
-                    observer.changed(storage.resource, None, entry.object)
+                    observer.changed(storage.resource, None, entry.glimpse)
 
     def _changed(self, storage: Storage, event: Watched) -> None:
         observers = self._by_resource.get(storage.resource.group_resource)
         if observers is None:
             return
-        old = event.previous.object if event.previous is not None else None
-        new = None if event.type == DELETED else event.entry.object
+        old = event.previous.glimpse if event.previous is not None else None
+        new = None if event.type == DELETED else event.entry.glimpse
         for observer in observers:
             observer.changed(storage.resource, old, new)

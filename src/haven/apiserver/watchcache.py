@@ -10,6 +10,7 @@ after `dropped` is in the history.
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -63,11 +64,12 @@ _parse = msgspec.json.Decoder(_Parsed).decode
 class Kind:
     """How entries of one stored kind become typed objects and selectable fields."""
 
-    __slots__ = ("decode", "fields")
+    __slots__ = ("decode", "fields", "places")
 
     def __init__(self, decode: Callable[[bytes], Any], fields: FieldSelectors) -> None:
         self.decode = decode
         self.fields = fields
+        self.places = {path: place for place, path in enumerate(fields)}
 
 
 class Entry:
@@ -103,17 +105,17 @@ class Entry:
     ) -> None:
         self.kind = kind
         self.data = data
-        self.namespace = namespace
+        self.namespace = sys.intern(namespace)
         self.name = name
         self.uid = UID(uid)
-        self.labels = labels
+        self.labels = _shared_labels(labels)
         self.revision = revision
         self.created = created
         self.encodings: dict[Any, bytes] | None = None
         self.views: dict[Any, Entry | None] | None = None
         """The same object as versions of a custom resource show it, by their views; None if just as it is."""
         self._object = obj
-        self._fields: Mapping[str, str] | None = None
+        self._fields: tuple[str, ...] | None = None
 
     @classmethod
     def parsed(cls, kind: Kind, value: bytes, revision: Revision, created: Revision) -> Entry:
@@ -163,18 +165,31 @@ class Entry:
     @property
     def fields(self) -> Mapping[str, str]:
         """The values of all fields that a selector may name."""
-        found = self._fields
-        if found is None:
-            found = self.read_fields(self.glimpse if self.kind.fields else None)
-        return found
+        values = self._fields
+        if values is None:
+            self.read_fields(self.glimpse if self.kind.fields else None)
+            values = self._fields
+            assert values is not None
+        return {
+            "metadata.name": self.name,
+            "metadata.namespace": self.namespace,
+            **dict(zip(self.kind.fields, values, strict=True)),
+        }
 
-    def read_fields(self, obj: Any) -> Mapping[str, str]:
+    def field(self, path: str) -> str:
+        """Return the value of one such field, "" if there is none."""
+        if self._fields is None:
+            self.read_fields(self.glimpse if self.kind.fields else None)
+            assert self._fields is not None
+        place = self.kind.places.get(path)
+        if place is not None:
+            return self._fields[place]
+        return self.name if path == "metadata.name" else self.namespace if path == "metadata.namespace" else ""
+
+    def read_fields(self, obj: Any) -> None:
         """Read the selectable fields off the object, for a writer that has it at hand."""
-        found = {"metadata.name": self.name, "metadata.namespace": self.namespace}
-        for path, read in self.kind.fields.items():
-            found[path] = read(obj)
-        self._fields = found
-        return found
+        # Most of them are alike from one object to the next: a node's name, a phase.
+        self._fields = tuple([sys.intern(read(obj)) for read in self.kind.fields.values()])
 
     def holds(self, value: bytes) -> bool:
         """Tell whether this is the entry of a stored value, its revision aside."""
@@ -201,6 +216,21 @@ class Entry:
             revision=revision,
             created=self.created,
         )
+
+
+_LABELS_MAX = 4096
+_labels: dict[tuple[tuple[str, str], ...], Mapping[str, str]] = {}
+
+
+def _shared_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
+    """Return equal labels as one object: thousands of Pods have those of their template."""
+    key = tuple(labels.items())
+    found = _labels.get(key)
+    if found is None:
+        if len(_labels) >= _LABELS_MAX:
+            _labels.clear()
+        found = _labels[key] = dict(labels)
+    return found
 
 
 def _forget_managed_fields(obj: Any) -> None:
@@ -243,7 +273,9 @@ class Selection:
             return False
         if self.labels is not None and not self.labels.matches(entry.labels):
             return False
-        return self.fields is None or self.fields.matches(entry.fields)
+        return self.fields is None or all(
+            (entry.field(item.field) == item.value) == (item.operator == "=") for item in self.fields.requirements
+        )
 
 
 class Watched:
@@ -440,9 +472,9 @@ class WatchCache:
                 for watcher in tuple(watchers):
                     watcher.offer(event)
         for field, by_value in tuple(self._by_field.items()):
-            values = {event.entry.fields.get(field, "")}
+            values = {event.entry.field(field)}
             if event.previous is not None:
-                values.add(event.previous.fields.get(field, ""))
+                values.add(event.previous.field(field))
             for value in sorted(values):
                 for watcher in tuple(by_value.get(value, ())):
                     watcher.offer(event)

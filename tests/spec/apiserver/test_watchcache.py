@@ -273,3 +273,16 @@ async def test_a_wait_ends_in_time_whatever_was_waited_for_before() -> None:
     assert not endless.done()
     watcher.stop()
     assert await endless
+
+
+def test_a_field_selector_sees_what_the_entry_tells() -> None:
+    entry = an_entry("a", 3, node="n1")
+    assert entry.fields == {"metadata.name": "a", "metadata.namespace": "n", "spec.nodeName": "n1"}
+    assert [entry.field(path) for path in ("metadata.name", "metadata.namespace", "spec.nodeName", "spec.other")] == [
+        "a",
+        "n",
+        "n1",
+        "",
+    ]
+    for text, wanted in (("spec.nodeName=n1", True), ("spec.nodeName!=n1", False), ("metadata.name!=b", True)):
+        assert Selection(fields=parse_fields(text)).matches(entry) is wanted

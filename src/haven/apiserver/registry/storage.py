@@ -46,6 +46,8 @@ class Storage:
         self.encryption = encryption
         self.kind = kind
         self.cache = cache
+        self.observed = False
+        """Whether somebody looks at each object when it changes, and then no more."""
         self.keep_objects = False
         """Whether somebody in this process reads typed objects: then those that are written need no decoding."""
         self.loaded = Revision(0)
@@ -317,6 +319,8 @@ class Storages:
             hook(storage, event)
         if event.previous is not None:
             event.previous.release()
+        if storage.observed and not storage.keep_objects:
+            event.entry.release()
 
     def _entry(self, storage: Storage, change: Change, namespace: str, name: str) -> Entry:
         assert change.value is not None
@@ -336,7 +340,7 @@ class Storages:
             revision=change.revision,
             created=change.created,
         )
-        if storage.keep_objects:
+        if storage.keep_objects or storage.observed:
             metadata.resource_version = str(change.revision)
             entry.keep(write.obj)
         if storage.kind.fields:
