@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis.strategies import integers, lists, sampled_from, tuples
 from tests.spec.scheduler.objects import (
     Storage,
     a_claim,
@@ -18,6 +20,7 @@ from tests.spec.scheduler.objects import (
 )
 
 from haven.api.core import v1 as core
+from haven.api.core.volumebinding import FreeVolumes
 from haven.api.storage import v1 as storage
 from haven.apimachinery import meta, serialization
 from haven.apimachinery.quantity import Quantity
@@ -201,6 +204,17 @@ def test_what_is_chosen_for_one_pod_is_not_chosen_for_the_next_until_it_is_taken
     )
     kept.view.forget(decided)
     assert node_of(snapshot, kept, a_pod(volumes=mounts("two"))) == "a"
+
+
+@given(lists(tuples(integers(1, 4), sampled_from(["", "a", "b"])), max_size=6), integers(1, 4))
+def test_each_node_is_offered_the_smallest_volume_that_it_reaches(volumes: list[tuple[int, str]], wanted: int) -> None:
+    made = [a_volume(f"v{i}", size=f"{size}Gi", host=host) for i, (size, host) in enumerate(volumes)]
+    free = FreeVolumes(a_claim(size=f"{wanted}Gi"), made)
+
+    for host in ("a", "b", "c"):
+        fit = [(size, f"v{i}") for i, (size, where) in enumerate(volumes) if size >= wanted and where in ("", host)]
+        found = free.on_node({"kubernetes.io/hostname": host})
+        assert (found.metadata.name if found else None) == (min(fit)[1] if fit else None)
 
 
 def test_a_newer_version_of_the_object_replaces_the_assumption() -> None:

@@ -5,6 +5,7 @@ Source: https://kubernetes.io/docs/concepts/storage/persistent-volumes/#binding
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from haven.api.core import v1 as core
@@ -19,8 +20,8 @@ __all__ = [
     "BOUND_BY_CONTROLLER",
     "PROVISIONED_BY",
     "SELECTED_NODE",
+    "FreeVolumes",
     "best_match",
-    "best_on_node",
     "bound_to",
     "class_of_claim",
     "class_of_volume",
@@ -37,6 +38,7 @@ __all__ = [
 BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
 BOUND_BY_CONTROLLER = "pv.kubernetes.io/bound-by-controller"
 PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
+_HOSTNAME = "kubernetes.io/hostname"
 SELECTED_NODE = "volume.kubernetes.io/selected-node"
 _CLASS = "volume.beta.kubernetes.io/storage-class"
 _DEFAULT = ("storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class")
@@ -131,48 +133,100 @@ def best_match(
     return None
 
 
-def best_on_node(
-    claim: core.PersistentVolumeClaim,
-    volumes: Iterable[core.PersistentVolume],
-    node_labels: Mapping[str, str],
-    *,
-    taken: Collection[str] = (),
-) -> core.PersistentVolume | None:
-    """Return the volume meant for a claim, else the smallest free one, if a node reaches it; never one of `taken`."""
-    free = (volume for volume in volumes if volume.metadata.name not in taken)
-    return _best_of(claim, free, is_delayed=False, node_labels=node_labels)
-
-
 def _best_of(
-    claim: core.PersistentVolumeClaim,
-    volumes: Iterable[core.PersistentVolume],
-    *,
-    is_delayed: bool,
-    node_labels: Mapping[str, str] | None = None,
+    claim: core.PersistentVolumeClaim, volumes: Iterable[core.PersistentVolume], *, is_delayed: bool
 ) -> core.PersistentVolume | None:
-    selector = selectors.from_label_selector(claim.spec.selector) if claim.spec.selector is not None else None
-    requested, wanted_class = _request(claim), class_of_claim(claim)
+    wanted = _Wanted(claim)
     best: core.PersistentVolume | None = None
     for volume in sorted(volumes, key=lambda each: each.metadata.name):
-        if volume.spec.claim_ref is not None and not is_bound_to(volume, claim):
-            continue
-        if _capacity(volume) < requested or modes_differ(volume, claim) or _attributes(volume) != _attributes(claim):
-            continue
-        if volume.metadata.deletion_timestamp is not None:
+        if not wanted.is_met_by(volume):
             continue
         if is_bound_to(volume, claim):
-            return volume if node_labels is None or is_reachable(volume, node_labels) else None
-        if is_delayed or volume.status.phase != "Available" or class_of_volume(volume) != wanted_class:
-            continue
-        if selector is not None and not selector.matches(volume.metadata.labels):
-            continue
-        if node_labels is not None and not (
-            set(claim.spec.access_modes) <= set(volume.spec.access_modes) and is_reachable(volume, node_labels)
-        ):
+            return volume
+        if is_delayed or not wanted.may_take(volume):
             continue
         if best is None or _capacity(volume) < _capacity(best):
             best = volume
     return best
+
+
+class _Wanted:
+    """What a claim asks of a volume, parsed once for many of them."""
+
+    def __init__(self, claim: core.PersistentVolumeClaim) -> None:
+        self._claim = claim
+        self._requested = _request(claim)
+        self._class = class_of_claim(claim)
+        selector = claim.spec.selector
+        self._selector = selectors.from_label_selector(selector) if selector is not None else None
+
+    def is_met_by(self, volume: core.PersistentVolume) -> bool:
+        """Tell whether a volume that is meant for the claim, or for nobody, is fit for it."""
+        claim = self._claim
+        if volume.spec.claim_ref is not None and not is_bound_to(volume, claim):
+            return False
+        if volume.metadata.deletion_timestamp is not None or _attributes(volume) != _attributes(claim):
+            return False
+        return _capacity(volume) >= self._requested and not modes_differ(volume, claim)
+
+    def may_take(self, volume: core.PersistentVolume) -> bool:
+        """Tell whether a volume that is meant for nobody is to be had."""
+        if volume.status.phase != "Available" or class_of_volume(volume) != self._class:
+            return False
+        return self._selector is None or self._selector.matches(volume.metadata.labels)
+
+
+class FreeVolumes:
+    """The volumes that would do for a claim, to be asked for node by node.
+
+    Most volumes of many are local: kept by the host that they name, a node sees few of them.
+    """
+
+    def __init__(self, claim: core.PersistentVolumeClaim, volumes: Iterable[core.PersistentVolume]) -> None:
+        wanted, modes = _Wanted(claim), set(claim.spec.access_modes)
+        self._meant: core.PersistentVolume | None = None
+        self._anywhere: list[core.PersistentVolume] = []
+        self._by_host: dict[str, list[core.PersistentVolume]] = {}
+        for volume in sorted(volumes, key=_by_capacity):
+            if not wanted.is_met_by(volume):
+                continue
+            if is_bound_to(volume, claim):
+                self._meant = self._meant or volume
+            elif wanted.may_take(volume) and modes <= set(volume.spec.access_modes):
+                hosts = _hosts(volume)
+                for host in sorted(hosts or ()):
+                    self._by_host.setdefault(host, []).append(volume)
+                if hosts is None:
+                    self._anywhere.append(volume)
+
+    def on_node(self, node_labels: Mapping[str, str], *, taken: Collection[str] = ()) -> core.PersistentVolume | None:
+        """Return the volume meant for the claim, else the smallest free one, if a node reaches it; none of `taken`."""
+        if self._meant is not None:
+            is_free = self._meant.metadata.name not in taken
+            return self._meant if is_free and is_reachable(self._meant, node_labels) else None
+        here = self._by_host.get(node_labels.get(_HOSTNAME, ""), [])
+        for volume in heapq.merge(here, self._anywhere, key=_by_capacity):
+            if volume.metadata.name not in taken and is_reachable(volume, node_labels):
+                return volume
+        return None
+
+
+def _by_capacity(volume: core.PersistentVolume) -> tuple[Quantity, str]:
+    return (_capacity(volume), volume.metadata.name)
+
+
+def _hosts(volume: core.PersistentVolume) -> set[str] | None:
+    """Return the hosts that a volume's node affinity names; None if other nodes may reach it too."""
+    required = volume.spec.node_affinity.required if volume.spec.node_affinity else None
+    if required is None:
+        return None
+    found: set[str] = set()
+    for term in required.node_selector_terms or ():
+        named = [each for each in term.match_expressions if each.key == _HOSTNAME and each.operator == "In"]
+        if not named:
+            return None
+        found |= set(named[0].values)
+    return found
 
 
 def bound_to(volume: core.PersistentVolume, claim: core.PersistentVolumeClaim) -> core.PersistentVolume | None:

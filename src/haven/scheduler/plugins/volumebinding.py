@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from haven.api.core import v1 as core
-from haven.api.core.volumebinding import SELECTED_NODE, best_on_node, class_of_claim, is_reachable
+from haven.api.core.volumebinding import SELECTED_NODE, FreeVolumes, class_of_claim, is_reachable
 from haven.api.storage import v1 as storage
 from haven.apimachinery.names import UID
 from haven.apimachinery.quantity import Quantity
@@ -28,6 +28,8 @@ NO_MATCH = "node(s) didn't find available persistent volumes to bind"
 NO_SPACE = "node(s) did not have enough free storage"
 NO_VOLUME = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
 NO_PROVISIONER = "kubernetes.io/no-provisioner"
+
+_Free = Mapping[str, FreeVolumes]
 
 
 class VolumeBinding:
@@ -61,13 +63,14 @@ class VolumeBinding:
         claims = self._volumes.claims_of(info)
         if not claims.delayed and not any(map(self._is_bound_to_a_place, claims.bound)):
             return None
-        mask = snapshot.alive.copy()
+        mask, free = snapshot.alive.copy(), self._free_volumes(claims)
         for row in snapshot.live_rows():
-            mask[row.index] = not self._find(claims, row)[1]
+            mask[row.index] = not self._find(claims, row, free)[1]
         return mask
 
     def reasons(self, info: PodInfo, row: NodeRow, snapshot: Snapshot) -> list[str]:
-        return self._find(self._volumes.claims_of(info), row)[1]
+        claims = self._volumes.claims_of(info)
+        return self._find(claims, row, self._free_volumes(claims))[1]
 
     def fits_without(self, info: PodInfo, row: NodeRow, snapshot: Snapshot, gone: Collection[UID]) -> bool:
         return not info.claims or not self.reasons(info, row, snapshot)
@@ -76,13 +79,22 @@ class VolumeBinding:
         """Return what must be bound and provisioned for a Pod on a node that will do."""
         if not info.claims:
             return PodVolumes()
-        return self._find(self._volumes.claims_of(info), row)[0]
+        claims = self._volumes.claims_of(info)
+        return self._find(claims, row, self._free_volumes(claims))[0]
+
+    def _free_volumes(self, claims: PodClaims) -> _Free:
+        """Return, by claim, the volumes to choose from; for claims that none is being made for."""
+        return {
+            claim.metadata.name: FreeVolumes(claim, self._volumes.volumes_of_class(class_of_claim(claim)))
+            for claim in claims.delayed
+            if SELECTED_NODE not in claim.metadata.annotations
+        }
 
     def _is_bound_to_a_place(self, claim: Claim) -> bool:
         volume = self._volumes.volume(claim.spec.volume_name)
         return volume is None or volume.spec.node_affinity is not None
 
-    def _find(self, claims: PodClaims, row: NodeRow) -> tuple[PodVolumes, list[str]]:
+    def _find(self, claims: PodClaims, row: NodeRow, free: _Free) -> tuple[PodVolumes, list[str]]:
         """Return a way to give a Pod its volumes on a node, and why there is none."""
         reasons: list[str] = []
         is_missing = False
@@ -94,14 +106,14 @@ class VolumeBinding:
             if not is_reachable(volume, row.labels):
                 reasons.append(NO_AFFINITY)
                 break
-        found, complaint = self._find_delayed(claims.delayed, row)
+        found, complaint = self._find_delayed(claims.delayed, row, free)
         if complaint:
             reasons.append(complaint)
         if is_missing:
             reasons.append(NO_VOLUME)
         return found, reasons
 
-    def _find_delayed(self, claims: Collection[Claim], row: NodeRow) -> tuple[PodVolumes, str]:
+    def _find_delayed(self, claims: Collection[Claim], row: NodeRow, free: _Free) -> tuple[PodVolumes, str]:
         to_match: list[Claim] = []
         to_provision: list[Claim] = []
         for claim in claims:
@@ -115,8 +127,7 @@ class VolumeBinding:
         bindings: list[StaticBinding] = []
         taken: set[str] = set()
         for claim in sorted(to_match, key=_size):  # Small ones first, so that large volumes are left for large claims.
-            candidates = self._volumes.volumes_of_class(class_of_claim(claim))
-            volume = best_on_node(claim, candidates, row.labels, taken=taken)
+            volume = free[claim.metadata.name].on_node(row.labels, taken=taken)
             if volume is None:
                 to_provision.append(claim)
                 continue
