@@ -72,9 +72,12 @@ class _Types(ObjectTypes):
         self._patches = patches
 
     def object_type(self, name: str) -> Type | None:
-        if self._patches and (name in ("JSONPatch", "Object") or name.startswith("Object.")):
+        if self.can_make(name):
             return types.object_type(name)
         return super().object_type(name)
+
+    def can_make(self, name: str) -> bool:
+        return self._patches and (name in ("JSONPatch", "Object") or name.startswith("Object."))
 
     def field_type(self, name: str, field: str) -> Type | None:
         if self._patches and (name == "Object" or name.startswith("Object.")):

@@ -45,13 +45,13 @@ class Program:
 
     __slots__ = ("_checked", "_run", "expression", "output_type", "references")
 
-    def __init__(self, checked: Checked, library: Library) -> None:
+    def __init__(self, checked: Checked, library: Library, objects: ObjectTypes) -> None:
         self.expression = checked.source
         self.output_type: Type = checked.output_type
         self.references = frozenset(checked.references.values())
         """The names of variables and types that the expression uses."""
         self._checked = checked
-        self._run = plan(checked, library)
+        self._run = plan(checked, library, objects.can_make)
 
     def estimate(self, sizes: SizeEstimator | None = None) -> Range:
         """Return the least and the most an evaluation can cost, given the sizes that schemas allow."""
@@ -94,7 +94,7 @@ class Environment:
         known = self._programs.get(expression)
         if known is not None:
             return known
-        program = Program(self._checked(expression), self._library)
+        program = Program(self._checked(expression), self._library, self._objects)
         if len(self._programs) >= _PROGRAMS_MAX:
             self._programs.pop(next(iter(self._programs)))
         self._programs[expression] = program

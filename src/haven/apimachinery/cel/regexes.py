@@ -177,7 +177,7 @@ class _Translator:
                 depth -= 1
             index += 1
         rest = text[self._at : index]
-        self._text = text[: self._at] + text[index:]
+        self._at = index
         return rest
 
     def _class(self) -> str:

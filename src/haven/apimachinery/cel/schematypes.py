@@ -107,6 +107,10 @@ class ObjectTypes:
         found = self._objects.get(name)
         return found.type if found is not None else None
 
+    def can_make(self, name: str) -> bool:
+        """Tell whether expressions may create such objects: schemas describe objects that are there already."""
+        return False
+
     def field_type(self, name: str, field: str) -> Type | None:
         fields = self._objects[name].fields or {}
         found = fields.get(field)

@@ -87,13 +87,13 @@ _FORMATS = {
     "labelValue": NamedFormat("LabelValue", label_value_errors, 40),
     "uri": NamedFormat("URI", _uri, 1103),
     "uuid": NamedFormat(
-        "uuid", _simple(lambda text: _UUID.fullmatch(text) is not None, "does not match the UUID format"), 82
+        "uuid", _simple(lambda text: _UUID.fullmatch(text) is not None, "does not match the UUID format"), 70
     ),
     "byte": NamedFormat("byte", _simple(_is_base64, "invalid base64"), 84),
     "date": NamedFormat(
         "date", _simple(lambda text: parse_timestamp(f"{text}T00:00:00Z") is not None, "invalid date"), 85
     ),
-    "datetime": NamedFormat("datetime", _simple(_is_datetime, "invalid datetime"), 85),
+    "datetime": NamedFormat("datetime", _simple(_is_datetime, "invalid datetime"), 71),
 }
 
 

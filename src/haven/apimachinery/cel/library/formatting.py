@@ -234,7 +234,7 @@ def _scientific(value: Any, precision: int) -> str:
     # Upstream prints in the en_US locale, which writes powers of ten out.
     mantissa, _, exponent = f"{number:.{precision}e}".partition("e")
     sign = "⁻" if exponent.startswith("-") else ""
-    return f"{mantissa}\u202f×\u202f10{sign}{exponent.lstrip('+-').zfill(2).translate(_SUPERSCRIPTS)}"
+    return f"{mantissa}×10{sign}{exponent.lstrip('+-').zfill(2).translate(_SUPERSCRIPTS)}"
 
 
 def _binary(value: Any, _: int) -> str:

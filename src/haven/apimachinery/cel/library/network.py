@@ -187,7 +187,10 @@ def _is_cidr(text: str) -> bool:
 
 
 def _contains_ip(cidr: Cidr, other: Any) -> bool:
-    address = other.address if isinstance(other, Ip) else _parse_address(other)
+    try:
+        address = other.address if isinstance(other, Ip) else _parse_address(other)
+    except CelError:
+        raise values.no_overload(other) from None
     return address.version == cidr.address.version and address in cidr.network
 
 
