@@ -14,22 +14,24 @@ from enum import Enum
 from haven.api.apiextensions import v1
 from haven.api.apiextensions.defaults import validate_defaults
 from haven.apimachinery import serialization
+from haven.apimachinery.cel.regexes import BadPatternError, translate
 from haven.apimachinery.fielderrors import ErrorList, Path, forbidden, invalid, not_supported, required
 from haven.apimachinery.schema.formats import unrecognized_format
 
-__all__ = ["has_rules", "structural_errors", "unrecognized_formats", "validate_schema"]
+__all__ = [
+    "BadFieldPathError",
+    "follow_path",
+    "has_rules",
+    "structural_errors",
+    "unrecognized_formats",
+    "validate_schema",
+]
 
 Schema = v1.JSONSchemaProps
 
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 _REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
-_STEP = re.compile(r"\.(?P<dotted>[A-Za-z_][A-Za-z0-9_]*)|\['(?P<quoted>[^']+)'\]")
-_PATTERN_COMPLAINTS = {
-    "unterminated character set": ("missing closing ]", "rest"),
-    "missing ), unterminated subpattern": ("missing closing )", "whole"),
-    "unbalanced parenthesis": ("unexpected )", "whole"),
-    "nothing to repeat": ("missing argument to repetition operator", "letter"),
-}
+_STEP = re.compile(r"\.(?P<dotted>[^.\[\]]+)|\['(?P<quoted>[^']+)'\]")
 _EMBEDDED = "x-kubernetes-embedded-resource"
 _PRESERVE = "x-kubernetes-preserve-unknown-fields"
 
@@ -202,14 +204,11 @@ def _values(schema: Schema, path: Path, skip_any: bool, skip_first_all: bool) ->
 
 
 def _pattern_complaint(pattern: str) -> str:
-    """Return what Go says of a bad regular expression, as far as this is known."""
+    """Return what Go says of a bad regular expression; "" if it is good."""
     try:
-        re.compile(pattern)
-    except re.error as error:
-        position = error.pos or 0
-        said, shown = _PATTERN_COMPLAINTS.get(error.msg, (error.msg, "whole"))
-        part = {"rest": pattern[position:], "letter": pattern[position : position + 1]}.get(shown, pattern)
-        return f"error parsing regexp: {said}: `{part}`"
+        translate(pattern)
+    except BadPatternError as error:
+        return str(error)
     return ""
 
 
@@ -245,41 +244,31 @@ def _nested(schema: Schema, path: Path, skip_any: bool, *, allow_rules: bool) ->
 
 
 def _completeness(schema: Schema, path: Path) -> ErrorList:
-    """Complain of what is restricted in a nested context without being specified outside of it."""
+    """Complain of what the root's value validations restrict without it being specified outside of them."""
+    return _junctors_complete(schema, schema, path, path)
+
+
+def _junctors_complete(nested: Schema, schema: Schema, path: Path, spot: Path) -> ErrorList:
+    """`spot` is where the restriction is, `path` where the schema it restricts is, or should be."""
     errors: ErrorList = []
-    nested = [(path.child("anyOf").index(i), one) for i, one in enumerate(schema.any_of)]
-    nested += [(path.child("allOf").index(i), one) for i, one in enumerate(schema.all_of)]
-    nested += [(path.child("oneOf").index(i), one) for i, one in enumerate(schema.one_of)]
-    if schema.not_ is not None:
-        nested.append((path.child("not"), schema.not_))
-    for _, one in nested:
-        errors += _incomplete(one, schema, path)
-    items, extra = _one(schema.items), _extra(schema)
-    if items is not None:
-        errors += _completeness(items, path.child("items"))
-    for name, inner in schema.properties.items():
-        errors += _completeness(inner, path.child("properties").key(name))
-    if extra is not None:
-        errors += _completeness(extra, path.child("additionalProperties"))
+    if nested.not_ is not None:
+        errors += _complete(nested.not_, schema, path, spot.child("not"))
+    for name, several in (("allOf", nested.all_of), ("anyOf", nested.any_of), ("oneOf", nested.one_of)):
+        for index, one in enumerate(several):
+            errors += _complete(one, schema, path, spot.child(name).index(index))
     return errors
 
 
-def _incomplete(nested: Schema, schema: Schema, path: Path) -> ErrorList:
-    errors: ErrorList = []
-    items, nested_items = _one(schema.items), _one(nested.items)
-    if nested_items is not None:
-        if items is None:
-            errors.append(required(path.child("items"), f"because it is defined in {path.child('items')}"))
-        else:
-            errors += _incomplete(nested_items, items, path.child("items"))
+def _complete(nested: Schema, schema: Schema | None, path: Path, spot: Path) -> ErrorList:
+    if schema is None:
+        return [required(path, f"because it is defined in {spot}")]
+    errors = _junctors_complete(nested, schema, path, spot)
+    items = _one(nested.items)
+    if items is not None:
+        errors += _complete(items, _one(schema.items), path.child("items"), spot.child("items"))
     for name, one in nested.properties.items():
-        known = schema.properties.get(name)
         place = path.child("properties").key(name)
-        if known is None:
-            if schema.additional_properties is None:
-                errors.append(required(place, f"because it is defined in {place}"))
-        else:
-            errors += _incomplete(one, known, place)
+        errors += _complete(one, schema.properties.get(name), place, spot.child("properties").key(name))
     return errors
 
 
@@ -478,17 +467,44 @@ def _rules(schema: Schema, path: Path) -> ErrorList:
     return errors
 
 
-def _leads_somewhere(field_path: str, schema: Schema) -> bool:
-    rest, found = field_path, schema
+class BadFieldPathError(ValueError):
+    """A path leads to no field of a schema; str() says why."""
+
+
+def follow_path(path: str, schema: Schema, *, with_brackets: bool = True) -> tuple[list[str], Schema]:
+    """Return (the names on the way, the schema that a path such as .spec.a or .spec['a-b'] leads to)."""
+    names: list[str] = []
+    rest, found = path, schema
     while rest:
         step = _STEP.match(rest)
+        if rest[0] == "[" and not with_brackets:
+            raise BadFieldPathError("array notation is not allowed")
         if step is None:
-            return False
+            token = re.split(r"[.\[\]]", rest, maxsplit=1)[0]
+            if rest[0] in ".[":
+                raise BadFieldPathError("unexpected end of JSON path" if len(rest) == 1 else _bad_step(rest))
+            raise BadFieldPathError(f"expected [ or . but got: {token or rest[0]}")
         name = step["dotted"] or step["quoted"]
-        following = found.properties.get(name) or (_extra(found) if step["quoted"] else None)
+        extra = _extra(found) if not found.properties else None
+        following = found.properties.get(name) or extra
         if following is None:
-            return False
+            raise BadFieldPathError("does not refer to a valid field")
+        names.append(name)
         rest, found = rest[step.end() :], following
+    return names, found
+
+
+def _bad_step(rest: str) -> str:
+    if rest[0] == "[":
+        return f"expected single quoted string but got {re.split('[][.]', rest[1:], maxsplit=1)[0]}"
+    return "does not refer to a valid field"
+
+
+def _leads_somewhere(field_path: str, schema: Schema) -> bool:
+    try:
+        follow_path(field_path, schema)
+    except BadFieldPathError:
+        return False
     return True
 
 

@@ -14,7 +14,13 @@ import msgspec
 
 from haven.api.apiextensions import v1
 from haven.api.apiextensions.defaults import has_unpruned_defaults
-from haven.api.apiextensions.schemas import has_rules, unrecognized_formats, validate_schema
+from haven.api.apiextensions.schemas import (
+    BadFieldPathError,
+    follow_path,
+    has_rules,
+    unrecognized_formats,
+    validate_schema,
+)
 from haven.api.internalform import internal_form
 from haven.api.strategy import Strategy
 from haven.api.webhookclients import validate_webhook_service, validate_webhook_url
@@ -379,12 +385,10 @@ def _selectable(
         if not text:
             errors.append(required(place, ""))
             continue
-        found: v1.JSONSchemaProps | None = schema
-        names = text.lstrip(".").split(".")
-        for name in names:
-            found = found.properties.get(name) if found is not None else None
-        if found is None:
-            errors.append(invalid(place, text, "is an invalid path: does not refer to a valid field"))
+        try:
+            names, found = follow_path(text, schema, with_brackets=False)
+        except BadFieldPathError as error:
+            errors.append(invalid(place, text, f"is an invalid path: {error}"))
             continue
         if names[0] == "metadata":
             errors.append(invalid(place, text, "must not point to fields in metadata"))

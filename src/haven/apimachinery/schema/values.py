@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from haven.apimachinery.cel.regexes import BadPatternError, translate
 from haven.apimachinery.fielderrors import (
     ErrorList,
     FieldError,
@@ -26,7 +27,6 @@ from haven.apimachinery.fielderrors import (
     type_invalid,
 )
 from haven.apimachinery.goformat import quote
-from haven.apimachinery.goregexp import InvalidRegexp, compile_go
 from haven.apimachinery.schema.correlation import Correlation
 from haven.apimachinery.schema.formats import is_known_format, matches_format
 
@@ -220,9 +220,9 @@ class _Validator:
         elif pattern:
             shown = pattern
             try:
-                if compile_go(pattern).search(value):
+                if translate(pattern).search(value):
                     return
-            except InvalidRegexp as error:
+            except BadPatternError as error:
                 shown = f"{pattern}, but pattern is invalid: {error}"
             text = f"{path} in body should match '{shown}'"
             result.add(text, invalid(self._place(path), value, text))
