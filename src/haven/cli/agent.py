@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import random
 import signal
 import ssl
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ async def serve(settings: ClusterSettings) -> None:
     from haven.client.typed import RestClient
     from haven.clock import SystemClock
     from haven.cluster.pki import Pki
+    from haven.cluster.renewal import follow
     from haven.cni.driver import prepare_kernel
     from haven.dns.driver import own_address
     from haven.dns.runner import Dns
@@ -114,7 +116,19 @@ async def serve(settings: ClusterSettings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):  # Before this point nothing has to be ended in order.
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    await run_until(stopping, [containerd.run, informers.run, kubelet.run, server.run, proxy.run, dns.run])
+    # With renewed credentials the agent begins anew: it is started again at once, and Pods do not notice.
+    credentials = [keys.component("kubelet"), keys.component("kube-proxy"), *keys.kubelet_serving]
+    renewed = functools.partial(follow, credentials, clock, stopping.set)
+    works: list[Callable[[], Any]] = [
+        containerd.run,
+        informers.run,
+        kubelet.run,
+        server.run,
+        proxy.run,
+        dns.run,
+        renewed,
+    ]
+    await run_until(stopping, works)
     await runtime.close()
     for transport in transports:
         await transport.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import functools
 import gc
@@ -15,7 +14,7 @@ import ssl
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,17 +101,18 @@ async def serve(settings: ClusterSettings) -> None:
     from haven.apiserver.request import UserInfo
     from haven.clock import SystemClock
     from haven.cluster import pki
+    from haven.cluster.renewal import Renewal, follow
 
     gc.disable()  # Until all is made: nothing of it is garbage, and looking for some takes longer than the rest.
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     settings.places.data.mkdir(parents=True, exist_ok=True)
-    with _one_at_a_time(settings.places.data / "pki.lock"):
-        keys = pki.ensure(pki_settings(settings), time.time())
+    keys = await asyncio.to_thread(pki.ensure, pki_settings(settings), time.time())  # May wait for another server.
     store = await _open_store(settings)
     chance, clock = random.Random(), SystemClock()
-    server = await assembly.start(_api_settings(settings), store, _trust(settings, keys))
+    trust = _trust(settings, keys)
+    server = await assembly.start(_api_settings(settings), store, trust)
     await asyncio.to_thread(_import_loops)  # The API is served meanwhile.
     from haven.cli.addons import ensure_addons
     from haven.client.events import EventRecorder
@@ -146,19 +146,13 @@ async def serve(settings: ClusterSettings) -> None:
     if store.shared:
         control = _elected(server.local_client(), "kube-controller-manager", settings, control)
         schedule = _elected(scheduler_client, "kube-scheduler", settings, schedule)
-    await run_until(stopping, [informers.run, control, recorder.run, schedule])
+    renewal = Renewal(pki_settings(settings), clock)
+    files = [path for pair in (keys.apiserver, keys.kubelet_client) for path in pair]
+    reload = functools.partial(_reload, trust, keys)
+    fresh = functools.partial(follow, files, clock, reload)
+    await run_until(stopping, [informers.run, control, recorder.run, schedule, renewal.run, fresh])
     await server.stop()
     await store.close()
-
-
-@contextlib.contextmanager
-def _one_at_a_time(lock: Path) -> Iterator[None]:
-    """Let servers that start at once make their common keys one after the other."""
-    import fcntl
-
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 async def _open_store(settings: ClusterSettings) -> Store:
@@ -268,6 +262,12 @@ def _trust(settings: ClusterSettings, keys: Any) -> Any:
         front_proxy_ca_pem=front_proxy.decode(),
         proxy_client=keys.front_proxy_client,
     )
+
+
+def _reload(trust: Any, keys: Any) -> None:
+    """Show the renewed certificates to whoever connects from now on."""
+    trust.tls.load_cert_chain(*keys.apiserver)
+    trust.nodes.tls.load_cert_chain(*keys.kubelet_client)
 
 
 def _nodes(settings: ClusterSettings, keys: Any) -> Any:

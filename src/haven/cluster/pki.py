@@ -8,6 +8,8 @@ Source: https://kubernetes.io/docs/setup/best-practices/certificates/
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import socket
 import tempfile
@@ -163,6 +165,22 @@ def serving_hosts(settings: PkiSettings) -> list[str]:
 def ensure(settings: PkiSettings, now: float) -> Pki:
     """Make the directory complete and up to date; `now` is seconds since 1970. Raises PkiError."""
     settings.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _alone(settings.directory):
+        return _ensure(settings, now)
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Let several servers of one machine keep the same files, one after the other."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _ensure(settings: PkiSettings, now: float) -> Pki:
     keeper = _Keeper(settings, now)
     authority, front_proxy = (keeper.authority(name, subject) for name, subject in AUTHORITIES.items())
     keeper.token_key()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import ssl
 import stat
@@ -16,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from haven.clock import FakeClock
 from haven.cluster.certificates import names_of
 from haven.cluster.pki import Pki, PkiError, PkiSettings, ensure, renew_authorities
-from haven.cluster.renewal import Renewal
+from haven.cluster.renewal import FOLLOW_SECONDS, Renewal, follow
 
 NOW = 1_700_000_000.0
 DAY = 86400.0
@@ -148,3 +149,30 @@ def test_an_authority_with_anothers_key_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(PkiError, match="does not belong to its key"):
         ensure(PkiSettings(directory=tmp_path / "one"), NOW)
+
+
+async def test_whoever_uses_files_learns_that_they_were_written_anew(tmp_path: Path) -> None:
+    clock, told = FakeClock(NOW), []
+    file = tmp_path / "kubelet.crt"
+    file.write_text("old")
+    following = asyncio.create_task(follow([file], clock, lambda: told.append(file.read_text())))
+    await clock.advance(FOLLOW_SECONDS)
+    before = list(told)
+
+    (tmp_path / "new").write_text("new")
+    (tmp_path / "new").replace(file)
+    await clock.advance(FOLLOW_SECONDS)
+    await clock.advance(FOLLOW_SECONDS)
+    following.cancel()
+
+    assert (before, told) == ([], ["new"])
+
+
+async def test_a_renewal_that_fails_is_tried_again(tmp_path: Path) -> None:
+    clock = FakeClock(NOW)
+    ensure(PkiSettings(tmp_path), NOW)
+    (tmp_path / "ca.key").write_text("rubbish")
+
+    await Renewal(PkiSettings(tmp_path), clock).check()
+
+    assert (tmp_path / "ca.key").read_text() == "rubbish"
