@@ -23,7 +23,14 @@ __all__ = ["Access", "Caller", "resource_attributes"]
 
 ALLOWED_SECONDS, DENIED_SECONDS = 300.0, 30.0
 KEPT_MAX = 1000
-_FINE = {"stats": "stats", "metrics": "metrics", "logs": "log", "checkpoint": "checkpoint"}
+_FINE = {
+    "stats": "stats",
+    "metrics": "metrics",
+    "logs": "log",
+    "checkpoint": "checkpoint",
+    "statusz": "statusz",
+    "flagz": "configz",
+}
 _FINER = {"pods": "pods", "runningpods": "pods", "healthz": "healthz", "configz": "configz"}
 
 
@@ -33,6 +40,8 @@ class Caller:
 
     name: str
     groups: tuple[str, ...]
+    uid: str = ""
+    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 def resource_attributes(method: str, path: str) -> tuple[str, tuple[str, ...]]:
@@ -71,7 +80,9 @@ class Access:
         review = authentication.TokenReview(spec=authentication.TokenReviewSpec(token=bearer))
         answer = await self._client.create(cast("Any", resource_of(authentication.TokenReview)), review)
         user = answer.status.user
-        caller = Caller(user.username, tuple(user.groups)) if answer.status.authenticated else None
+        extra = tuple((key, tuple(values)) for key, values in sorted(user.extra.items()))
+        known_user = Caller(user.username, tuple(user.groups), user.uid, extra)
+        caller = known_user if answer.status.authenticated else None
         self._keep(("token", bearer), (caller,), ALLOWED_SECONDS if caller else DENIED_SECONDS)
         return caller
 
@@ -91,7 +102,9 @@ class Access:
         review = authorization.SubjectAccessReview(
             spec=authorization.SubjectAccessReviewSpec(
                 user=caller.name,
+                uid=caller.uid,
                 groups=list(caller.groups),
+                extra={key: list(values) for key, values in caller.extra},
                 resource_attributes=authorization.ResourceAttributes(
                     verb=verb, version="v1", resource="nodes", subresource=subresource, name=self._node_name
                 ),
