@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-__all__ = ["CLIENTS", "close_client", "make_client"]
+__all__ = ["CLIENTS", "close_client", "make_client", "note_kubeconfig"]
 
 
 def _kubernetes(kubeconfig: Path) -> Any:
@@ -57,6 +58,14 @@ def make_client(library: str, kubeconfig: Path) -> Any:
     if make is None:
         raise ValueError(f"there is no client {library!r}: {', '.join(CLIENTS)}")
     return make(kubeconfig)
+
+
+def note_kubeconfig(kubeconfig: Path) -> None:
+    """Tell libraries that read KUBECONFIG only once, when they are imported."""
+    for name in ("kubernetes.config.kube_config", "kubernetes_asyncio.config.kube_config"):
+        module = sys.modules.get(name)
+        if module is not None:
+            vars(module)["KUBE_CONFIG_DEFAULT_LOCATION"] = str(kubeconfig)
 
 
 def close_client(client: Any) -> None:

@@ -29,7 +29,7 @@ from haven.hollow.behaviour import Behaviour, Rule
 from haven.hollow.nodes import NodeSettings
 from haven.testing.aio import AsyncCluster
 from haven.testing.audit import Audit
-from haven.testing.clients import close_client, make_client
+from haven.testing.clients import close_client, make_client, note_kubeconfig
 from haven.testing.clocks import ClusterClock
 from haven.testing.faults import Faults
 from haven.testing.hooks import OPERATIONS
@@ -176,9 +176,11 @@ class Cluster:
         for name in hidden:
             os.environ.pop(name, None)
         os.environ.update(self.env)
+        note_kubeconfig(self.kubeconfig)
         try:
             yield
         finally:
+            note_kubeconfig(Path(before["KUBECONFIG"] or "~/.kube/config"))
             for name, value in before.items():
                 if value is None:
                     os.environ.pop(name, None)

@@ -97,6 +97,17 @@ def test_custom_objects_are_served_as_soon_as_their_definition_is_applied(haven_
     assert [item["spec"] for item in haven_cluster.list("widgets")] == [{"size": 3}]
 
 
+def test_defaults_and_choices_of_a_definition_may_be_of_any_type(haven_cluster: Cluster) -> None:
+    size = {"type": "integer", "default": 1, "enum": [1, 2]}
+    schema = {"openAPIV3Schema": {"type": "object", "properties": {"size": size}}}
+    version = {"name": "v1", "served": True, "storage": True, "schema": schema}
+    haven_cluster.apply({**WIDGETS, "spec": {**WIDGETS["spec"], "versions": [version]}})
+
+    widget = {"apiVersion": "shop.example/v1", "kind": "Widget", "metadata": {"name": "w"}}
+
+    assert haven_cluster.apply(widget)[0]["size"] == 1
+
+
 def test_a_function_converts_between_versions(haven_cluster: Cluster) -> None:
     haven_cluster.apply(WIDGETS)
 

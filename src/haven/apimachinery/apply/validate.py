@@ -7,6 +7,7 @@ from typing import Any
 from haven.apimachinery.apply.fieldset import element_text
 from haven.apimachinery.apply.typed import TypeMismatch, child_schema, item_element
 from haven.apimachinery.goformat import quote, show
+from haven.apimachinery.schema.check import JSON_SCHEMA_PROPS
 from haven.apimachinery.schema.model import Schema, Shape
 
 __all__ = ["complaints", "validate"]
@@ -14,6 +15,8 @@ __all__ = ["complaints", "validate"]
 _NUMBERS = {"int", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float64"}
 _STRINGS = {"string", "bytes", "duration"}
 _ANY_SCALAR = {"time", "micro_time"}
+_ANY_JSON = {"default", "enum", "example"}
+"""Fields of a schema in a CustomResourceDefinition that hold values of its type, whatever that is."""
 _GO_TYPES = {dict: "map[string]interface {}", list: "[]interface {}", str: "string", bool: "bool"}
 
 
@@ -53,7 +56,7 @@ def _walk(value: Any, schema: Schema, path: str, found: list[tuple[str, str]]) -
     elif kind in _ANY_SCALAR:
         if type(value) in (dict, list):
             found.append((path, f"expected any scalar, got &{{{show(value)}}}"))
-    elif kind == "raw" and schema.go != "v1.JSON" and type(value) is not dict:
+    elif kind == "raw" and type(value) is not dict:
         found.append((path, f"expected map, got &{{{show(value)}}}"))
 
 
@@ -62,6 +65,8 @@ def _walk_map(value: Any, schema: Schema, path: str, found: list[tuple[str, str]
         found.append((path, f"expected map, got &{{{show(value)}}}"))
         return
     for name, item in value.items():
+        if name in _ANY_JSON and schema.definition == JSON_SCHEMA_PROPS:
+            continue
         if name not in schema.fields and schema.element is None and not schema.preserve:
             found.append((f"{path}.{name}", "field not declared in schema"))
             return
