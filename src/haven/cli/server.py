@@ -200,6 +200,7 @@ async def run_until(stopping: asyncio.Event, works: list[Callable[[], Any]]) -> 
 def pki_settings(settings: ClusterSettings) -> Any:
     """Return what the certificates of this machine contain."""
     from haven.cluster.pki import PkiSettings
+    from haven.kubelet.machine import default_addresses
 
     return PkiSettings(
         directory=settings.places.pki,
@@ -207,7 +208,8 @@ def pki_settings(settings: ClusterSettings) -> Any:
         cluster_domain=settings.cluster_domain,
         service_network=settings.service_cidr,
         node_name=settings.node_name,
-        hosts=(settings.pod_side_address or settings.listen,),
+        # The node's own addresses too: that is where the kubelet is found, by Pods for one.
+        hosts=(settings.pod_side_address or settings.listen, *default_addresses()),
     )
 
 
