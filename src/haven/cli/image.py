@@ -68,7 +68,10 @@ def make_example(settings: ClusterSettings) -> list[str]:
     containerd = containerd_of(settings)
     if not containerd.pid:
         raise Failure("containerd does not run: haven up starts it")
-    spec = ociimage.busybox_image("docker.io/library/busybox:stable", binary)
+    try:
+        spec = ociimage.busybox_image("docker.io/library/busybox:stable", binary)
+    except ValueError as error:
+        raise Failure(str(error)) from error
     return asyncio.run(imagearchive.load_images(containerd, [spec]))
 
 

@@ -13,6 +13,7 @@ import hashlib
 import io
 import platform
 import struct
+import subprocess
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -150,19 +151,11 @@ def busybox_image(name: str = "docker.io/library/busybox:latest", binary: Path =
 
 
 def busybox_applets(binary: Path) -> list[str]:
-    """Return the names that a busybox answers to, read out of the program's own table."""
-    content = binary.read_bytes()
-    # The table of applet names is one run of NUL-terminated words that begins with "[".
-    start = content.find(b"\0[\0[[\0")
-    if start < 0:
-        raise ValueError(f"{binary} is not a busybox: its table of applets is missing")
-    names: list[str] = []
-    for word in content[start + 1 : start + 16384].split(b"\0"):
-        text = word.decode("ascii", errors="replace")
-        if not text or not all(char.isalnum() or char in "[]-_." for char in text):
-            break
-        names.append(text)
-    return names
+    """Return the names that a busybox answers to; raise ValueError if it is none."""
+    listed = subprocess.run([binary, "--list"], capture_output=True, text=True, check=False)
+    if listed.returncode != 0 or "busybox" not in listed.stdout.split():
+        raise ValueError(f"{binary} is no busybox that can tell its applets: install the package busybox-static")
+    return [name for name in listed.stdout.split() if name != "busybox"]
 
 
 def pause_program(machine: str = "") -> bytes:
