@@ -1,45 +1,32 @@
-"""A cluster in one process: the real API server over a store in memory, the real controllers, a node that runs nothing.
-
-The node binds Pods to itself and reports what their annotations ask for: `hollow/exit: "1"` makes a Pod end with that
-code, `hollow/hang: "true"` keeps it unready. Deleted Pods go at once.
-"""
+"""Controllers at work in a whole cluster in this process: haven.testing's, spoken to in typed objects."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from cryptography.hazmat.primitives import serialization as keys
-from cryptography.hazmat.primitives.asymmetric import rsa
-
 from haven.api.core import v1 as core
 from haven.api.scheme import resource_of
-from haven.apimachinery import apierrors, meta, serialization, times
-from haven.apiserver import assembly
-from haven.apiserver.authentication.tokenkeys import SigningKeys
-from haven.apiserver.request import UserInfo
-from haven.apiserver.settings import Settings as ServerSettings
+from haven.apimachinery import apierrors, meta, serialization
 from haven.client.interface import Client
-from haven.client.sharedinformers import SharedInformers
 from haven.controllers.manager import ControllerManager
-from haven.controllers.settings import Settings
-from haven.store.memory import MemoryStore
+from haven.hollow.behaviour import ANNOTATIONS
+from haven.testing import Options, World
 
 T = TypeVar("T")
 
-NODE = "hollow-0"
 SEED = 7
-_PODS = resource_of(core.Pod)
 
 
-def a_template(labels: dict[str, str], image: str = "one", **annotations: str) -> core.PodTemplateSpec:
+def a_template(labels: dict[str, str], image: str = "one", **behaviour: str) -> core.PodTemplateSpec:
+    """Return a template of Pods that behave as said: `exit_code="1"` with `run_seconds="0"`, `ready="false"`."""
+    annotations = {f"{ANNOTATIONS}{name.replace('_', '-')}": text for name, text in behaviour.items()}
     return core.PodTemplateSpec(
-        metadata=meta.ObjectMeta(labels=labels, annotations={f"hollow/{k}": v for k, v in annotations.items()}),
+        metadata=meta.ObjectMeta(labels=labels, annotations=annotations),
         spec=core.PodSpec(
             containers=[
                 core.Container(
@@ -102,105 +89,14 @@ class Cluster:
         return [event for event in await self.list(core.Event) if event.reason == reason]
 
 
-class HollowNode:
-    """Runs Pods in name only."""
-
-    def __init__(self, client: Client, informers: SharedInformers) -> None:
-        self._client = client
-        self._changed: asyncio.Queue[core.Pod] = asyncio.Queue()
-        self._addresses = iter(range(2, 60_000))
-        informers.informer(core.Pod).add_handler(self._pod_changed)
-
-    def _pod_changed(self, old: core.Pod | None, new: core.Pod | None) -> None:
-        if new is not None:
-            self._changed.put_nowait(new)
-
-    async def run(self) -> None:
-        while True:
-            pod = await self._changed.get()
-            with contextlib.suppress(apierrors.NotFound, apierrors.Conflict):
-                await self._tend(pod)
-
-    async def _tend(self, pod: core.Pod) -> None:
-        place = (pod.metadata.namespace, pod.metadata.name)
-        if not pod.spec.node_name:
-            if pod.metadata.deletion_timestamp is None:
-                target = core.ObjectReference(kind="Node", name=NODE)
-                metadata = meta.ObjectMeta(namespace=place[0], name=place[1])
-                binding = core.Binding(metadata=metadata, target=target)
-                await self._client.create(_PODS, binding, subresource="binding", namespace=place[0], name=place[1])
-            return
-        if pod.metadata.deletion_timestamp is not None:
-            if pod.status.phase in ("Pending", "Running"):
-                await self._report(pod, "Failed" if pod.metadata.finalizers else "Running", ready=False)
-            await self._client.delete(_PODS, *place, grace_period_seconds=0)
-        elif pod.status.phase == "Pending" or not pod.status.phase:
-            is_hanging = "hollow/hang" in pod.metadata.annotations
-            await self._report(pod, "Running", ready=not is_hanging)
-        elif pod.status.phase == "Running" and (code := pod.metadata.annotations.get("hollow/exit")):
-            await self._report(pod, "Succeeded" if code == "0" else "Failed", ready=False, code=int(code))
-
-    async def _report(self, pod: core.Pod, phase: str, *, ready: bool, code: int | None = None) -> None:
-        changed = serialization.copy(pod)
-        now = times.format_time(time.time())
-        status = changed.status
-        status.phase = phase
-        status.conditions = [
-            core.PodCondition(type="Ready", status="True" if ready else "False", last_transition_time=now)
-        ]
-        if not status.pod_ip:
-            number = next(self._addresses)
-            status.pod_ip = f"10.244.{number // 256}.{number % 256}"
-            status.pod_ips = [core.PodIP(ip=status.pod_ip)]
-        if code is not None:
-            ended = core.ContainerStateTerminated(exit_code=code, finished_at=now)
-            status.container_statuses = [
-                core.ContainerStatus(name="main", image="one", state=core.ContainerState(terminated=ended))
-            ]
-        await self._client.update(_PODS, changed, subresource="status")
-
-
-def _signing_key() -> bytes:
-    key = rsa.generate_private_key(65537, 2048)
-    return key.private_bytes(keys.Encoding.PEM, keys.PrivateFormat.PKCS8, keys.NoEncryption())
-
-
-_GROUPS = ("system:serviceaccounts", "system:serviceaccounts:kube-system", "system:authenticated")
-
-
 @contextlib.asynccontextmanager
 async def running_cluster() -> AsyncIterator[Cluster]:
-    """Run a cluster for the length of a block."""
-    trust = assembly.Trust(SigningKeys(_signing_key()))
-    server = await assembly.start(ServerSettings(), MemoryStore(), trust, listen=False)
-
-    def client_for(name: str) -> Client:
-        return server.local_client(UserInfo(f"system:serviceaccount:kube-system:{name}", groups=_GROUPS))
-
-    client = server.local_client()
-    informers = SharedInformers(client)
-    manager = ControllerManager(
-        Settings(root_ca_pem="a certificate"), client_for, informers, chance=random.Random(SEED)
-    )
-    node = HollowNode(client, informers)
-    ready = core.NodeCondition(type="Ready", status="True", last_heartbeat_time=times.format_time(time.time()))
-    await client.create(
-        resource_of(core.Node),
-        core.Node(metadata=meta.ObjectMeta(name=NODE), status=core.NodeStatus(conditions=[ready])),
-    )
-    tasks = [asyncio.create_task(part.run()) for part in (informers, manager, node)]
-    cluster = Cluster(client, manager)
+    """Run a cluster for the length of a block, in the test's own event loop, without a listener."""
+    world = World(Options(listen=False, seed=SEED))
+    await world.start()
     try:
-
-        async def is_running() -> bool:
-            for task in tasks:
-                assert not task.done(), task.exception()
-            return all(each.running for each in manager.statistics())
-
-        await cluster.wait(is_running)
-        yield cluster
+        assert world.controllers is not None
+        yield Cluster(world.server.local_client(), world.controllers)
+        world.check()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await server.stop()
+        await world.stop()

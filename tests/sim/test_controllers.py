@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.sim.hollow import NODE, Cluster, a_template, running_cluster
+from tests.sim.hollow import Cluster, a_template, running_cluster
 
 from haven.api.apps import v1 as apps
 from haven.api.batch import v1 as batch
@@ -184,13 +184,13 @@ async def test_a_daemon_set_runs_on_every_node(cluster: Cluster) -> None:
 
     await cluster.wait(is_ready)
     pods = await cluster.list(core.Pod)
-    assert [pod.spec.node_name for pod in pods] == [NODE]
+    assert [pod.spec.node_name for pod in pods] == ["node-0"]
     keys = {toleration.key for toleration in pods[0].spec.tolerations}
     assert {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"} <= keys
 
 
 def a_job(name: str, code: str, **spec: object) -> batch.Job:
-    template = a_template({"job": name}, exit=code)
+    template = a_template({"job": name}, run_seconds="0", exit_code=code)
     template.spec.restart_policy = "Never"
     return batch.Job(
         metadata=meta.ObjectMeta(name=name, namespace="default"),

@@ -301,7 +301,7 @@ class Cluster:
             revision = self.run(self.world.wait_change(revision, min(0.1, max(0.0, end - time.monotonic()))))
             try:
                 result = holds()
-            except (apierrors.NotFound, KeyError, IndexError) as error:
+            except (apierrors.NotFound, LookupError) as error:
                 if time.monotonic() >= end:
                     raise WaitTimeout(f"after {timeout:g} s: {type(error).__name__}: {error}") from error
                 continue

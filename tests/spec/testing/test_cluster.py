@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from kubernetes.client import CoreV1Api
 
 from haven.testing import AlreadyExists, Cluster, Forbidden, NotFound, WaitTimeout
 
@@ -142,3 +143,37 @@ def test_nothing_is_left_of_a_closed_cluster() -> None:
 def test_tests_do_not_see_each_others_objects(haven_cluster: Cluster) -> None:
     assert haven_cluster.list("pods") == []
     assert haven_cluster.list("deployments") == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux shows what is open")
+def test_no_descriptor_is_left_open() -> None:
+    def cycle() -> None:
+        with Cluster() as cluster:
+            CoreV1Api(cluster.client()).list_namespaced_pod("default")
+            cluster.create(a_pod("web"))
+            cluster.wait_for("pod/web", "Ready")
+
+    cycle()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    cycle()
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_cluster_cannot_be_asked_from_its_own_thread(haven_cluster: Cluster) -> None:
+    said: list[str] = []
+
+    def log(pod: object, container: str) -> str:
+        try:
+            haven_cluster.list("pods")
+        except RuntimeError as error:
+            said.append(str(error))
+        return ""
+
+    haven_cluster.behave(log=log)
+    haven_cluster.create(a_pod("web"))
+
+    haven_cluster.wait_for("pod/web", "Ready")
+
+    assert "the cluster's own thread" in said[0]
