@@ -84,7 +84,7 @@ def validate_pool_name(name: str, path: Path) -> ErrorList:
 
 
 def validate_selectors(selectors: Sequence[v1.DeviceSelector], path: Path) -> ErrorList:
-    """Check choices of devices; whether expressions compile is not looked at."""
+    """Check choices of devices."""
     return validate_items(selectors, MAX_SELECTORS, _selector, path)
 
 
@@ -93,7 +93,9 @@ def _selector(selector: v1.DeviceSelector, path: Path) -> ErrorList:
         return [required(path.child("cel"), "")]
     if byte_length(selector.cel.expression) > _MAX_EXPRESSION:
         return [too_long(path.child("cel", "expression"), "", _MAX_EXPRESSION)]
-    return []
+    from haven.api.resource.selectors import validate_expression  # Expressions are rare, their engine is large.
+
+    return validate_expression(selector.cel.expression, path.child("cel", "expression"))
 
 
 def validate_configuration(config: v1.DeviceConfiguration, path: Path) -> ErrorList:
