@@ -19,6 +19,7 @@ from haven.api.apiregistration import v1 as apiregistration
 from haven.api.flowcontrol import v1 as flowcontrol
 from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.names import Revision
+from haven.apiserver.admission.adminaccess import AdminAccess
 from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.plugins import AdmissionSettings, make_plugins
 from haven.apiserver.admission.policies.plugins import PolicyAdmission, WebhookConditions
@@ -317,7 +318,7 @@ async def start(
             policies,
             AdmissionSettings(settings.enable_admission_plugins, settings.disable_admission_plugins),
         ),
-        guards=[RoleWrites(EscalationGuard(rbac, authorizer)), SigningRequests(clock)],
+        guards=[RoleWrites(EscalationGuard(rbac, authorizer)), SigningRequests(clock), AdminAccess(objects)],
     )
     fields = FieldManagement(clock)
     reading = Reading(store, clock)

@@ -29,6 +29,7 @@ from haven.controllers.podgc import PodGarbageCollector
 from haven.controllers.protection import ClaimProtectionController, VolumeProtectionController
 from haven.controllers.replicaset import ReplicaSetController
 from haven.controllers.replicationcontroller import ReplicationControllerController
+from haven.controllers.resourceclaim import ResourceClaimController
 from haven.controllers.resourcequota import ResourceQuotaController
 from haven.controllers.rootca import RootCAPublisher
 from haven.controllers.serviceaccount import ServiceAccountController
@@ -84,6 +85,7 @@ def catalog(settings: Settings) -> list[Entry]:
             "ttl-after-finished-controller",
             TTLAfterFinishedController,
         ),
+        Entry("resourceclaim", "resource-claim-controller", "resource_claim", ResourceClaimController),
         Entry("disruption", "disruption-controller", "controllermanager", DisruptionController),
         Entry("resourcequota", "resourcequota-controller", "resourcequota-controller", ResourceQuotaController),
         Entry(

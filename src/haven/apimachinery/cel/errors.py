@@ -64,6 +64,8 @@ def issues_text(source: str, issues: list[Issue]) -> str:
 
 
 def _shown(source: str, issue: Issue) -> str:
+    if not source:
+        return f"ERROR: <input>:1:0: {issue.message}"
     text = f"ERROR: <input>:{issue.line}:{issue.column + 1}: {issue.message}"
     lines = source.split("\n")
     if not 1 <= issue.line <= len(lines):
