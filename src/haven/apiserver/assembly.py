@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 
 from haven import telemetry
-from haven.api.apiregistration import v1 as apiregistration
-from haven.api.flowcontrol import v1 as flowcontrol
 from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.names import Revision
 from haven.apiserver.admission.adminaccess import AdminAccess
@@ -49,8 +47,8 @@ from haven.apiserver.authorization.escalation import EscalationGuard
 from haven.apiserver.authorization.node import NodeAuthorizer
 from haven.apiserver.authorization.nodegraph import NodeGraph
 from haven.apiserver.authorization.rbac import RBAC
-from haven.apiserver.bootstrap.objects import BootstrapSettings, bootstrap_objects, node_rules
-from haven.apiserver.bootstrap.reconcile import plan
+from haven.apiserver.bootstrap.objects import BootstrapSettings, node_rules
+from haven.apiserver.bootstrap.startup import keep_flow_objects, write_bootstrap_objects
 from haven.apiserver.chain import Chain
 from haven.apiserver.customresources.reviews import WebhookReviews
 from haven.apiserver.customresources.runner import DefinitionKeeper
@@ -61,13 +59,11 @@ from haven.apiserver.documents import document_paths
 from haven.apiserver.featuregates import set_gates
 from haven.apiserver.flags import values_of
 from haven.apiserver.flowcontrol.dumps import dump_paths
-from haven.apiserver.flowcontrol.matching import dangling
 from haven.apiserver.flowcontrol.metrics import FlowMetrics
 from haven.apiserver.flowcontrol.runner import FlowControl
 from haven.apiserver.local import LocalClient, LocalTransport
 from haven.apiserver.metrics import Metrics, ServerFacts
 from haven.apiserver.objects import Observers, StoredObjects
-from haven.apiserver.registry import systemfields
 from haven.apiserver.registry.builtin import add_handlers, endpoints, served_resources
 from haven.apiserver.registry.deletion import Deletion
 from haven.apiserver.registry.fieldmanagement import FieldManagement
@@ -77,7 +73,7 @@ from haven.apiserver.registry.reading import Reading
 from haven.apiserver.registry.resources import Handlers, Resources
 from haven.apiserver.registry.scale import Scales
 from haven.apiserver.registry.services import ServiceAllocation
-from haven.apiserver.registry.storage import Storages, Write
+from haven.apiserver.registry.storage import Storages
 from haven.apiserver.registry.watching import Watching
 from haven.apiserver.registry.writing import Writing
 from haven.apiserver.request import UserInfo
@@ -85,6 +81,7 @@ from haven.apiserver.reviews.accessreviews import AccessReviews
 from haven.apiserver.reviews.identityreviews import TokenReviews
 from haven.apiserver.reviews.tokenrequests import TokenRequests
 from haven.apiserver.security import Guard
+from haven.apiserver.securitymetrics import SecurityMetrics
 from haven.apiserver.server import HttpServer
 from haven.apiserver.settings import Settings
 from haven.apiserver.streaming.handlers import NodeBackends, Streaming
@@ -93,7 +90,7 @@ from haven.apiserver.webhooks.caller import WebhookCaller
 from haven.apiserver.webhooks.services import ClusterAddresses, EndpointAddresses
 from haven.apiserver.zpages import debug_paths, flagz, statusz
 from haven.clock import Clock, SystemClock
-from haven.store.interface import Store, TransactionFailed
+from haven.store.interface import Store
 
 if TYPE_CHECKING:
     from haven.apiserver.encryption.runner import Encryption
@@ -280,7 +277,13 @@ async def start(
     policies = PolicyAdmission(objects, versions, authorizer)
     observers = Observers(storages, [rbac, graph, flows, *webhooks.observers, *policies.observers])
     observers.load()
-    await _bootstrap(storages, objects, settings, trust, clock)
+    beginning = BootstrapSettings(
+        client_ca_pem=trust.client_ca_pem,
+        front_proxy_ca_pem=trust.front_proxy_ca_pem,
+        front_proxy_names=trust.front_proxy_names,
+        service_networks=tuple(map(str, settings.service_networks)),
+    )
+    await write_bootstrap_objects(storages, objects, beginning, clock)
 
     tracking = LegacyTracking(clock)
     tokens: list[TokenAuthenticator | RemoteTokenAuthenticator] = [
@@ -373,6 +376,8 @@ async def start(
     audit = make_audit(settings.security, caller, clock)
     metrics = Metrics()
     metrics.registry.register(FlowMetrics(flows, clock))
+    decisions = SecurityMetrics(audit, guard, encryption)
+    metrics.registry.register(decisions)
     metrics.registry.register(ServerFacts(states, storages))
     documents = document_paths(
         resources=table,
@@ -383,6 +388,7 @@ async def start(
         server_address=":".join(
             (settings.advertise_address or settings.pod_side_address or settings.host, str(settings.port))
         ),
+        more_checks=encryption.checks() if encryption is not None else {},
     )
     chain = Chain(
         resources=resources,
@@ -392,6 +398,7 @@ async def start(
         clock=clock,
         metrics=metrics,
         auditor=audit.auditor if audit is not None else None,
+        decisions=decisions,
         flows=flows if settings.priority_and_fairness else None,
         requests_in_flight_max=settings.requests_in_flight_max,
         mutating_requests_in_flight_max=settings.mutating_requests_in_flight_max,
@@ -456,10 +463,11 @@ async def start(
         ready_seconds=time.monotonic() - began,
     )
     server.keep(flows.run(objects), "flow-schemas")
+    server.keep(keep_flow_objects(storages, objects, beginning, clock), "flow-objects")
     server.keep(keeper.run(), "definitions")
     if encryption is not None:
         server.keep(encryption.run(), "encryption")
-    for file in guard.files:
+    for file in guard.followed.values():
         server.keep(file.follow(), file.path.name)
     for work in audit.works if audit is not None else ():
         server.keep(work, "audit")
@@ -491,67 +499,3 @@ async def running(settings: Settings, store: Store, trust: Trust, **rest: Any) -
         yield server
     finally:
         await server.stop()
-
-
-_SHARED_BATCH = 100  # etcd takes 128 operations in a transaction unless told otherwise.
-_WITH_GENERATION = frozenset({"flowcontrol.apiserver.k8s.io", "networking.k8s.io", "scheduling.k8s.io"})
-
-
-def _locally_available(since: str | None) -> apiregistration.APIServiceCondition:
-    return apiregistration.APIServiceCondition(
-        type="Available",
-        status="True",
-        last_transition_time=since,
-        reason="Local",
-        message="Local APIServices are always available",
-    )
-
-
-async def _bootstrap(
-    storages: Storages, objects: StoredObjects, settings: Settings, trust: Trust, clock: Clock
-) -> None:
-    """Write the objects that every cluster starts with, those that are missing.
-
-    Where several servers start at once, those that lose the race look again and find them there.
-    """
-    while True:
-        writes = _bootstrap_writes(storages, objects, settings, trust, clock)
-        size = _SHARED_BATCH if storages.store.shared else len(writes)
-        try:
-            for start in range(0, len(writes), size or 1):
-                await storages.commit(writes[start : start + size])
-            return
-        except TransactionFailed:
-            if not storages.store.shared:
-                raise
-
-
-def _bootstrap_writes(
-    storages: Storages, objects: StoredObjects, settings: Settings, trust: Trust, clock: Clock
-) -> list[Write]:
-    wanted = bootstrap_objects(
-        BootstrapSettings(
-            client_ca_pem=trust.client_ca_pem,
-            front_proxy_ca_pem=trust.front_proxy_ca_pem,
-            front_proxy_names=trust.front_proxy_names,
-            service_networks=tuple(map(str, settings.service_networks)),
-        )
-    )
-    writes: list[Write] = []
-    for change in plan(wanted, objects.get):
-        storage = storages.of(change.resource.group_resource)
-        new = change.new
-        metadata = new.metadata
-        if change.old is None or change.replace:
-            systemfields.fill(metadata, clock.now_seconds())
-            if change.resource.group in _WITH_GENERATION:
-                metadata.generation = metadata.generation or 1
-            if isinstance(new, flowcontrol.FlowSchema):
-                level = new.spec.priority_level_configuration.name
-                new.status.conditions = [dangling(level, metadata.creation_timestamp, exists=True)]
-            if isinstance(new, apiregistration.APIService) and new.spec.service is None:
-                new.status.conditions = [_locally_available(metadata.creation_timestamp)]
-        entry = storage.get(metadata.namespace, metadata.name)
-        expected = entry.revision if entry is not None else Revision(0)
-        writes.append(Write(storage, storage.key(metadata.namespace, metadata.name), new, expected=expected))
-    return writes

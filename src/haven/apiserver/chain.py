@@ -18,6 +18,7 @@ from haven.apiserver.audit.recorder import Auditor
 from haven.apiserver.authentication.impersonation import Impersonation
 from haven.apiserver.authorization.interface import Attributes, Verdict, decide, refusal
 from haven.apiserver.authorization.union import AuthorizerUnion
+from haven.apiserver.decisions import Decisions
 from haven.apiserver.flowcontrol.levels import Ticket
 from haven.apiserver.flowcontrol.runner import FlowControl, TooManyRequests
 from haven.apiserver.metrics import Metrics
@@ -71,6 +72,7 @@ class Chain:
         metrics: Metrics,
         flows: FlowControl | None,
         auditor: Auditor | None = None,
+        decisions: Decisions | None = None,
         requests_in_flight_max: int,
         mutating_requests_in_flight_max: int,
         write_timeout_seconds: float,
@@ -87,6 +89,7 @@ class Chain:
         self._metrics = metrics
         self._flows = flows
         self._auditor = auditor
+        self._decisions = decisions or Decisions()
         self._reading_max = requests_in_flight_max
         self._mutating_max = mutating_requests_in_flight_max
         self._reading = self._mutating = 0
@@ -152,15 +155,18 @@ class Chain:
         return await self._seated(request, info, self._flows, ticket)
 
     async def _identified(self, request: Request) -> UserInfo:
-        if self._auditor is None:
-            return await self._identify.authenticate(request)
         try:
             request.user = await self._identify.authenticate(request)
         except apierrors.Unauthorized:
+            self._decisions.unidentified += 1
+            if self._auditor is None:
+                raise
             request.user = _NOBODY
             self._auditor.begin(request, known=False)
             raise
-        self._auditor.begin(request)
+        self._decisions.identified += 1
+        if self._auditor is not None:
+            self._auditor.begin(request)
         return request.user
 
     async def _seated(self, request: Request, info: RequestInfo, flows: FlowControl, ticket: Ticket) -> Response:
@@ -212,6 +218,7 @@ class Chain:
         attributes = Attributes.of(request.user, info)
         authorizer = self._authorizer
         decision = await authorizer.decide(attributes) if authorizer.is_remote else authorizer.authorize(attributes)
+        self._decisions.count(decision.verdict)
         if decision.verdict is not Verdict.ALLOW:
             if decision.error and self._authorizer.is_remote:
                 request.audit_annotations["authorization.k8s.io/reason"] = "internal error"

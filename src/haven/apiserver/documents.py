@@ -70,6 +70,7 @@ def document_paths(
     keys: SigningKeys,
     issuer: str,
     server_address: str,
+    more_checks: Mapping[str, Check] | None = None,
 ) -> Documents:
     """Return the handlers by path, and the documents that change with what is served."""
 
@@ -85,7 +86,7 @@ def document_paths(
         return Response(200, headers, keys.jwks())
 
     paths: dict[str, PathHandler] = {
-        **health_paths(_checks(storages.store)),
+        **health_paths(_checks(storages.store, more_checks or {})),
         "/metrics": show_metrics,
         OPENID_CONFIGURATION_PATH: openid_configuration,
         JWKS_PATH: jwks,
@@ -106,7 +107,7 @@ def document_paths(
     return Documents(paths, discovery, openapi)
 
 
-def _checks(store: Store) -> Mapping[str, Mapping[str, Check]]:
+def _checks(store: Store, more: Mapping[str, Check]) -> Mapping[str, Mapping[str, Check]]:
     async def reach_store() -> str:
         try:
             async with asyncio.timeout(_STORE_SECONDS_MAX):
@@ -115,7 +116,7 @@ def _checks(store: Store) -> Mapping[str, Mapping[str, Check]]:
             return str(error) or f"the store does not answer within {_STORE_SECONDS_MAX:.0f} s"
         return ""
 
-    live: dict[str, Check] = {"log": _done, "etcd": reach_store}
+    live: dict[str, Check] = {"log": _done, "etcd": reach_store, **more}
     hooks: dict[str, Check] = {f"poststarthook/{name}": _done for name in _HOOKS}
     ready: dict[str, Check] = {
         **live,

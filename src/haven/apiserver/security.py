@@ -68,7 +68,7 @@ class Guard:
         self._own: dict[str, Authorizer] = {"Node": node, "RBAC": rbac}
         self._audiences = tuple(audiences)
         self._engine: CelEngine | None = None
-        self.files: list[FollowedFile] = []
+        self.followed: dict[str, FollowedFile] = {}
         self.issuers = IssuerTokens((), audiences, clock)
         self.tokens: list[RemoteTokenAuthenticator] = [self.issuers]
         self.authorizer = AuthorizerUnion(())
@@ -103,20 +103,20 @@ class Guard:
         if settings.authentication_config:
             if settings.oidc_issuer_url or settings.oidc_client_id:
                 raise ConfigError("authentication-config file and oidc-* flags are mutually exclusive")
-            self._follow(settings.authentication_config, self._apply_authentication)
+            self._follow("authentication", settings.authentication_config, self._apply_authentication)
         elif settings.oidc_issuer_url:
             self.issuers.replace([self._issuer_of_flags()])
         if settings.authentication_token_webhook_config_file:
             self.tokens.append(self._token_webhook())
         if settings.authorization_config:
-            self._follow(settings.authorization_config, self._apply_authorization)
+            self._follow("authorization", settings.authorization_config, self._apply_authorization)
         else:
             self._set_authorizers([self._by_mode(mode) for mode in settings.authorization_mode])
 
-    def _follow(self, path: str, apply: Callable[[bytes], None]) -> None:
+    def _follow(self, name: str, path: str, apply: Callable[[bytes], None]) -> None:
         file = FollowedFile(Path(path), apply, clock=self._clock, every_seconds=RELOAD_SECONDS)
         file.load()
-        self.files.append(file)
+        self.followed[name] = file
 
     def _apply_authentication(self, data: bytes) -> None:
         found = parse_authentication(data, self.engine(), refused_issuers=self._audiences[:1])

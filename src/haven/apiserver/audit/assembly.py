@@ -27,7 +27,13 @@ class Audit:
 
     auditor: Auditor
     log: LogFile | None = None
+    webhook: WebhookLog | None = None
     works: list[Coroutine[Any, Any, None]] = field(default_factory=list)
+
+    def losses(self) -> dict[str, int]:
+        """Return how many events each back end lost."""
+        lost = {} if self.log is None else {"log": self.log.failures}
+        return lost if self.webhook is None else lost | {"webhook": self.webhook.dropped}
 
     async def close(self) -> None:
         """Finish writing."""
@@ -63,6 +69,7 @@ def make_audit(settings: SecuritySettings, caller: WebhookCaller, clock: Clock) 
         sinks.append(audit.log)
     if settings.audit_webhook_config_file:
         webhook = _webhook_log(settings, caller, clock)
+        audit.webhook = webhook
         sinks.append(webhook)
         audit.works.append(webhook.run())
     audit.auditor.sinks = tuple(sinks)

@@ -31,6 +31,7 @@ class Auditor:
     def __init__(self, policy: Policy, clock: Clock, sinks: Sequence[Sink] = ()) -> None:
         self.policy = policy
         self.sinks = tuple(sinks)
+        self.emitted = 0
         self.events = dict.fromkeys(Level, 0)
         self._clock = clock
 
@@ -76,5 +77,6 @@ class Auditor:
     def _emit(self, record: Record, stage: Stage) -> None:
         event = record.event(stage, self._clock.now_seconds())
         if event is not None:
+            self.emitted += 1
             for sink in self.sinks:
                 sink.write((event,))

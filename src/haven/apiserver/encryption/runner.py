@@ -6,7 +6,7 @@ Source: https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from haven import telemetry
@@ -54,6 +54,20 @@ class Encryption:
                 (chain for providers, chain in self._chains if providers.concerns(group, plural)), None
             )
         return self._known[key]
+
+    def checks(self) -> dict[str, Callable[[], Awaitable[str]]]:
+        """Return the health checks of the plugins, by upstream's names; each returns "" or what is wrong."""
+        if self._automatic_reload:
+            return {"kms-providers": self._problem} if self._envelopes else {}
+        return {f"kms-provider-{index}": _check(envelope) for index, envelope in enumerate(self.envelopes)}
+
+    async def _problem(self) -> str:
+        return "; ".join(envelope.problem for envelope in self.envelopes if envelope.problem)
+
+    @property
+    def file(self) -> FollowedFile:
+        """The file that says all this."""
+        return self._file
 
     async def run(self) -> None:
         """Follow the file (if that is wanted) and the plugins, until cancelled."""
@@ -103,6 +117,13 @@ class Encryption:
         if envelope.problem:
             raise ConfigError(f"the KMS provider {provider.name} is not well: {envelope.problem}")
         return envelope
+
+
+def _check(envelope: Envelope) -> Callable[[], Awaitable[str]]:
+    async def check() -> str:
+        return envelope.problem
+
+    return check
 
 
 def _way(provider: Provider, envelopes: dict[KmsProvider, Envelope]) -> Prefixed:

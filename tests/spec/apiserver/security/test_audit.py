@@ -238,3 +238,31 @@ async def test_events_reach_a_webhook_in_batches_and_again_when_it_was_away() ->
     assert [item["n"] for item in sent[0]["items"]] == [1, 2]
     assert sent[0]["items"][1]["annotations"] == {"audit.k8s.io/truncated": "true"}
     assert log.dropped == 1
+
+
+async def test_what_guards_the_server_can_be_measured(audited: Any) -> None:
+    client, _ = audited
+    await client.ask("GET", MAPS, token="nobody")
+    await client.ask("GET", MAPS, token="jane")
+
+    text = (await client.ask("GET", "/metrics")).body.decode()
+
+    for line in (
+        'authentication_attempts_total{result="failure"} 1.0',
+        'authorization_attempts_total{result="no-opinion"} 1.0',
+        'apiserver_audit_level_total{level="RequestResponse"} 2.0',
+        'apiserver_audit_error_total{plugin="log"} 0.0',
+    ):
+        assert line in text, line
+
+
+async def test_flow_schemas_that_were_removed_come_back(serve: Serve) -> None:
+    clock = FakeClock()
+    client = await serve(clock=clock)
+    path = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/catch-all"
+    assert (await client.ask("DELETE", path)).status == 200
+    assert (await client.ask("GET", path)).status == 404
+
+    await clock.advance(61)
+
+    assert (await client.ask("GET", path)).status == 200

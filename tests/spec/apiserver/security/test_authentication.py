@@ -204,7 +204,7 @@ async def test_anonymous_users_pass_only_where_conditions_let_them(serve: Serve,
     assert (await client.ask("GET", "/readyz", token="")).status == 401
 
     file.write_text(yaml.safe_dump(tree | {"anonymous": {"enabled": False}}))
-    await client.server.guard.files[0].look()
+    await next(iter(client.server.guard.followed.values())).look()
 
     assert (await client.ask("GET", "/livez", token="")).status == 401
 

@@ -170,7 +170,7 @@ async def test_a_changed_chain_is_in_force_without_a_restart(serve: Serve, hook:
     before = (await client.ask("GET", MAPS, token="jane")).status
 
     file.write_bytes(config(kubeconfig(hook, tmp_path)))
-    await client.server.guard.files[0].look()
+    await next(iter(client.server.guard.followed.values())).look()
 
     assert before == 403
     assert (await client.ask("GET", MAPS, token="jane")).status == 200

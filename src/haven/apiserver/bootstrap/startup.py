@@ -1,0 +1,95 @@
+"""Writes the objects that every cluster starts with, and looks after those that must not go missing.
+
+Source: https://kubernetes.io/docs/concepts/cluster-administration/flow-control/#maintenance-of-the-mandatory-and-suggested-configuration-objects
+"""
+
+from __future__ import annotations
+
+from haven import telemetry
+from haven.api.apiregistration import v1 as apiregistration
+from haven.api.flowcontrol import v1 as flowcontrol
+from haven.apimachinery import apierrors
+from haven.apimachinery.names import Revision
+from haven.apiserver.bootstrap.objects import BootstrapSettings, bootstrap_objects
+from haven.apiserver.bootstrap.reconcile import plan
+from haven.apiserver.flowcontrol.matching import dangling
+from haven.apiserver.objects import StoredObjects
+from haven.apiserver.registry import systemfields
+from haven.apiserver.registry.storage import Storages, Write
+from haven.clock import Clock
+from haven.store.interface import StoreError, TransactionFailed
+
+__all__ = ["keep_flow_objects", "write_bootstrap_objects"]
+
+KEEP_SECONDS = 60.0
+_SHARED_BATCH = 100  # etcd takes 128 operations in a transaction unless told otherwise.
+_WITH_GENERATION = frozenset({"flowcontrol.apiserver.k8s.io", "networking.k8s.io", "scheduling.k8s.io"})
+_log = telemetry.logger("apiserver")
+
+
+async def write_bootstrap_objects(
+    storages: Storages, objects: StoredObjects, settings: BootstrapSettings, clock: Clock, *, only_flows: bool = False
+) -> None:
+    """Write what is missing of the objects that every cluster starts with.
+
+    Where several servers start at once, those that lose the race look again and find them there.
+    """
+    while True:
+        writes = _missing(storages, objects, settings, clock, only_flows=only_flows)
+        size = _SHARED_BATCH if storages.store.shared else len(writes)
+        try:
+            for start in range(0, len(writes), size or 1):
+                await storages.commit(writes[start : start + size])
+            return
+        except TransactionFailed:
+            if not storages.store.shared:
+                raise
+
+
+async def keep_flow_objects(
+    storages: Storages, objects: StoredObjects, settings: BootstrapSettings, clock: Clock
+) -> None:
+    """Put back flow schemas and priority levels that somebody removed or bent, now and then, until cancelled."""
+    while True:
+        await clock.sleep(KEEP_SECONDS)
+        try:
+            await write_bootstrap_objects(storages, objects, settings, clock, only_flows=True)
+        except (StoreError, apierrors.ApiError) as error:
+            _log.warning("Flow schemas and priority levels were not put back.", error=str(error))
+
+
+def _missing(
+    storages: Storages, objects: StoredObjects, settings: BootstrapSettings, clock: Clock, *, only_flows: bool
+) -> list[Write]:
+    wanted = bootstrap_objects(settings)
+    if only_flows:
+        kinds = flowcontrol.FlowSchema | flowcontrol.PriorityLevelConfiguration
+        wanted = (obj for obj in wanted if isinstance(obj, kinds))
+    writes: list[Write] = []
+    for change in plan(wanted, objects.get):
+        storage = storages.of(change.resource.group_resource)
+        new = change.new
+        metadata = new.metadata
+        if change.old is None or change.replace:
+            systemfields.fill(metadata, clock.now_seconds())
+            if change.resource.group in _WITH_GENERATION:
+                metadata.generation = metadata.generation or 1
+            if isinstance(new, flowcontrol.FlowSchema):
+                level = new.spec.priority_level_configuration.name
+                new.status.conditions = [dangling(level, metadata.creation_timestamp, exists=True)]
+            if isinstance(new, apiregistration.APIService) and new.spec.service is None:
+                new.status.conditions = [_locally_available(metadata.creation_timestamp)]
+        entry = storage.get(metadata.namespace, metadata.name)
+        expected = entry.revision if entry is not None else Revision(0)
+        writes.append(Write(storage, storage.key(metadata.namespace, metadata.name), new, expected=expected))
+    return writes
+
+
+def _locally_available(since: str | None) -> apiregistration.APIServiceCondition:
+    return apiregistration.APIServiceCondition(
+        type="Available",
+        status="True",
+        last_transition_time=since,
+        reason="Local",
+        message="Local APIServices are always available",
+    )
