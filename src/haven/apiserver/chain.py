@@ -283,6 +283,7 @@ class Chain:
         shown = [f'299 - "{text}"' for text in map(_escaped, texts) if text is not None]
         if shown:
             response.headers = {**response.headers, "Warning": ", ".join(shown)}
+            response.warnings = shown
 
 
 def _truncated(texts: list[str]) -> list[str]:

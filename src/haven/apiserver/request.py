@@ -102,5 +102,7 @@ class Response:
     stream: AsyncIterator[bytes] | None = None
     hijack: Hijack | None = None
     object: Any = None
+    warnings: Sequence[str] = ()
+    """Values of the Warning header, which then stands once for each of them."""
     when_over: list[Callable[[], None]] = field(default_factory=list)
     """What to call when a stream or a hijack has ended; nobody calls it for other answers."""

@@ -16,7 +16,7 @@ from typing import Any, cast
 from urllib.parse import parse_qs, unquote
 
 from aiohttp import web
-from multidict import CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from haven import telemetry
 from haven.apimachinery import apierrors, serialization
@@ -177,26 +177,35 @@ class HttpServer:
         return self._plain(request, response, lower)
 
     @staticmethod
-    def _common(request: Request, headers: dict[str, str], lower: Mapping[str, str]) -> dict[str, str]:
+    def _common(request: Request, response: Response, lower: Mapping[str, str]) -> Mapping[str, str]:
         common = {
             "Audit-Id": request.audit_id or lower.get("audit-id") or _audit_id(),
             "Cache-Control": "no-cache, private",
         }
         if request.flow[0]:
             common["X-Kubernetes-Pf-Flowschema-Uid"], common["X-Kubernetes-Pf-Prioritylevel-Uid"] = request.flow
-        common.update(headers)
+        common.update(response.headers)
+        if len(response.warnings) > 1:
+            several = CIMultiDict(common)
+            del several["Warning"]
+            several.extend(("Warning", text) for text in response.warnings)
+            return several
         return common
 
     def _plain(self, request: Request, response: Response, lower: Mapping[str, str]) -> web.StreamResponse:
         headers = response.headers
         body = response.body if request.method != "HEAD" else b""
-        if response.status not in _EMPTY and _SPECIAL.isdisjoint(map(str.lower, headers)):
+        if (
+            response.status not in _EMPTY
+            and len(response.warnings) < 2
+            and _SPECIAL.isdisjoint(map(str.lower, headers))
+        ):
             audit_id = request.audit_id or lower.get("audit-id") or _audit_id()
             # It is all that aiohttp's server wants of an answer.
             return cast("web.StreamResponse", RenderedAnswer(response.status, headers, request.flow, audit_id, body))
         return web.Response(
             status=response.status,
-            headers=self._common(request, headers, lower),
+            headers=self._common(request, response, lower),
             body=body,
         )
 
@@ -204,7 +213,7 @@ class HttpServer:
         self, raw: web.BaseRequest, request: Request, response: Response, lower: Mapping[str, str]
     ) -> web.StreamResponse:
         assert response.stream is not None
-        answer = web.StreamResponse(status=response.status, headers=self._common(request, response.headers, lower))
+        answer = web.StreamResponse(status=response.status, headers=self._common(request, response, lower))
         answer.enable_chunked_encoding()
         await answer.prepare(raw)
         task = asyncio.current_task()

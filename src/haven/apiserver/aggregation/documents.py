@@ -52,11 +52,11 @@ def _complete(resource: v2.APIResourceDiscovery) -> v2.APIResourceDiscovery:
     return msgspec.structs.replace(resource, response_kind=kind, subresources=parts)
 
 
-def from_resource_list(body: bytes, remote: Remote) -> list[v2.APIResourceDiscovery]:
+def from_resource_list(body: bytes) -> list[v2.APIResourceDiscovery]:
     """Return the same from the old document of one group and version. Raises DecodeError."""
     listed = msgspec.json.decode(body, type=meta.APIResourceList)
     resources = sorted(listed.resources or (), key=lambda one: one.name.partition("/")[0])
-    return aggregate(resources, group=remote.group, version=remote.version)
+    return aggregate(resources)
 
 
 def served(remote: Remote, resources: list[v2.APIResourceDiscovery] | None, *, is_current: bool) -> ServedVersion:

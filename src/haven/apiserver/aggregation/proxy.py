@@ -108,6 +108,9 @@ class ExtensionServers:
         if request.remote:
             before = request.headers.get("x-forwarded-for")
             headers["X-Forwarded-For"] = f"{before}, {request.remote}" if before else request.remote
+        headers["X-Forwarded-Uri"] = path.partition("?")[0]
+        headers["X-Forwarded-Host"] = _authority(host, port)
+        headers["X-Forwarded-Proto"] = "https"
         headers.setdefault("User-Agent", "")
         is_discovery = not request.info.is_resource and request.path.strip("/").count("/") == 2
         url = f"https://{_authority(host, port)}{path}"
@@ -128,7 +131,7 @@ class ExtensionServers:
             return _refused(503, f"error trying to reach service: {because}")
         if 300 <= answer.status <= 399 and answer.headers.get("Location"):
             answer.close()
-            return Response(502, {}, _REDIRECTED)
+            return Response(502, {"Content-Type": "text/plain; charset=utf-8"}, _REDIRECTED)
         passed = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
         warnings = answer.headers.getall("Warning", [])
         if len(warnings) > 1:
@@ -234,7 +237,7 @@ def _authority(host: str, port: int) -> str:
 
 
 def _is_dropped(name: str) -> bool:
-    return name in _HOP_BY_HOP or name == "x-forwarded-for" or is_identity_header(name)
+    return name in _HOP_BY_HOP or name.startswith("x-forwarded-") or is_identity_header(name)
 
 
 def _all_headers(request: Request) -> list[tuple[str, str]]:
@@ -246,11 +249,14 @@ def _all_headers(request: Request) -> list[tuple[str, str]]:
 
 
 def _path_and_query(request: Request) -> str:
+    """Return the path as the client sent it, and the query in Go's form: sorted by name."""
     connection = cast("Connection | None", request.connection)
     if connection is not None:
-        return str(connection.raw.raw_path)
-    pairs = [(name, value) for name, values in request.query.items() for value in values]
-    return quote_path(request.path, safe="/:@!$&'()*+,;=~") + (f"?{urlencode(pairs)}" if pairs else "")
+        path = str(connection.raw.raw_path).partition("?")[0]
+    else:
+        path = quote_path(request.path, safe="/:@!$&'()*+,;=~")
+    pairs = [(name, value) for name in sorted(request.query) for value in request.query[name]]
+    return path + (f"?{urlencode(pairs)}" if pairs else "")
 
 
 async def _body(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -65,6 +65,8 @@ class _Knowledge:
 
     resources: list[v2.APIResourceDiscovery] | None = None
     is_current: bool = False
+    is_kept: bool = True
+    """Whether the resources are listed on while the server is away; upstream keeps aggregated documents only."""
     etag: str = ""
     spec: ForeignSpec | None = None
     spec_etag: str = ""
@@ -314,6 +316,8 @@ class Aggregator:
                 _log.warning(
                     "An extension server's documents failed.", api_service=follower.remote.name, error=str(error)
                 )
+        if not known.is_current and not known.is_kept:
+            known.resources = None
         if before != (known.resources, known.is_current, known.spec, known.v3_url):
             self._publish()
         return known.is_current
@@ -329,11 +333,12 @@ class Aggregator:
         if answer.status == 200 and documents.is_aggregated(answer.headers.get("Content-Type", "")):
             known.resources = documents.from_aggregated(answer.body, remote)
             known.etag = answer.headers.get("ETag", "")
+            known.is_kept = True
             return True
         answer = await self._servers.ask(remote, remote.path, timeout_seconds=DOCUMENT_TIMEOUT_SECONDS)
         if answer.status != 200:
             return False
-        known.resources, known.etag = documents.from_resource_list(answer.body, remote), ""
+        known.resources, known.etag, known.is_kept = documents.from_resource_list(answer.body), "", False
         return True
 
     async def _hear_specs(self, remote: Remote, known: _Knowledge) -> None:

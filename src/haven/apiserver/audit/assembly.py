@@ -81,7 +81,7 @@ def _webhook_log(settings: SecuritySettings, caller: WebhookCaller, clock: Clock
 
     async def send(body: bytes) -> None:
         try:
-            await caller.post(target, body, timeout_seconds=30.0)
+            await caller.post(target, body, timeout_seconds=30.0, is_answered=False)
         except CallFailed as error:
             again = error.status is None or error.status.code in (429, 500, 502, 503, 504)
             raise SendFailed(str(error), again=again) from None

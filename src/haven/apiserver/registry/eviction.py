@@ -12,6 +12,7 @@ from haven.apimachinery import apierrors, meta, serialization, times
 from haven.apimachinery.selectors import SelectorError, from_label_selector
 from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.interface import CREATE, AdmissionRequest
+from haven.apiserver.registry import systemfields
 from haven.apiserver.registry.bindings import condition_set
 from haven.apiserver.registry.deletion import Deletion
 from haven.apiserver.registry.endpoint import Endpoint
@@ -56,6 +57,7 @@ class Evictions:
         request.body = request.body.replace(b'"policy/v1beta1"', b'"policy/v1"')
         eviction: policy.Eviction = body_of(request, _GVK, parameters)
         namespace, name = request.info.namespace, request.info.name
+        systemfields.ensure_namespace(eviction.metadata, namespace)
         if eviction.metadata.name != name:
             raise apierrors.BadRequest("name in URL does not match name in Eviction object")
         options = delete_parameters({}, eviction.delete_options or meta.DeleteOptions())

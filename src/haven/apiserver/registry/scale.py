@@ -67,7 +67,6 @@ class TypedFields:
         return scale_of(obj, managed=managed)
 
     def write(self, _endpoint: Endpoint, obj: Any, scale: autoscaling.Scale) -> None:
-        _check(scale)
         obj.spec.replicas = scale.spec.replicas
 
     def paths(self, _endpoint: Endpoint) -> Mapping[str, tuple[str, ...] | None]:
@@ -176,12 +175,14 @@ class Scales:
     async def _modify(
         self, request: Request, endpoint: Endpoint, parameters: WriteParameters, change: Any, uid: str
     ) -> autoscaling.Scale:
+        part = _Replicas(self._fields, endpoint)
+
         async def compute(current: Any | None, live: Entry | None) -> Any:
             assert live is not None
             assert current is not None
             new: Any = serialization.decode(live.data, type(current))
             before = self._fields.read(endpoint, new, managed=True)
-            after = change(before)
+            after = part.asked = change(before)
             self._fields.write(endpoint, new, after)
             if after.metadata.resource_version:
                 new.metadata.resource_version = after.metadata.resource_version
@@ -205,7 +206,7 @@ class Scales:
                 compute=compute,
                 parameters=parameters,
                 uid=uid,
-                part=_Replicas(self._fields, endpoint),
+                part=part,
             )
         )
         return self._fields.read(endpoint, result.final)
@@ -217,6 +218,7 @@ class _Replicas:
     def __init__(self, fields: ScaleFields, endpoint: Endpoint) -> None:
         self._fields = fields
         self._endpoint = endpoint
+        self.asked: Any = None
 
     def show(self, obj: Any) -> Any:
         scale = self._fields.read(self._endpoint, obj, managed=True)
@@ -225,6 +227,7 @@ class _Replicas:
         return scale
 
     def put(self, obj: Any, part: Any) -> None:
+        _check(part)
         self._fields.write(self._endpoint, obj, part)
 
 

@@ -44,8 +44,7 @@ def posted(
         obj = body_of(request, kind, parameters)
         default(obj)
         namespace = request.info.namespace if endpoint.resource.namespaced else ""
-        if not request.info.subresource:
-            systemfields.ensure_namespace(obj.metadata, namespace)
+        systemfields.ensure_namespace(obj.metadata, namespace)
         schema = schema_for(*kind)
         assert schema is not None
         manager = manager_of(parameters.field_manager, request)

@@ -82,6 +82,11 @@ Compute = Callable[[Any | None, Entry | None], Awaitable[Any]]
 class Part(Protocol):
     """An object's part with a kind of its own (Scale)."""
 
+    @property
+    def asked(self) -> Any:
+        """What the client wants the part to be; known once the new object is computed."""
+        ...
+
     def show(self, obj: Any) -> Any:
         """Return the part of an object."""
         ...
@@ -410,7 +415,7 @@ class Writing:
             update.parameters,
         )
         part = update.part
-        admission.object, admission.old = (new, old) if part is None else (part.show(new), part.show(old))
+        admission.object, admission.old = (new, old) if part is None else (part.asked, part.show(old))
         if live is None and endpoint.view is not None:
             endpoint.view.admit_create(update.name)
         await self._admission.admit(admission)

@@ -102,7 +102,7 @@ class Streaming:
             raise apierrors.BadRequest(f"pod {pod.metadata.name} does not have a host assigned")
         node = self._objects.get(_NODES, "", name)
         if node is None:
-            raise apierrors.NotFound.of(_NODES.group_resource, name)
+            raise apierrors.NotFound.of(_PODS.group_resource, name)  # Upstream calls it a pod here.
         return self._nodes.of(node)
 
     async def _admit(self, request: Request, endpoint: Endpoint, options: Any) -> None:

@@ -130,16 +130,12 @@ def _too_small(name: str, number: int, least: int) -> FieldError:
     return invalid(Path(name), number, text)
 
 
-def _wanted(query: Mapping[str, Sequence[str]], name: str) -> bool:
-    return flag(query, name) if name in query else True
-
-
 def exec_options(query: Mapping[str, Sequence[str]]) -> core.PodExecOptions:
     """Return what an exec request asks for, as admission sees it."""
     return core.PodExecOptions(
         stdin=flag(query, "stdin"),
-        stdout=_wanted(query, "stdout"),
-        stderr=_wanted(query, "stderr"),
+        stdout=flag(query, "stdout"),
+        stderr=flag(query, "stderr"),
         tty=flag(query, "tty"),
         container=query.get("container", [""])[0],
         command=list(query.get("command", ())),
@@ -150,8 +146,8 @@ def attach_options(query: Mapping[str, Sequence[str]]) -> core.PodAttachOptions:
     """Return what an attach request asks for, as admission sees it."""
     return core.PodAttachOptions(
         stdin=flag(query, "stdin"),
-        stdout=_wanted(query, "stdout"),
-        stderr=_wanted(query, "stderr"),
+        stdout=flag(query, "stdout"),
+        stderr=flag(query, "stderr"),
         tty=flag(query, "tty"),
         container=query.get("container", [""])[0],
     )

@@ -19,7 +19,7 @@ import yarl
 
 from haven.apimachinery import apierrors
 from haven.apimachinery.goformat import quote
-from haven.apiserver.webhooks.failures import answer_error, describe
+from haven.apiserver.webhooks.failures import answer_error, describe, names_mismatch
 from haven.apiserver.webhooks.services import ServiceAddresses, Unroutable
 from haven.apiserver.webhooks.target import DEFAULT_PORT, Target, tls_context
 
@@ -75,32 +75,37 @@ class WebhookCaller:
         *,
         timeout_seconds: float | None = None,
         content_type: str = "application/json",
+        is_answered: bool = True,
     ) -> bytes:
         """Return the body of a successful answer; raise CallFailed.
 
-        A timeout is also told to the callee, as ?timeout=10s, rounded up to whole seconds.
+        A timeout is also told to the callee, as ?timeout=10s, rounded up to whole seconds. An answer without a body
+        is a failure, unless none is expected (`is_answered`).
         """
         url = target.url
         if timeout_seconds is not None:
             url += f"{'&' if '?' in url else '?'}timeout={max(1, math.ceil(timeout_seconds))}s"
         try:
             async with asyncio.timeout(timeout_seconds):
-                return await self._post(target, url, body, content_type)
+                return await self._post(target, url, body, content_type, is_answered=is_answered)
         except TimeoutError:
             raise CallFailed(f"Post {quote(url)}: context deadline exceeded") from None
 
-    async def _post(self, target: Target, url: str, body: bytes, content_type: str) -> bytes:
+    async def _post(self, target: Target, url: str, body: bytes, content_type: str, *, is_answered: bool) -> bytes:
         retries = 0
         while True:
             code, headers, data = await self._exchange(target, url, body, content_type)
+            kind = headers.get("Content-Type", "")
             if 200 <= code <= 206:
+                if is_answered and not data:
+                    raise CallFailed(f"0-length response with status code: {code} and content type: {kind}")
                 return data
             wait = headers.get("Retry-After", "")
             if (code == 429 or code >= 500) and wait.isdecimal() and retries < RETRIES_MAX:
                 retries += 1
                 await asyncio.sleep(int(wait))
                 continue
-            error = answer_error(code, data, headers.get("Content-Type", ""))
+            error = answer_error(code, data, kind)
             raise CallFailed(error.message, error)
 
     async def _exchange(self, target: Target, url: str, body: bytes, content_type: str) -> tuple[int, Any, bytes]:
@@ -134,6 +139,11 @@ class WebhookCaller:
                     trace_request_ctx=seen,
                 ) as answer:
                     return answer.status, answer.headers, await _read(answer)
+            except aiohttp.ClientConnectorCertificateError as error:
+                names = await names_mismatch(error, host, port, target.tls_name)
+                if names is None:
+                    raise self._failed(url, error, host, port, target) from error
+                raise CallFailed(f"Post {quote(url)}: tls: failed to verify certificate: {names}") from error
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionResetError) as error:
                 # The callee gave up a kept connection just when we used it: it has not seen this request.
                 if attempt == 1 and seen.reused and not isinstance(error, aiohttp.ClientConnectorError):

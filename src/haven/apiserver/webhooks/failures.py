@@ -6,17 +6,23 @@ authority", "context deadline exceeded").
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import os
 import re
 import socket
 import ssl
 
 import aiohttp
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from haven.apimachinery import apierrors
 from haven.apimachinery.goformat import quote
 
-__all__ = ["answer_error", "describe"]
+__all__ = ["answer_error", "describe", "names_mismatch"]
+
+CERTIFICATE_SECONDS = 5.0
 
 TEXT_BYTES_MAX = 2048  # More of an unexpected answer is not shown.
 
@@ -84,6 +90,57 @@ def _tls(error: ssl.SSLError, name: str) -> str:
     return f"tls: {reason.lower().replace('_', ' ')}" if reason else "EOF"
 
 
+async def names_mismatch(
+    error: aiohttp.ClientConnectorCertificateError, host: str, port: int, server_name: str
+) -> str | None:
+    """Return which names a refused certificate has instead of the wanted one; None if its names are not the reason.
+
+    The TLS library does not show what it refuses, so the certificate is fetched once more, and nothing else.
+    """
+    cause = error.certificate_error
+    if getattr(cause, "verify_code", 0) not in (_HOSTNAME_MISMATCH, _IP_MISMATCH):
+        return None
+    wanted = server_name or host
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        async with asyncio.timeout(CERTIFICATE_SECONDS):
+            _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=wanted)
+    except (OSError, TimeoutError):
+        return None
+    der = writer.get_extra_info("ssl_object").getpeercert(True)
+    writer.close()
+    return _mismatch(x509.load_der_x509_certificate(der), wanted)
+
+
+def _mismatch(certificate: x509.Certificate, wanted: str) -> str:
+    names: list[str] = []
+    addresses: list[str] = []
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = found.get_values_for_type(x509.DNSName)
+        addresses = [str(one) for one in found.get_values_for_type(x509.IPAddress)]
+    except x509.ExtensionNotFound:
+        if certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME) and not _is_address(wanted):
+            return "x509: certificate relies on legacy Common Name field, use SANs instead"
+    if _is_address(wanted):
+        if not addresses:
+            return f"x509: cannot validate certificate for {wanted} because it doesn't contain any IP SANs"
+        return f"x509: certificate is valid for {', '.join(addresses)}, not {wanted}"
+    if not names:
+        return f"x509: certificate is not valid for any names, but wanted to match {wanted}"
+    return f"x509: certificate is valid for {', '.join(names)}, not {wanted}"
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 _MESSAGES = {
     400: "the server rejected our request for an unknown reason",
     401: "the server has asked for the client to provide credentials",
@@ -96,12 +153,8 @@ _MESSAGES = {
     503: "the server is currently unable to handle the request",
     504: "the server was unable to return a response in the time allotted, but may still be processing the request",
 }
-_BODY_IS_MESSAGE = {
-    403: "forbidden",
-    406: "the server was unable to respond with a content type that the client supports",
-    413: "the request was too large",
-    415: "the server does not accept the content type of the request",
-}
+_BODY_IS_MESSAGE = frozenset({403, 406, 415})
+_NOT_ACCEPTABLE = "the server was unable to respond with a content type that the client supports"
 
 
 def answer_error(code: int, body: bytes, content_type: str) -> apierrors.ApiError:
@@ -113,7 +166,7 @@ def answer_error(code: int, body: bytes, content_type: str) -> apierrors.ApiErro
     is_text = not kind or kind.startswith("text/")
     text = body[:TEXT_BYTES_MAX].decode("utf-8", "replace").strip() if is_text else "unknown"
     if code in _BODY_IS_MESSAGE:
-        error.message = text if text and text != "unknown" else _BODY_IS_MESSAGE[code]
+        error.message = _NOT_ACCEPTABLE if code == 406 and text in ("", "unknown") else text
     elif code in _MESSAGES:
         error.message = _MESSAGES[code]
     elif code >= 500:

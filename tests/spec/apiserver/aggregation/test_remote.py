@@ -135,14 +135,12 @@ def test_discovery_is_read_from_the_old_document_too() -> None:
         {"name": "flunders/status", "singularName": "", "namespaced": True, "kind": "Flunder", "verbs": ["get"]},
     ]
     body = {"kind": "APIResourceList", "groupVersion": "wardle.example.com/v1alpha1", "resources": resources}
-    found = documents.from_resource_list(json.dumps(body).encode(), a_remote())
+    found = documents.from_resource_list(json.dumps(body).encode())
 
     assert [(one.resource, [sub.subresource for sub in one.subresources]) for one in found] == [
         ("flunders", ["status"])
     ]
-    assert found[0].response_kind == meta.GroupVersionKind(
-        group="wardle.example.com", version="v1alpha1", kind="Flunder"
-    )
+    assert found[0].response_kind == meta.GroupVersionKind(kind="Flunder")
 
 
 def test_only_the_aggregated_document_counts_as_such() -> None:

@@ -135,7 +135,19 @@ async def test_a_certificate_of_a_stranger_is_refused(hook: Hook, caller: Webhoo
 async def test_a_certificate_for_another_name_is_refused(hook: Hook, caller: WebhookCaller) -> None:
     text = await _failure(caller, Target(hook.url().replace("localhost", "127.0.0.1"), ca=hook.ca))
 
-    assert "x509: certificate is not valid for any names" in text
+    assert text.endswith("x509: cannot validate certificate for 127.0.0.1 because it doesn't contain any IP SANs")
+
+
+async def test_an_answer_without_a_body_is_none(hook: Hook, caller: WebhookCaller) -> None:
+    async def empty(_: web.Request) -> web.StreamResponse:
+        return web.Response(content_type="application/json")
+
+    hook.answer = empty
+
+    text = await _failure(caller, Target(hook.url(), ca=hook.ca))
+
+    assert text == "0-length response with status code: 200 and content type: application/json"
+    assert await caller.post(Target(hook.url(), ca=hook.ca), b"{}", is_answered=False) == b""
 
 
 async def test_a_bundle_without_certificates_is_refused(hook: Hook, caller: WebhookCaller) -> None:

@@ -12,13 +12,16 @@ from typing import Any
 
 import orjson
 
-from haven.api.scheme import Resource
-from haven.apimachinery import apierrors, serialization
+from haven.api import scheme
+from haven.api.scheme import GroupVersionKind, Resource, subresource_kind
+from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.apierrors import GroupResource
+from haven.apimachinery.fielderrors import Path
 from haven.apimachinery.goformat import quote
 from haven.apimachinery.patch import json_patch
 from haven.apimachinery.patch.errors import PatchError
 from haven.apimachinery.schema.gojson import syntax_error
+from haven.apimachinery.validation.labels import validate_managed_fields
 from haven.apiserver.admission.interface import CONNECT, CREATE, DELETE, UPDATE, AdmissionRequest
 from haven.apiserver.admission.matching import is_exempt
 from haven.apiserver.admission.webhooks.dispatch import CannotAsk, Dispatcher
@@ -113,17 +116,52 @@ class MutatingAdmissionWebhook:
             raise apierrors.InternalError.because(str(error)) from error
         if not isinstance(tree, dict):
             raise apierrors.InternalError.because("the patched object is no object")
+        _check_kind(tree, subresource_kind(resource, request.subresource))
         versions = self._dispatcher.versions
+        owners = getattr(request.object, "metadata", None) and request.object.metadata.managed_fields
         request.object = await versions.take(tree, resource, request)
+        _restore_owners(request, owners or [])
         detail = {
             "configuration": hook.configuration,
             "webhook": hook.name,
-            "patch": [dict(sorted(one.items())) if isinstance(one, dict) else one for one in operations],
+            "patch": [dict(sorted(one.items())) for one in operations],
             "patchType": JSON_PATCH,
         }
         request.audit_details.setdefault(_PATCHES + place, orjson.dumps(detail).decode())
         after = await versions.show(request.object, resource, request.subresource)
         return serialization.encode(after) != before
+
+
+def _check_kind(tree: dict[str, Any], kind: GroupVersionKind) -> None:
+    """Refuse an object that was made one of another kind."""
+    said = (tree.get("apiVersion") or kind.api_version, tree.get("kind") or kind.kind)
+    if said == (kind.api_version, kind.kind):
+        return
+    group, _, version = str(said[0]).rpartition("/")
+    try:
+        scheme.kind_type(group, version, str(said[1]))
+    except KeyError:
+        text = f"no kind {quote(str(said[1]))} is registered for version {quote(str(said[0]))}"
+        raise apierrors.InternalError.because(f'{text} in scheme "pkg/api/legacyscheme/scheme.go:30"') from None
+    internal = kind.group.split(".")[0] or "core"
+    raise apierrors.InternalError.because(
+        f"converting ({version}.{said[1]}) to ({internal}.{kind.kind}): unknown conversion"
+    )
+
+
+def _restore_owners(request: AdmissionRequest, before: list[meta.ManagedFieldsEntry]) -> None:
+    """Give the owners of fields back if a webhook made a mess of them."""
+    metadata = getattr(request.object, "metadata", None)
+    if metadata is None or metadata.managed_fields == before:
+        return
+    errors = validate_managed_fields(metadata.managed_fields, Path("managedFields"))
+    if errors:
+        metadata.managed_fields = before
+        wrong = f"{errors[0].field.rpartition('.')[2]} {errors[0].detail}"
+        request.warnings.append(
+            ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated "
+            f"mutating admission controller; please fix your requests: {wrong}"
+        )
 
 
 def _operations(verdict: Verdict) -> list[Any]:
@@ -139,4 +177,9 @@ def _operations(verdict: Verdict) -> list[Any]:
     if not isinstance(operations, list):
         text = f"json: cannot unmarshal {'object' if isinstance(operations, dict) else 'value'} into Go value"
         raise CannotAsk(f"received undecodable patch in webhook response: {text} of type jsonpatch.Patch")
+    for one in operations:
+        if not isinstance(one, dict):
+            what = {str: "string", list: "array", bool: "bool", type(None): "null"}.get(type(one), "number")
+            text = f"json: cannot unmarshal {what} into Go value of type jsonpatch.Operation"
+            raise CannotAsk(f"received undecodable patch in webhook response: {text}")
     return operations

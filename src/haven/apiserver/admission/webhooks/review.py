@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,16 +106,7 @@ class _Review(msgspec.Struct, rename="camel"):
 
 def read_review(data: bytes, *, version: str, uid: str, mutating: bool) -> Verdict:
     """Return what an answer means; raise InvalidReview."""
-    try:
-        review = msgspec.json.decode(data, type=_Review)
-    except msgspec.ValidationError as error:
-        raise InvalidReview(f"json: cannot unmarshal: {error}", is_document=False) from None
-    except msgspec.DecodeError:
-        complaint = syntax_error(data) or "unexpected end of JSON input"
-        raise InvalidReview(f"couldn't get version/kind; json parse error: {complaint}", is_document=False) from None
-    if not review.kind:
-        text = f"Object 'Kind' is missing in '{data.decode(errors='replace')}'"
-        raise InvalidReview(text, is_document=False)
+    review = _decoded(data, version)
     if review.response is None:
         raise InvalidReview("webhook response was absent")
     response = review.response
@@ -139,12 +131,73 @@ def read_review(data: bytes, *, version: str, uid: str, mutating: bool) -> Verdi
     )
 
 
+_HEADER = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
+_KNOWN = {
+    (f"{_GROUP}/v1", "AdmissionReview"): "v1.AdmissionReview",
+    (f"{_GROUP}/v1beta1", "AdmissionReview"): "v1beta1.AdmissionReview",
+    ("v1", "Status"): "v1.Status",
+}
+_WORDS = {"object": "object", "array": "array", "str": "string", "int": "number", "float": "number", "bool": "bool"}
+_GO_TYPES = {"str": "string", "bool": "bool", "int": "int32", "array": "[]string", "object": "map[string]string"}
+_mismatch = re.compile(r"Expected `([a-z]+)(?: \| null)?`, got `([a-z]+)`(?: - at `\$\.?(.*)`)?")
+
+
+def _decoded(data: bytes, version: str) -> _Review:
+    """Return an answer of the expected kind; what it does not say about its kind is as expected."""
+    try:
+        tree = msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        complaint = _syntax(data)
+        raise InvalidReview(f"couldn't get version/kind; json parse error: {complaint}", is_document=False) from None
+    if not isinstance(tree, dict):
+        what = _WORDS.get("array" if isinstance(tree, list) else type(tree).__name__, "null")
+        complaint = f"json: cannot unmarshal {what} into Go value of type {_HEADER}"
+        raise InvalidReview(f"couldn't get version/kind; json parse error: {complaint}", is_document=False)
+    expected = (f"{_GROUP}/{version}", "AdmissionReview")
+    said = (str(tree.get("apiVersion") or expected[0]), str(tree.get("kind") or expected[1]))
+    if said != expected:
+        text = f'no kind {quote(said[1])} is registered for version {quote(said[0])} in scheme "{_SCHEME}"'
+        if said in _KNOWN:
+            text = f"converting ({_KNOWN[said]}) to ({_KNOWN[expected]}): unknown conversion"
+        raise InvalidReview(text, is_document=False)
+    try:
+        return msgspec.convert(tree, _Review)
+    except msgspec.ValidationError as error:
+        raise InvalidReview(_type_error(str(error)), is_document=False) from None
+
+
+_SCHEME = "pkg/util/webhook/client.go:71"
+
+
+def _syntax(data: bytes) -> str:
+    """Say what is wrong with a text that is no JSON. One that does not even begin like it is YAML to upstream."""
+    if data.lstrip()[:1] in (b"{", b"["):
+        return syntax_error(data) or "unexpected end of JSON input"
+    return f"json: cannot unmarshal string into Go value of type {_HEADER}"
+
+
+def _type_error(text: str) -> str:
+    """Word a field of the wrong type as Go does."""
+    match = _mismatch.match(text)
+    if match is None:
+        return f"json: {text}"
+    expected, got, path = match.groups()
+    where = path or ""
+    struct = "AdmissionReview"
+    if where.startswith("response.status."):
+        struct = "Status"
+    elif where.startswith("response."):
+        struct = "AdmissionResponse"
+    kind = "v1.AdmissionResponse" if where == "response" else _GO_TYPES.get(expected, expected)
+    return f"json: cannot unmarshal {_WORDS.get(got, got)} into Go struct field {struct}.{where} of type {kind}"
+
+
 def _check(review: _Review, response: _Response, patch: bytes, *, uid: str, mutating: bool) -> None:
     """Insist on what v1 promises; v1beta1 was lenient."""
     if response.uid != uid:
         raise InvalidReview(f"expected response.uid={quote(uid)}, got {quote(response.uid)}")
     if (review.api_version, review.kind) != (f"{_GROUP}/v1", "AdmissionReview"):
-        found = f"{review.api_version}, Kind={review.kind}"
+        found = f"{review.api_version or '/'}, Kind={review.kind}"
         raise InvalidReview(f"expected webhook response of {_GROUP}/v1, Kind=AdmissionReview, got {found}")
     if not mutating:
         if patch:
