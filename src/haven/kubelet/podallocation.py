@@ -16,11 +16,13 @@ from haven.kubelet.podservices import PodServices, SyncError
 from haven.kubelet.resize import (
     ResizePlan,
     allocation,
-    completion_message,
     differs,
+    is_carried_out,
     larger,
     pending_condition,
     plan,
+    progress_condition,
+    resize_message,
     with_resources,
 )
 from haven.kubelet.resources import pod_cgroup_limits
@@ -36,26 +38,43 @@ class PodAllocation:
         self._uid = uid
         self._applied: dict[str, ResourceRequirements] = {}
         self._limits: CgroupLimits | None = None
+        self._pending: PodCondition | None = None
+        self._progress: PodCondition | None = None
         self.desired: Pod | None = None
-        self.conditions: list[PodCondition] = []
+
+    @property
+    def conditions(self) -> list[PodCondition]:
+        """What there is to say of a resize that waits, and of one that is being carried out."""
+        return [each for each in (self._pending, self._progress) if each is not None]
 
     def take(self, current: Pod, wanted: Pod, *, is_running: bool) -> Pod:
         """Return the pod as it may be now: with the resources that it asks for if the node has them, else as it was."""
         allocated = allocation(current)
         self.desired = None
-        problem = self._services.cannot_fit(wanted) if is_running and differs(wanted, allocated) else None
+        if not is_running or not differs(wanted, allocated):
+            self._pending = None
+            return wanted
+        recorder, reference = self._services.recorder, pod_reference(wanted)
+        now = times.format_time(self._services.clock.now_seconds())
+        problem = self._services.cannot_fit(wanted)
         if problem is None:
-            self.conditions = []
+            self._pending = None
+            self._progress = progress_condition(wanted, now)
+            recorder.normal(reference, "ResizeStarted", resize_message(wanted, "started"))
             return wanted
         self.desired = wanted
-        now = times.format_time(self._services.clock.now_seconds())
-        old = next((item for item in self.conditions if item.reason == problem[0]), None)
+        old = self._pending if self._pending is not None and self._pending.reason == problem[0] else None
         since = old.last_transition_time if old is not None and old.last_transition_time else now
-        self.conditions = [pending_condition(wanted, *problem, since)]
+        self._pending = pending_condition(wanted, *problem, since)
         if old is None:
-            reference = pod_reference(wanted)
-            self._services.recorder.warning(reference, f"Resize{problem[0]}", f"Pod resize {problem[0]}: {problem[1]}")
+            recorder.warning(reference, f"Resize{problem[0]}", f"Pod resize {problem[0]}: {problem[1]}")
         return with_resources(wanted, allocated)
+
+    def settle(self, pod: Pod, observed: ObservedPod) -> None:
+        """Notice that a resize has been carried out."""
+        if self._progress is not None and is_carried_out(pod, observed, self.plan(pod, observed)):
+            self._progress = None
+            self._services.recorder.normal(pod_reference(pod), "ResizeCompleted", resize_message(pod, "completed"))
 
     def started(self, container_id: str, resources: ResourceRequirements) -> None:
         """Note what a container was started with."""
@@ -95,7 +114,6 @@ class PodAllocation:
             await self._set(tier, pod_cgroup_limits(pod, pids_max=services.settings.pod_pids_max))
         except OSError as error:
             raise SyncError(f"failed to set pod cgroup config for {self._uid}: {error}") from error
-        services.recorder.normal(pod_reference(pod), "ResizeCompleted", completion_message(pod))
 
     async def _set(self, tier: str, limits: CgroupLimits) -> None:
         cgroups = self._services.cgroups

@@ -228,6 +228,7 @@ class PodWorker:
         if is_terminal(pod):
             self.terminate()
             return
+        self._allocation.settle(pod, self.observed)
         status = self._report()
         if status.phase in ("Succeeded", "Failed"):
             self.terminate()
@@ -251,11 +252,13 @@ class PodWorker:
         if resize.updates:
             await self._allocation.resize(pod, self.observed, tier, resize)
             self.observed = await self._observer.observe()
+            self._allocation.settle(pod, self.observed)
             self._report()
         if actions.is_nothing:
             return
         await self._perform(actions)
         self.observed = await self._observer.observe()
+        self._allocation.settle(pod, self.observed)
         self._report()
         services.probes.wake(self.uid)
         # What starts may end at once, and what was killed may have to start: look right away, once.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -17,6 +18,7 @@ from haven.apimachinery.quantity import Quantity
 from haven.cri.interface import ContainerState, LinuxResources
 from haven.kubelet.cgroups import CgroupLimits
 from haven.kubelet.observation import ObservedPod
+from haven.kubelet.podspec import should_restart
 from haven.kubelet.resources import container_resources
 
 __all__ = [
@@ -24,11 +26,13 @@ __all__ = [
     "allocated_of_status",
     "allocation",
     "cannot_fit",
-    "completion_message",
     "differs",
+    "is_carried_out",
     "larger",
     "pending_condition",
     "plan",
+    "progress_condition",
+    "resize_message",
     "with_resources",
 ]
 
@@ -135,6 +139,29 @@ def pending_condition(pod: Pod, reason: str, message: str, now: str) -> PodCondi
     )
 
 
+def progress_condition(pod: Pod, now: str) -> PodCondition:
+    """Return the condition of a resize that has been granted and is being carried out."""
+    return PodCondition(
+        type="PodResizeInProgress",
+        status="True",
+        observed_generation=pod.metadata.generation,
+        last_transition_time=now,
+    )
+
+
+def is_carried_out(pod: Pod, observed: ObservedPod, left: ResizePlan) -> bool:
+    """Tell whether all containers run with their new resources; those that have ended for good do not matter."""
+    if left.updates or left.restarts:
+        return False
+    for container in _resizable(pod):
+        found = observed.find(container.name)
+        if found is None or found.state is ContainerState.RUNNING:
+            continue
+        if found.state is not ContainerState.EXITED or should_restart(container, pod, found.status.exit_code):
+            return False
+    return True
+
+
 def plan(pod: Pod, observed: ObservedPod, applied: Allocation, memory_capacity_bytes: int) -> ResizePlan:
     """Return how to bring running containers to the pod's resources. `applied` is what each (by id) got last."""
     updates: dict[str, LinuxResources] = {}
@@ -194,13 +221,14 @@ def larger(current: CgroupLimits | None, wanted: CgroupLimits) -> CgroupLimits:
     )
 
 
-def completion_message(pod: Pod) -> str:
-    """Return the text of the ResizeCompleted event."""
-    details = {
-        "containers": [
-            {"name": container.name, "resources": serialization.to_tree(container.resources)}
-            for container in pod.spec.containers
-        ],
-        "generation": pod.metadata.generation,
-    }
-    return f"Pod resize completed: {msgspec.json.encode(details).decode()}"
+def resize_message(pod: Pod, what: str) -> str:
+    """Return the text of an event about a resize: `what` happened, and the resources asked for."""
+    details: dict[str, Any] = {}
+    for name, containers in (("initContainers", pod.spec.init_containers), ("containers", pod.spec.containers)):
+        if containers:
+            details[name] = [
+                {"name": container.name, "resources": serialization.to_tree(container.resources)}
+                for container in containers
+            ]
+    details["generation"] = pod.metadata.generation
+    return f"Pod resize {what}: {msgspec.json.encode(details).decode()}"
