@@ -24,7 +24,7 @@ __all__ = ["command", "leftovers", "reset"]
 
 SHARED_FOLDERS = (
     # Programs that are not Haven's keep a little there; the folders go if they are empty.
-    "/run/containerd/runc/k8s.io", "/run/containerd/runc", "/run/containerd/s", "/run/containerd",
+    "/run/crun", "/run/runc", "/run/containerd/runc/k8s.io", "/run/containerd/runc", "/run/containerd/s", "/run/containerd",
     "/var/lib/cni/results", "/var/lib/cni/networks", "/var/lib/cni",
 )  # fmt: skip
 
@@ -170,6 +170,9 @@ def _remove_files(settings: ClusterSettings, keep: frozenset[Path]) -> None:
                 entry.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # Not empty, or a disk of its own that the user mounted there.
             folder.rmdir()
+    runtime = Path("/run/containerd/runc/k8s.io")
+    if runtime.is_dir() and os.listdir(runtime) == [".cache"]:  # crun's seccomp filters, translated.
+        shutil.rmtree(runtime / ".cache", ignore_errors=True)
     for name in SHARED_FOLDERS:
         with contextlib.suppress(OSError):
             os.rmdir(name)
