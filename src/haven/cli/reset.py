@@ -24,7 +24,8 @@ __all__ = ["command", "leftovers", "reset"]
 
 SHARED_FOLDERS = (
     # Programs that are not Haven's keep a little there; the folders go if they are empty.
-    "/run/crun", "/run/runc", "/run/containerd/runc/k8s.io", "/run/containerd/runc", "/run/containerd/s", "/run/containerd",
+    "/run/crun", "/run/runc",
+    "/run/containerd/runc/k8s.io", "/run/containerd/runc", "/run/containerd/s", "/run/containerd",
     "/var/lib/cni/results", "/var/lib/cni/networks", "/var/lib/cni",
 )  # fmt: skip
 

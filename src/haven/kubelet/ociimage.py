@@ -161,11 +161,11 @@ def busybox_applets(binary: Path) -> list[str]:
 def pause_program(machine: str = "") -> bytes:
     """Return the pause program as an ELF file; raise UnsupportedArchitecture."""
     machine = machine or platform.machine()
-    if machine != "x86_64":
+    if machine not in _PAUSE:
         raise UnsupportedArchitecture(
             f"Haven has no pause program for {machine}; set sandbox_image to one that you have (registry.k8s.io/pause)"
         )
-    return _elf64(_PAUSE_X86_64)
+    return _elf64(*_PAUSE[machine])
 
 
 def architecture_name() -> str:
@@ -188,9 +188,22 @@ _PAUSE_X86_64 = bytes.fromhex(
     "85c0 7fe7"  # test eax, eax; jg reap
     "ebbf"  # jmp wait
 )
+_PAUSE_AARCH64 = bytes.fromhex(
+    "ff4300d1"  # sub sp, sp, #16
+    "480088d2 2800a0f2 e80300f9"  # mov x8, #0x14002; str x8, [sp]
+    "000080d2 e1030091 020080d2 030180d2 e81080d2 010000d4"  # rt_sigprocmask(0, sp, 0, 8)
+    "e0030091 010080d2 020080d2 030180d2 281180d2 010000d4"  # wait: rt_sigtimedwait(sp, 0, 0, 8)
+    "1f440071 a0000054"  # cmp w0, #SIGCHLD; b.eq reap
+    "00ffff37"  # tbnz w0, #31, wait
+    "000080d2 a80b80d2 010000d4"  # exit(0)
+    "00008092 010080d2 220080d2 030080d2 882080d2 010000d4"  # reap: wait4(-1, 0, WNOHANG, 0)
+    "1f000071 2cffff54"  # cmp w0, #0; b.gt reap
+    "ecffff17"  # b wait
+)
+_PAUSE = {"x86_64": (_PAUSE_X86_64, 62), "aarch64": (_PAUSE_AARCH64, 183)}  # With ELF's number of the machine.
 
 
-def _elf64(code: bytes) -> bytes:
+def _elf64(code: bytes, machine: int) -> bytes:
     """Wrap machine code into the smallest static ELF: one header, one executable segment."""
     base, offset = 0x400000, 64 + 56
     size = offset + len(code)
@@ -203,7 +216,7 @@ def _elf64(code: bytes) -> bytes:
         0,
         bytes(8),
         2,
-        62,
+        machine,
         1,
         base + offset,
         64,

@@ -54,7 +54,7 @@ from haven.kubelet.images import InvalidImageName, credentials, normalized_name
 from haven.kubelet.nodeobject import Health, conditions
 from haven.kubelet.observation import LABEL_CONTAINER
 from haven.kubelet.observer import log_tail
-from haven.kubelet.ociimage import ImageFile, ImageSpec, build, pause_program
+from haven.kubelet.ociimage import ImageFile, ImageSpec, UnsupportedArchitecture, build, pause_program
 from haven.kubelet.podnetwork import ResolverSettings, hosts_file, kernel_hostname, parse_resolv_conf, pod_dns
 from haven.kubelet.podstarts import go_duration
 from haven.kubelet.resources import container_resources, oom_score_adj, pod_cgroup_limits
@@ -344,7 +344,12 @@ def test_images_are_built_the_same_way_every_time(tmp_path: Path) -> None:
     build([spec], tmp_path / "two.tar")
 
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
-    assert pause_program("x86_64").startswith(b"\x7fELF")
+    for machine, number in (("x86_64", 62), ("aarch64", 183)):
+        program = pause_program(machine)
+        assert program.startswith(b"\x7fELF")
+        assert int.from_bytes(program[18:20], "little") == number
+    with pytest.raises(UnsupportedArchitecture, match="riscv64"):
+        pause_program("riscv64")
 
 
 # Names
