@@ -149,7 +149,7 @@ async def test_custom_kinds_are_described_as_long_as_they_are_served() -> None:
     api.replace([thing()])
 
     after = json.loads((await v3(api)).body)["paths"]
-    assert set(after) - set(before) == {"apis/example.com", "apis/example.com/v1"}
+    assert set(after) - set(before) == {"apis/example.com/v1"}
     assert after["apis/apps/v1"] == before["apis/apps/v1"]
     document = json.loads((await v3(api, "/apis/example.com/v1")).body)
     schema = document["components"]["schemas"]["com.example.v1.Thing"]
@@ -159,6 +159,25 @@ async def test_custom_kinds_are_described_as_long_as_they_are_served() -> None:
     assert old["properties"]["spec"]["properties"] == {"size": {"x-kubernetes-int-or-string": True}, "note": {}}
     api.replace([])
     assert json.loads((await v3(api)).body)["paths"] == before
+
+
+async def test_operations_on_custom_kinds_are_told_as_upstream_does() -> None:
+    api = OpenAPI(STABLE)
+    api.replace([thing()])
+
+    document = json.loads((await v3(api, "/apis/example.com/v1")).body)
+
+    assert "/apis/example.com/v1/" not in document["paths"]
+    collection = next(item for path, item in document["paths"].items() if "post" in item)
+    single = next(item for path, item in document["paths"].items() if "patch" in item)
+    assert set(collection["post"]["requestBody"]["content"]) == {"application/json", "application/yaml"}
+    assert "requestBody" not in collection["delete"]
+    assert set(single["patch"]["responses"]) == {"200", "401"}
+    assert [one["name"] for one in single["get"]["parameters"]] == ["resourceVersion"]
+    options = document["components"]["schemas"]["io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"]
+    groups = {one["group"] for one in options["x-kubernetes-group-version-kind"]}
+    assert "apps" in groups
+    assert "apiextensions.k8s.io" not in groups
 
 
 async def test_closed_sets_of_values_are_listed() -> None:

@@ -37,6 +37,10 @@ _APPROVAL_REASONS = {
 def next_status(crd: CRD, others: Iterable[CRD], now: str) -> Status:
     """Return the status that a definition should have; `others` are those of the same group, without this one."""
     status = msgspec.structs.replace(crd.status, conditions=list(crd.status.conditions or ()))
+    _structural(crd, status, now)
+    approval = _approval(crd)
+    if approval is not None:
+        set_condition(status, approval, now)
     if crd.spec.names != status.accepted_names:
         names, accepted, established = _names(crd, others)
         status.accepted_names = names
@@ -44,10 +48,6 @@ def next_status(crd: CRD, others: Iterable[CRD], now: str) -> Status:
         set_condition(status, established, now)
     if _holds(status, "NamesAccepted") and not _holds(status, "Established"):
         set_condition(status, _established(crd), now)
-    _structural(crd, status, now)
-    approval = _approval(crd)
-    if approval is not None:
-        set_condition(status, approval, now)
     return status if status.conditions else msgspec.structs.replace(status, conditions=crd.status.conditions)
 
 

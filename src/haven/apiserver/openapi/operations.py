@@ -6,7 +6,7 @@ Names and parameters follow from the table of resources as they do in upstream's
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from haven.api.scheme import GroupVersionKind, Resource, Subresource
@@ -207,13 +207,17 @@ def _article(kind: str) -> str:
 class _Maker:
     """Makes the operations of one resource."""
 
-    def __init__(self, resource: Resource[Any], custom: bool, list_kind: str) -> None:
+    media_types: tuple[str, ...] = MEDIA_TYPES
+    watch_types: tuple[str, ...] = WATCH_TYPES
+    patch_types: tuple[str, ...] = APPLY_TYPES
+    patch_codes: tuple[int, ...] = (200, 201)
+    consumes: tuple[str, ...] = _ANY
+    read_parameters: tuple[str, ...] = ("pretty",)
+
+    def __init__(self, resource: Resource[Any], list_kind: str = "") -> None:
         self.resource = resource
-        self.custom = custom
         self.base = _camel(resource.group) + resource.version[:1].upper() + resource.version[1:]
         self.scope = "Namespaced" if resource.namespaced else ""
-        self.media_types = MEDIA_TYPES[:2] if custom else MEDIA_TYPES
-        self.patch_types = tuple(one for one in APPLY_TYPES if not custom or "strategic" not in one)
         self.kind = resource.kind
         self.definition = definition_of(resource.gvk)
         self.list_definition = definition_of(resource.gvk._replace(kind=list_kind or resource.kind + "List"))
@@ -224,6 +228,7 @@ class _Maker:
         kind = rest.pop("named", self.kind)
         rest.setdefault("gvk", self.resource.gvk)
         rest.setdefault("produces", self.media_types)
+        rest.setdefault("consumes", self.consumes)
         return Operation(
             method,
             f"{verb}{self.base}{scope}{kind}{suffix}",
@@ -237,7 +242,7 @@ class _Maker:
         verb = "list or watch" if "watch" in self.resource.verbs else "list"
         return self.operation(
             "get", "list", f"{verb} objects of kind {self.kind}", self.list_definition, action="list",
-            parameters=("pretty", *_LIST), produces=(*self.media_types, *WATCH_TYPES[: 1 if self.custom else 2]),
+            parameters=("pretty", *_LIST), produces=(*self.media_types, *self.watch_types),
             **_everywhere(everywhere),
         )  # fmt: skip
 
@@ -260,7 +265,7 @@ class _Maker:
     def _watch(self, description: str, action: str, rest: dict[str, Any]) -> Operation:
         return self.operation(
             "get", "watch", description, META + "WatchEvent", action=action, parameters=("pretty", *_LIST),
-            produces=(*self.media_types, *WATCH_TYPES[: 1 if self.custom else 2]), **rest,
+            produces=(*self.media_types, *self.watch_types), **rest,
         )  # fmt: skip
 
     def delete_collection(self) -> Operation:
@@ -283,31 +288,29 @@ class _Maker:
         verb, phrase, codes = {
             "post": ("create", "create", (200, 201, 202)),
             "put": ("replace", "replace", (200, 201)),
-            "patch": ("patch", "partially update", (200, 201)),
+            "patch": ("patch", "partially update", self.patch_codes),
         }[method]
-        gvk = self.gvk_of(subresource)
-        definition = self.definition if subresource is None else definition_of(gvk)
+        definition = self.definition_of(subresource)
         of = "" if subresource is None else f"{subresource.name} of "
         subject = f"{of}{_article(self.kind)}" if method == "post" else f"{of}the specified {self.kind}"
         rest: dict[str, Any] = {"consumes": self.patch_types} if method == "patch" else {}
         force = ("force",) if method == "patch" else ()
         return self.operation(
-            method, verb, f"{phrase} {subject}", definition, action=method, gvk=gvk,
+            method, verb, f"{phrase} {subject}", definition, action=method, gvk=self.gvk_of(subresource),
             codes=codes, parameters=("pretty", *_WRITE, *force), suffix=_suffix(subresource),
             body=META + "Patch" if method == "patch" else definition, **rest,
         )  # fmt: skip
 
     def read(self, subresource: Subresource | None = None) -> Operation:
         of = "" if subresource is None else f"{subresource.name} of "
-        gvk = self.gvk_of(subresource)
-        definition = self.definition if subresource is None else definition_of(gvk)
-        rest: dict[str, Any] = {"parameters": ("pretty",)}
+        definition = self.definition_of(subresource)
+        rest: dict[str, Any] = {"parameters": self.read_parameters}
         if subresource is not None and subresource.name == "log":
             definition = ""
             rest = {"parameters": ("pretty", *_LOG), "produces": ("text/plain", *self.media_types)}
         return self.operation(
-            "get", "read", f"read {of}the specified {self.kind}", definition, action="get", gvk=gvk,
-            suffix=_suffix(subresource), **rest,
+            "get", "read", f"read {of}the specified {self.kind}", definition, action="get",
+            gvk=self.gvk_of(subresource), suffix=_suffix(subresource), **rest,
         )  # fmt: skip
 
     def connect(self, method: str, subresource: Subresource, *, with_path: bool = False) -> Operation:
@@ -323,6 +326,26 @@ class _Maker:
         group, version = _FOREIGN.get(subresource.kind, (self.resource.group, self.resource.version))
         return GroupVersionKind(group, version, subresource.kind)
 
+    def definition_of(self, subresource: Subresource | None) -> str:
+        return self.definition if subresource is None else definition_of(_Maker.gvk_of(self, subresource))
+
+
+class _CustomMaker(_Maker):
+    """Makes the operations of a custom resource, of which upstream tells less and in its own way."""
+
+    media_types = MEDIA_TYPES[:2]
+    watch_types = ()
+    patch_types = tuple(one for one in APPLY_TYPES if "strategic" not in one)
+    patch_codes = (200,)
+    consumes = MEDIA_TYPES[:2]
+    read_parameters = ("pretty", "resourceVersion")
+
+    def delete_collection(self) -> Operation:
+        return replace(super().delete_collection(), parameters=("pretty", *_LIST), body="")
+
+    def gvk_of(self, subresource: Subresource | None) -> GroupVersionKind:
+        return self.resource.gvk
+
 
 def _everywhere(everywhere: bool) -> dict[str, Any]:
     return {"suffix": "ForAllNamespaces", "scope": ""} if everywhere else {}
@@ -334,7 +357,8 @@ def _suffix(subresource: Subresource | None) -> str:
 
 def resource_paths(resource: Resource[Any], *, custom: bool = False, list_kind: str = "") -> Iterator[Path]:
     """Yield the paths of a resource and its subresources."""
-    maker, verbs = _Maker(resource, custom, list_kind), resource.verbs
+    maker = _CustomMaker(resource, list_kind) if custom else _Maker(resource)
+    verbs = resource.verbs
     prefix = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
     inside = "/namespaces/{namespace}" if resource.namespaced else ""
     collection: list[Operation] = []

@@ -25,6 +25,7 @@ _V2, _V3 = "#/definitions/", "#/components/schemas/"
 _INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 _QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 _GVK = "x-kubernetes-group-version-kind"
+_APART = ("admission.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io", "imagepolicy.k8s.io")
 _SPECIAL_PROSE = {
     _INT_OR_STRING: "A whole number, or text: the name of a port, or a share such as 25%.",
     _QUANTITY: "A decimal number with an optional suffix: n, u, m, k, M, G, T, P, E (powers of 1000), Ki, Mi, Gi, Ti, "
@@ -105,12 +106,16 @@ class Definitions:
         return schema
 
     def v3(self, name: str, group: str, version: str) -> Schema:
-        """Return a definition in the notation of version 3; of many kinds, those of the core group and of this one."""
+        """Return a definition in the notation of version 3.
+
+        Of many kinds it names those of the core group and of this one; all of them when this group is a custom one.
+        """
         schema = self.v2(name)
-        if len(schema.get(_GVK, ())) > 1:
-            schema[_GVK] = [
-                one for one in schema[_GVK] if (one["group"], one["version"]) in (("", "v1"), (group, version))
-            ]
+        kinds = schema.get(_GVK, ())
+        if any((one["group"], one["version"]) == (group, version) for one in kinds):
+            schema[_GVK] = [one for one in kinds if (one["group"], one["version"]) in (("", "v1"), (group, version))]
+        elif kinds:
+            schema[_GVK] = [one for one in kinds if one["group"] not in _APART]
         if name == _INT_OR_STRING:
             return {**_without(schema, "type"), "oneOf": [{"type": "integer"}, {"type": "string"}]}
         if name == _QUANTITY:

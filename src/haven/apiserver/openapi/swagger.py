@@ -48,7 +48,6 @@ def all_paths(resources: Sequence[Resource[Any]], custom: Sequence[CustomKind]) 
     """Return every path, sorted."""
     result = root_paths()
     versions = dict.fromkeys((resource.group, resource.version) for resource in resources)
-    versions.update(dict.fromkeys((one.resource.group, one.resource.version) for one in custom))
     result += [version_path(group, version) for group, version in versions]
     result += group_paths(dict.fromkeys(group for group, _ in versions))
     for resource in resources:

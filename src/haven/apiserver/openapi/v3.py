@@ -35,25 +35,22 @@ def paths_by_document(
     for path in root_paths():
         result[path.path.strip("/")] = ([path], [])
     for resource in resources:
-        entry = _entry(result, resource)
-        entry[0].extend(resource_paths(resource))
+        group, version = resource.group, resource.version
+        name = _name(resource)
+        if name not in result:
+            result[name] = ([version_path(group, version)], [])
+            for path in group_paths([group]):
+                result[path.path.strip("/")] = ([path], [])
+        result[name][0].extend(resource_paths(resource))
     for one in custom:
-        entry = _entry(result, one.resource)
-        entry[0].extend(resource_paths(one.resource, custom=True, list_kind=one.list_kind))
-        entry[1].append(one)
-    groups = dict.fromkeys(name.split("/")[1] for name in result if name.startswith("apis/"))
-    for path in group_paths(groups):
-        result[path.path.strip("/")] = ([path], [])
+        paths, kinds = result.setdefault(_name(one.resource), ([], []))
+        paths.extend(resource_paths(one.resource, custom=True, list_kind=one.list_kind))
+        kinds.append(one)
     return dict(sorted(result.items()))
 
 
-def _entry(
-    result: dict[str, tuple[list[Path], list[CustomKind]]], resource: Resource[Any]
-) -> tuple[list[Path], list[CustomKind]]:
-    name = f"apis/{resource.group}/{resource.version}" if resource.group else f"api/{resource.version}"
-    if name not in result:
-        result[name] = ([version_path(resource.group, resource.version)], [])
-    return result[name]
+def _name(resource: Resource[Any]) -> str:
+    return f"apis/{resource.group}/{resource.version}" if resource.group else f"api/{resource.version}"
 
 
 def document(name: str, paths: Sequence[Path], custom: Sequence[CustomKind], definitions: Definitions) -> Tree:
