@@ -35,7 +35,8 @@ from haven.testing.faults import Faults
 from haven.testing.hooks import OPERATIONS
 from haven.testing.loopthread import LoopThread
 from haven.testing.objects import Manifest, read_manifests
-from haven.testing.pods import NodeHandle, PodHandle, PodScript
+from haven.testing.pods import NodeHandle, PodHandle
+from haven.testing.podscript import PodScript
 from haven.testing.user import User
 from haven.testing.waiting import Condition, Target, WaitTimeout, Wanted, describe_pod, explain
 from haven.testing.world import Options, World, WorldSnapshot

@@ -89,6 +89,10 @@ class User:
         """As Cluster.replace."""
         return self._cluster.run(self._objects.replace(obj))
 
+    def request(self, method: str, path: str, body: Any = None, **rest: Any) -> Any:
+        """As Cluster.request."""
+        return self._cluster.run(self._objects.request(method, path, body, **rest))
+
     def delete(self, kind: str, name: str, namespace: str | None = None) -> None:
         """As Cluster.delete."""
         self._cluster.run(self._objects.delete(kind, name, namespace or self.namespace))

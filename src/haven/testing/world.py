@@ -39,7 +39,7 @@ from haven.hollow.server import NODE_HEADER, HollowServer
 from haven.scheduler.runner import Scheduler
 from haven.scheduler.runner import Settings as SchedulerSettings
 from haven.store.memory import MemoryStore, Snapshot
-from haven.testing import metricsapi
+from haven.testing import control, metricsapi
 from haven.testing.audit import Audit
 from haven.testing.faults import Faults
 from haven.testing.hooks import HookRegistry
@@ -151,6 +151,7 @@ class World:
         )
         try:
             self.server.chain.interpose = self._interpose
+            self.server.chain.paths[control.PREFIX] = control.Control(self)
             if options.listen:
                 await self.server.listen()
             self.objects = Objects(self.server.local_transport(TESTER), self)
