@@ -20,10 +20,9 @@ from haven.apimachinery.quantity import Quantity
 from haven.apiserver.admission.chain import ORDER, AdmissionChain
 from haven.apiserver.admission.interface import CREATE, DELETE, UPDATE, AdmissionRequest
 from haven.apiserver.admission.plugins import DEFAULT, AdmissionSettings, make_plugins
-from haven.apiserver.admission.policies.plugins import PolicyAdmission
+from haven.apiserver.admission.policies.plugins import PolicyAdmission, WebhookConditions
 from haven.apiserver.admission.tolerations import merge_tolerations
 from haven.apiserver.admission.versions import ServedVersions
-from haven.apiserver.admission.webhooks.dispatch import Unevaluated
 from haven.apiserver.admission.webhooks.plugins import WebhookAdmission
 from haven.apiserver.authorization.rbac import RBAC
 from haven.apiserver.request import UserInfo
@@ -51,7 +50,8 @@ def without_policies(objects: Any) -> PolicyAdmission:
 
 
 def without_webhooks(objects: Any) -> WebhookAdmission:
-    return WebhookAdmission(objects, ServedVersions(), WebhookCaller(ClusterAddresses(objects)), Unevaluated())
+    caller = WebhookCaller(ClusterAddresses(objects))
+    return WebhookAdmission(objects, ServedVersions(), caller, WebhookConditions(RBAC()))
 
 
 def put_namespace(objects: Any, **labels: str) -> core.Namespace:

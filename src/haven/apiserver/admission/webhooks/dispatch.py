@@ -12,7 +12,7 @@ from haven.api.scheme import Resource
 from haven.apimachinery import apierrors
 from haven.apimachinery.goformat import quote
 from haven.apimachinery.selectors import SelectorError
-from haven.apiserver.admission.interface import AdmissionRequest, Objects, forbidden
+from haven.apiserver.admission.interface import AdmissionRequest, Objects
 from haven.apiserver.admission.matching import first_matching_rule, namespace_matches, object_matches
 from haven.apiserver.admission.versions import Versions
 from haven.apiserver.admission.webhooks.hooks import Hook
@@ -20,7 +20,7 @@ from haven.apiserver.admission.webhooks.review import InvalidReview, Verdict, de
 from haven.apiserver.webhooks.caller import CallFailed, WebhookCaller, calling_webhook
 from haven.apiserver.webhooks.target import Target
 
-__all__ = ["CannotAsk", "Conditions", "Dispatcher", "Unevaluated"]
+__all__ = ["CannotAsk", "Conditions", "Dispatcher"]
 
 _log = telemetry.logger("apiserver")
 
@@ -52,24 +52,6 @@ class Conditions(Protocol):
         counts as false.
         """
         ...
-
-
-class Unevaluated:
-    """Says of every condition that it cannot be evaluated: a server without an engine for expressions."""
-
-    async def match(
-        self,
-        conditions: Sequence[v1.MatchCondition],
-        request: AdmissionRequest,
-        resource: Resource[Any],
-        obj: Any,
-        old: Any,
-        *,
-        fails_open: bool,
-    ) -> bool:
-        if fails_open:
-            return False
-        raise forbidden(request, f"expression {quote(conditions[0].expression)} cannot be evaluated by this server")
 
 
 class Dispatcher:
