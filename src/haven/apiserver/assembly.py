@@ -7,7 +7,7 @@ import contextlib
 import random
 import ssl
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +87,7 @@ from haven.apiserver.settings import Settings
 from haven.apiserver.streaming.handlers import NodeBackends, Streaming
 from haven.apiserver.watchcache import Statistics
 from haven.apiserver.webhooks.caller import WebhookCaller
-from haven.apiserver.webhooks.services import ClusterAddresses, EndpointAddresses
+from haven.apiserver.webhooks.services import ClusterAddresses, EndpointAddresses, ServiceAddresses
 from haven.apiserver.zpages import debug_paths, flagz, statusz
 from haven.clock import Clock, SystemClock
 from haven.store.interface import Store
@@ -233,8 +233,12 @@ async def start(
     clock: Clock | None = None,
     chance: random.Random | None = None,
     listen: bool = True,
+    reroute: Callable[[ServiceAddresses], ServiceAddresses] | None = None,
 ) -> ApiServer:
-    """Return a server that is ready. The caller closes the store after `stop`."""
+    """Return a server that is ready. The caller closes the store after `stop`.
+
+    `reroute` may find other ways to the Services of webhooks and extension servers than the cluster's own.
+    """
     began = time.monotonic()
     clock = clock or SystemClock()
     chance = chance or random.Random()
@@ -251,9 +255,10 @@ async def start(
     await storages.load()
 
     objects = StoredObjects(storages)
-    caller = WebhookCaller(
+    services: ServiceAddresses = (
         EndpointAddresses(objects, chance) if settings.aggregator_routing else ClusterAddresses(objects)
     )
+    caller = WebhookCaller(reroute(services) if reroute is not None else services)
     rbac, graph = RBAC(), NodeGraph()
     flows = FlowControl(
         clock,

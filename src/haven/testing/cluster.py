@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import hashlib
 import os
 import shutil
 import sys
@@ -407,6 +408,21 @@ class Cluster:
             return function
 
         return register
+
+    def route_service(self, name: str, port: int, *, namespace: str = "default", host: str = "127.0.0.1") -> None:
+        """Lead the API server's calls to a Service (of webhooks, of extension servers) to a server beside the test."""
+        self.world.routes.add(namespace, name, host, port)
+
+    def certificate(self, *hosts: str) -> tuple[Path, Path]:
+        """Return files of a serving certificate and its key, by the cluster's authority: `ca_file` is its bundle."""
+        if not hosts:
+            raise ValueError('name the hosts, as "webhook.default.svc"')
+        pair = self.world.identity.serving_for(hosts)
+        name = hashlib.sha256(repr(hosts).encode()).hexdigest()[:16]
+        return (
+            self.write_file(f"serving-{name}.crt", pair.certificate.decode()),
+            self.write_file(f"serving-{name}.key", pair.key.decode()),
+        )
 
     # Pods and nodes
 

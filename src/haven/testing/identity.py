@@ -57,6 +57,11 @@ class Identity:
     def authority_certificate(self) -> x509.Certificate:
         return self.authority.loaded()
 
+    def serving_for(self, hosts: tuple[str, ...]) -> Pair:
+        """Return a serving certificate; the same one for the same hosts."""
+        with _lock:
+            return _serve(self, hosts)
+
     def issue(self, subject: Subject) -> Pair:
         """Return a client certificate; the same one for the same subject."""
         with _lock:
@@ -66,6 +71,11 @@ class Identity:
 @functools.lru_cache(maxsize=256)
 def _issue(identity: Identity, subject: Subject) -> Pair:
     return client_pair(identity.authority, subject, now=time.time(), life=LIFE)
+
+
+@functools.lru_cache(maxsize=64)
+def _serve(identity: Identity, hosts: tuple[str, ...]) -> Pair:
+    return serving_pair(identity.authority, hosts[0], hosts, now=time.time(), life=LIFE)
 
 
 def shared_identity() -> Identity:

@@ -45,6 +45,7 @@ from haven.testing.faults import Faults
 from haven.testing.hooks import HookRegistry
 from haven.testing.identity import ADMIN, Identity, shared_identity
 from haven.testing.objects import Objects
+from haven.testing.routes import Routes
 from haven.testing.virtualclock import VirtualClock
 from haven.testing.waiting import Condition, Target, WaitTimeout, explain
 from haven.testing.webhooks import Webhooks
@@ -127,6 +128,7 @@ class World:
         self.audit = Audit(self.clock)
         self.webhooks = Webhooks(self.identity.server_tls, self.identity.authority.certificate)
         self.hooks = HookRegistry(self)
+        self.routes = Routes()
         self.clock.is_busy = lambda: self.webhooks.under_way > 0
         self._tasks: list[asyncio.Task[None]] = []
         self._waiters: list[asyncio.Future[None]] = []
@@ -147,7 +149,13 @@ class World:
         self.store = MemoryStore(clock=self.clock)
         self.store.add_listener(self._stored)
         self.server = await assembly.start(
-            settings, self.store, self._trust(), clock=self.clock, chance=self.chance, listen=False
+            settings,
+            self.store,
+            self._trust(),
+            clock=self.clock,
+            chance=self.chance,
+            listen=False,
+            reroute=self.routes.over,
         )
         try:
             self.server.chain.interpose = self._interpose

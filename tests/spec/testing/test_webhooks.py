@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import ssl
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
@@ -86,6 +91,58 @@ def test_a_function_that_fails_lets_the_failure_policy_decide(haven_cluster: Clu
 
     with pytest.raises(ApiError, match="failed calling webhook"):
         haven_cluster.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}})
+
+
+def test_a_server_of_ones_own_is_reached_by_its_service(haven_cluster: Cluster) -> None:
+    certificate, key = haven_cluster.certificate("hook.default.svc")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server = HTTPServer(("127.0.0.1", 0), _Refusing)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    haven_cluster.route_service("hook", server.server_port)
+    bundle = base64.b64encode(haven_cluster.ca_file.read_bytes()).decode()
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"], "operations": ["CREATE"]}
+    haven_cluster.apply(
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": "own"},
+            "webhooks": [
+                {
+                    "name": "own.testing.example",
+                    "clientConfig": {"service": {"namespace": "default", "name": "hook"}, "caBundle": bundle},
+                    "rules": [rule],
+                    "admissionReviewVersions": ["v1"],
+                    "sideEffects": "None",
+                }
+            ],
+        }
+    )
+    try:
+        with pytest.raises(Forbidden, match="asked over TLS"):
+            haven_cluster.create(a_configmap("one"))
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        status = {"message": "asked over TLS", "code": 403}
+        response = {"uid": review["request"]["uid"], "allowed": False, "status": status}
+        body = json.dumps({**review, "response": response}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
 
 
 def test_custom_objects_are_served_as_soon_as_their_definition_is_applied(haven_cluster: Cluster) -> None:
