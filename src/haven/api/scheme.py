@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources as package_files
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
@@ -74,24 +74,24 @@ class Resource(Generic[T]):
     verbs: tuple[str, ...]
     subresources: tuple[Subresource, ...]
 
-    @property
+    @cached_property
     def type(self) -> type[T]:
         """The struct that an object of this resource is."""
         return cast("type[T]", kind_type(self.group, self.version, self.kind))
 
-    @property
+    @cached_property
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
 
-    @property
+    @cached_property
     def group_resource(self) -> GroupResource:
         return GroupResource(self.group, self.plural)
 
-    @property
+    @cached_property
     def group_kind(self) -> GroupKind:
         return GroupKind(self.group, self.kind)
 
-    @property
+    @cached_property
     def gvk(self) -> GroupVersionKind:
         return GroupVersionKind(self.group, self.version, self.kind)
 

@@ -18,6 +18,7 @@ from haven.apiserver.audit.recorder import Auditor
 from haven.apiserver.authentication.impersonation import Impersonation
 from haven.apiserver.authorization.interface import Attributes, Verdict, decide, refusal
 from haven.apiserver.authorization.union import AuthorizerUnion
+from haven.apiserver.deadlines import Deadlines
 from haven.apiserver.decisions import Decisions
 from haven.apiserver.flowcontrol.levels import Ticket
 from haven.apiserver.flowcontrol.runner import FlowControl, TooManyRequests
@@ -93,7 +94,7 @@ class Chain:
         self._reading_max = requests_in_flight_max
         self._mutating_max = mutating_requests_in_flight_max
         self._reading = self._mutating = 0
-        self._write_timeout_seconds = write_timeout_seconds
+        self._write_deadlines = Deadlines(write_timeout_seconds)
         self.interpose: Interpose | None = None
         self._catch_up = catch_up
 
@@ -202,7 +203,7 @@ class Chain:
         if info.verb in _READING:
             return await self._authorized(request, info)
         try:
-            async with asyncio.timeout(self._write_timeout_seconds):
+            with self._write_deadlines.limit():
                 return await self._authorized(request, info)
         except TimeoutError:
             text = "Timeout: request did not complete within requested timeout - context deadline exceeded"

@@ -120,6 +120,8 @@ def validate_label_selector_requirement(
 
 def validate_field_manager(manager: str, path: Path) -> ErrorList:
     """Check the name of a field manager."""
+    if manager.isascii() and manager.isprintable() and len(manager) <= FIELD_MANAGER_MAX:
+        return []
     errors: ErrorList = []
     if byte_length(manager) > FIELD_MANAGER_MAX:
         errors.append(too_long(path, "", FIELD_MANAGER_MAX))
@@ -140,7 +142,8 @@ def validate_managed_fields(entries: Sequence[meta.ManagedFieldsEntry], path: Pa
             errors.append(invalid(path.index(index).child("operation"), entry.operation, "must be `Apply` or `Update`"))
         if entry.fields_type and entry.fields_type != "FieldsV1":
             errors.append(invalid(path.index(index).child("fieldsType"), entry.fields_type, "must be `FieldsV1`"))
-        errors += validate_field_manager(entry.manager, path.index(index).child("manager"))
+        if complaints := validate_field_manager(entry.manager, path.index(index).child("manager")):
+            errors += complaints
         if byte_length(entry.subresource) > _SUBRESOURCE_MAX:
             errors.append(too_long(path.index(index).child("subresource"), "", _SUBRESOURCE_MAX))
     return errors
