@@ -221,12 +221,10 @@ def node_status(
 ) -> NodeStatus:
     """Return the status to report."""
     result = serialization.copy(previous)
-    # Devices and extended resources are reported by others.
-    own = set(capacity)
-    kept = {name: amount for name, amount in previous.capacity.items() if name not in own and "/" in name}
-    kept_free = {name: amount for name, amount in previous.allocatable.items() if name not in own and "/" in name}
+    # Extended resources are reported by others, who need only say how much there is: pods may have all of it.
+    kept = {name: amount for name, amount in previous.capacity.items() if name not in capacity and "/" in name}
     result.capacity = {**capacity, **kept}
-    result.allocatable = {**allocatable, **kept_free}
+    result.allocatable = {**allocatable, **kept}
     result.conditions = conditions(health, previous.conditions, now)
     result.addresses = addresses(settings, host_ips)
     result.daemon_endpoints = NodeDaemonEndpoints(kubelet_endpoint=DaemonEndpoint(port=settings.server_port))

@@ -12,6 +12,8 @@ from collections.abc import Coroutine
 from enum import Enum
 from typing import Any
 
+from msgspec.structs import replace
+
 from haven.api.core.v1 import Container, Pod, PodStatus
 from haven.apimachinery import times
 from haven.cri import errors
@@ -72,6 +74,7 @@ class PodWorker:
         self.state = WorkerState.SYNCING
         self.verdict: Verdict | None = None
         self.status: PodStatus = pod.status
+        self._shown = pod.status
         self.observed = ObservedPod()
         self.volumes: dict[str, MountedVolume] = {}
         self.mirror: Pod | None = None
@@ -395,8 +398,14 @@ class PodWorker:
         fill_transition_times(status, self.status, times.format_time(services.clock.now_seconds()))
         return status
 
-    def _publish(self, status: PodStatus, *, is_finished: bool = False) -> None:
+    def _publish(self, status: PodStatus, *, is_ended: bool = False, is_finished: bool = False) -> None:
+        """Write a status. The API hears of a final phase when nothing runs any more (`is_ended`), not before: others
+        then give away what the pod had."""
         self.status = status
+        if not is_ended and not is_terminal(self.pod) and status.phase in ("Succeeded", "Failed"):
+            before = self._shown
+            status = replace(status, phase=before.phase, reason=before.reason, message=before.message)
+        self._shown = status
         target = self.mirror if self.mirror is not None else self.pod
         if target is self.pod and is_static(self.pod):
             return  # Its mirror does not exist yet: nowhere to write to.
@@ -446,10 +455,10 @@ class PodWorker:
         status = terminated_status(pod, self._status_of(is_terminal_now=True))
         refreshed = self._status_with_final_conditions(status)
         if not await self._clean_up():
-            self._publish(refreshed)
+            self._publish(refreshed, is_ended=True)
             await services.clock.sleep(1.0)
             return
-        self._publish(refreshed)
+        self._publish(refreshed, is_ended=True)
         self.state = WorkerState.FINISHED
         self._finished.set()
 
@@ -481,7 +490,7 @@ class PodWorker:
         return True
 
     def _report_finished(self) -> None:
-        self._publish(self.status, is_finished=True)
+        self._publish(self.status, is_ended=True, is_finished=True)
 
     def _use_objects(self) -> None:
         """Watch exactly what the pod's present spec names."""

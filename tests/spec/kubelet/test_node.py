@@ -16,6 +16,8 @@ from haven.api.core.v1 import (
     Node,
     NodeCondition,
     NodeSpec,
+    NodeStatus,
+    NodeSystemInfo,
     Pod,
     PodDNSConfig,
     PodSecurityContext,
@@ -51,13 +53,14 @@ from haven.kubelet.eviction import (
 )
 from haven.kubelet.garbage import ImageUse, dead_containers, dead_sandboxes, unused_images
 from haven.kubelet.images import InvalidImageName, credentials, normalized_name
-from haven.kubelet.nodeobject import Health, conditions
+from haven.kubelet.nodeobject import Health, conditions, node_status
 from haven.kubelet.observation import LABEL_CONTAINER
 from haven.kubelet.observer import log_tail
 from haven.kubelet.ociimage import ImageFile, ImageSpec, UnsupportedArchitecture, build, pause_program
 from haven.kubelet.podnetwork import ResolverSettings, hosts_file, kernel_hostname, parse_resolv_conf, pod_dns
 from haven.kubelet.podstarts import go_duration
 from haven.kubelet.resources import container_resources, oom_score_adj, pod_cgroup_limits
+from haven.kubelet.settings import Settings
 from haven.kubelet.termination import TerminationOrder, grace_seconds
 
 GIB, MIB = 2**30, 2**20
@@ -273,6 +276,37 @@ def test_the_least_recently_used_images_go_until_enough_is_free() -> None:
     chosen = unused_images(images, {"c"}, history, bytes_to_free=15, now=1000, min_age_seconds=120)
 
     assert [image.id for image in chosen] == ["b", "a"]
+
+
+# The node's entry
+
+
+def test_what_others_say_the_node_has_is_kept_and_may_be_used() -> None:
+    previous = NodeStatus(capacity={"example.com/dongle": Quantity.of(5), "cpu": Quantity.of(9)})
+
+    status = node_status(
+        Settings("n"),
+        previous,
+        capacity={"cpu": Quantity.of(4)},
+        allocatable={"cpu": Quantity.of(3)},
+        host_ips=("192.0.2.1",),
+        info=NodeSystemInfo(),
+        found_images=(),
+        features=cri.Features(container_events=False, runtime_config=False, systemd_cgroups=None),
+        supports_strict_groups=False,
+        health=Health(),
+        now="t",
+    )
+
+    assert status.capacity == {"cpu": Quantity.of(4), "example.com/dongle": Quantity.of(5)}
+    assert status.allocatable == {"cpu": Quantity.of(3), "example.com/dongle": Quantity.of(5)}
+
+
+def test_a_node_that_is_shutting_down_is_not_ready() -> None:
+    found = conditions(Health(shutdown_problem="node is shutting down"), [], "t")
+
+    (ready,) = [item for item in found if item.type == "Ready"]
+    assert (ready.status, ready.reason, ready.message) == ("False", "KubeletNotReady", "node is shutting down")
 
 
 # Back-off
