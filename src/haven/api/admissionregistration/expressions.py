@@ -37,6 +37,9 @@ STRING: Final = (types.STRING,)
 STRING_OR_NULL: Final = (types.STRING, types.NULL)
 APPLY_CONFIGURATION: Final = (types.object_type("Object"),)
 JSON_PATCHES: Final = (types.list_type(types.object_type("JSONPatch")),)
+_JSON_PATCH: Final = {"op": types.STRING, "path": types.STRING, "from": types.STRING, "value": types.DYN}
+# Upstream gives other fields a type that nothing fits, so that is what it complains about.
+_NO_TYPE: Final = Type("unspecified", "")
 _VARIABLES: Final = "kubernetes.variables"
 
 
@@ -83,7 +86,7 @@ class _Types(ObjectTypes):
         if self._patches and (name == "Object" or name.startswith("Object.")):
             return types.DYN
         if self._patches and name == "JSONPatch":
-            return {"op": types.STRING, "path": types.STRING, "from": types.STRING, "value": types.DYN}.get(field)
+            return _JSON_PATCH.get(field, _NO_TYPE)
         return super().field_type(name, field)
 
 

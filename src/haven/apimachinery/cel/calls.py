@@ -35,7 +35,8 @@ def called(name: str, implementation: Callable[..., Any], args: list[Run], cost:
         frame.charge(cost if isinstance(cost, int) else _cost_of_failure(cost, shown))
         operands = _OPERANDS.get(name)
         if operands is not None and error.message == "no such overload" and error not in given:
-            if values.type_of(given[0]).kind not in operands:
+            kind = values.type_of(given[0]).kind
+            if kind not in operands and kind not in ("string", "timestamp", "duration"):
                 return CelError(f"no such overload: {name}")
         return error
 

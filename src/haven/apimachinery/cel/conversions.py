@@ -161,19 +161,15 @@ def to_timestamp(value: Any) -> Timestamp:
             raise CelError("timestamp overflow")
         return Timestamp(nanoseconds)
     if isinstance(value, str):
-        nanoseconds_or_none = parse_timestamp(value)
-        if nanoseconds_or_none is not None:
-            return Timestamp(nanoseconds_or_none)
+        parsed = parse_timestamp(value)
+        if parsed is not None:
+            return Timestamp(parsed, zone_offset(value))
     raise _failed(value, types.TIMESTAMP)
 
 
 def to_duration(value: Any) -> Duration:
     if isinstance(value, Duration):
         return value
-    if isinstance(value, bool):
-        raise _failed(value, types.DURATION)
-    if isinstance(value, int):
-        return Duration(int(value))
     if isinstance(value, str):
         nanoseconds = parse_duration(value)
         if nanoseconds is not None:
@@ -202,6 +198,14 @@ def parse_timestamp(text: str) -> int | None:
     seconds = (moment - _EPOCH) // datetime.timedelta(seconds=1) - offset
     nanoseconds = seconds * SECOND + fraction
     return nanoseconds if TIMESTAMP_MIN <= nanoseconds <= TIMESTAMP_MAX else None
+
+
+def zone_offset(text: str) -> int:
+    """Return the seconds east of UTC that a valid RFC 3339 time names."""
+    if text[-6] not in "+-":
+        return 0
+    seconds = int(text[-5:-3]) * 3600 + int(text[-2:]) * 60
+    return -seconds if text[-6] == "-" else seconds
 
 
 def parse_duration(text: str) -> int | None:
@@ -235,13 +239,16 @@ def _moment(value: Timestamp) -> datetime.datetime:
 
 
 def timestamp_text(value: Timestamp) -> str:
-    """Return the time as RFC 3339 in UTC, with as many digits below a second as it has."""
-    moment = _moment(value)
+    """Return the time as RFC 3339 in the zone it came in, with as many digits below a second as it has."""
+    moment = _moment(value) + datetime.timedelta(seconds=value.offset_seconds)
     text = f"{moment.year:04}-{moment.month:02}-{moment.day:02}T{moment.hour:02}:{moment.minute:02}:{moment.second:02}"
     fraction = value.nanoseconds % SECOND
     if fraction:
         text += f".{fraction:09}".rstrip("0")
-    return text + "Z"
+    if not value.offset_seconds:
+        return text + "Z"
+    hours, minutes = divmod(abs(value.offset_seconds) // 60, 60)
+    return f"{text}{'-' if value.offset_seconds < 0 else '+'}{hours:02}:{minutes:02}"
 
 
 def duration_text(value: Duration) -> str:

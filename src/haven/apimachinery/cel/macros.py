@@ -309,7 +309,6 @@ _MACROS: Final[dict[tuple[str, int, bool], Expander]] = {
     ("all", 2, True): _one_variable(_all),
     ("exists", 2, True): _one_variable(_exists),
     ("exists_one", 2, True): _one_variable(_exists_one),
-    ("existsOne", 2, True): _one_variable(_exists_one),
     ("all", 3, True): _two_variables(_all),
     ("exists", 3, True): _two_variables(_exists),
     ("exists_one", 3, True): _two_variables(_exists_one),

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from haven.apimachinery.cel import types, values
-from haven.apimachinery.cel.conversions import parse_duration, parse_timestamp
+from haven.apimachinery.cel.conversions import parse_duration, parse_timestamp, zone_offset
 from haven.apimachinery.cel.errors import CelError
 from haven.apimachinery.cel.escaping import RESERVED, escape, unescape
 from haven.apimachinery.cel.types import Type
@@ -349,12 +349,13 @@ def _date(tree: Any) -> Any:
 
 def _date_time(tree: Any) -> Any:
     text = _text(tree)
-    nanoseconds = parse_timestamp(text.replace("t", "T").replace("z", "Z").replace(" ", "T"))
+    written = text.replace("t", "T").replace("z", "Z").replace(" ", "T")
+    nanoseconds = parse_timestamp(written)
     if nanoseconds is None:
         raise CelError(
             f'Invalid date-time formatted string {text}: parsing time "{text}" as "2006-01-02T15:04:05Z07:00"'
         )
-    return values.Timestamp(nanoseconds)
+    return values.Timestamp(nanoseconds, zone_offset(written))
 
 
 _PLAIN: Final[dict[str, tuple[Type, int, Callable[[Any], Any]]]] = {

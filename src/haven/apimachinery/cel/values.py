@@ -41,10 +41,11 @@ class Uint(int):
 class Timestamp:
     """Nanoseconds since 1970, and the offset from UTC the time was written with."""
 
-    __slots__ = ("nanoseconds",)
+    __slots__ = ("nanoseconds", "offset_seconds")
 
-    def __init__(self, nanoseconds: int) -> None:
+    def __init__(self, nanoseconds: int, offset_seconds: int = 0) -> None:
         self.nanoseconds = nanoseconds
+        self.offset_seconds = offset_seconds
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Timestamp) and self.nanoseconds == other.nanoseconds
@@ -401,9 +402,9 @@ def _duration(nanoseconds: int) -> Duration:
     raise CelError("duration overflow")
 
 
-def _timestamp(nanoseconds: int) -> Timestamp:
+def _timestamp(nanoseconds: int, offset_seconds: int) -> Timestamp:
     if TIMESTAMP_MIN <= nanoseconds <= TIMESTAMP_MAX:
-        return Timestamp(nanoseconds)
+        return Timestamp(nanoseconds, offset_seconds)
     raise CelError("timestamp overflow")
 
 
@@ -422,8 +423,9 @@ def add(first: Any, second: Any) -> Any:
         return first.plus(list_items(second))
     if isinstance(first, list):
         return [*first, *list_items(second)]
-    if (kind is Timestamp and type(second) is Duration) or (kind is Duration and type(second) is Timestamp):
-        return _timestamp(first.nanoseconds + second.nanoseconds)
+    if {kind, type(second)} == {Timestamp, Duration}:
+        zone: int = (first if kind is Timestamp else second).offset_seconds
+        return _timestamp(first.nanoseconds + second.nanoseconds, zone)
     raise no_overload(first, second)
 
 
@@ -439,7 +441,7 @@ def subtract(first: Any, second: Any) -> Any:
         if kind is Duration or kind is Timestamp:
             return _duration(first.nanoseconds - second.nanoseconds)
     if kind is Timestamp and type(second) is Duration:
-        return _timestamp(first.nanoseconds - second.nanoseconds)
+        return _timestamp(first.nanoseconds - second.nanoseconds, first.offset_seconds)
     raise no_overload(first, second)
 
 

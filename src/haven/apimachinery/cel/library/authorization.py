@@ -145,9 +145,7 @@ def _with(field: str) -> Any:
 
 
 def library() -> Library:
-    lib = Library(
-        types={type_.name: type_ for type_ in (AUTHORIZER, _PATH_CHECK, _GROUP_CHECK, RESOURCE_CHECK, _DECISION)}
-    )
+    lib = Library()
     declare = lib.declare
     check = RESOURCE_CHECK
     declare("path", ("authorizer_path", (AUTHORIZER, STRING), _PATH_CHECK, _path), member=True)

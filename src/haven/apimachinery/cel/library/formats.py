@@ -91,7 +91,7 @@ _FORMATS = {
     ),
     "byte": NamedFormat("byte", _simple(_is_base64, "invalid base64"), 84),
     "date": NamedFormat(
-        "date", _simple(lambda text: parse_timestamp(f"{text}T00:00:00Z") is not None, "invalid date"), 85
+        "date", _simple(lambda text: parse_timestamp(f"{text}T00:00:00Z") is not None, "invalid date"), 71
     ),
     "datetime": NamedFormat("datetime", _simple(_is_datetime, "invalid datetime"), 71),
 }
@@ -112,7 +112,7 @@ def _constant(format_: NamedFormat) -> Callable[[], NamedFormat]:
 
 
 def library() -> Library:
-    lib = Library(types={_FORMAT.name: _FORMAT})
+    lib = Library()
     lib.declare(
         "validate", ("format-validate", (_FORMAT, STRING), optional_type(list_type(STRING)), _validate), member=True
     )

@@ -226,15 +226,15 @@ def _fixed(value: Any, precision: int) -> str:
 _SUPERSCRIPTS: Final = str.maketrans("0123456789-+", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺")
 
 
-def _scientific(value: Any, precision: int) -> str:
+def _scientific(value: Any, width: int) -> str:
     number = _number("e", value)
     special = _special(number)
     if special is not None:
         return special
-    # Upstream prints in the en_US locale, which writes powers of ten out.
-    mantissa, _, exponent = f"{number:.{precision}e}".partition("e")
+    # Upstream prints in the en_US locale, which writes powers of ten out, and takes the precision for a width.
+    mantissa, _, exponent = f"{number:.{_DEFAULT_PRECISION}e}".partition("e")
     sign = "⁻" if exponent.startswith("-") else ""
-    return f"{mantissa}×10{sign}{exponent.lstrip('+-').zfill(2).translate(_SUPERSCRIPTS)}"
+    return f"{mantissa}×10{sign}{exponent.lstrip('+-').zfill(2).translate(_SUPERSCRIPTS)}".rjust(width)
 
 
 def _binary(value: Any, _: int) -> str:

@@ -115,9 +115,13 @@ def _v6_failure(text: str) -> str:
     for field in text.split(":"):
         if len(field) > 4 and "." not in field:
             return f"each group must have 4 or less digits (at {quote(text[text.index(field) :])})"
+    if text.count("::") > 1 or ":::" in text:
+        second = text.index("::", text.index("::") + 1)
+        return f"multiple :: in address (at {quote(text[second + 1 :])})"
     if "::" not in text and text.count(":") < 7:
         return "address string too short"
-    return f"unexpected character (at {quote(text)})" if text.count("::") > 1 else "trailing garbage after address"
+    rest = ":".join(text.split(":")[8:])
+    return f"trailing garbage after address (at {quote(rest)})" if rest else f"unexpected character (at {quote(text)})"
 
 
 def _parse_address(text: str) -> Address:

@@ -61,6 +61,14 @@ def _as_integer(quantity: QuantityValue) -> int:
     return quantity.amount.nano // _NANO
 
 
+def _as_float(quantity: QuantityValue) -> float:
+    """Return the digits times a power of ten, as upstream does: a division may differ in the last bit."""
+    digits, exponent = quantity.amount.nano, -9
+    while digits and digits % 10 == 0 and exponent < 0:
+        digits, exponent = digits // 10, exponent + 1
+    return float(digits) * float(f"1e{exponent}")
+
+
 def _compare(one: QuantityValue, other: QuantityValue) -> int:
     return (one.amount > other.amount) - (one.amount < other.amount)
 
@@ -70,7 +78,7 @@ def _whole(number: int) -> Quantity:
 
 
 def library() -> Library:
-    lib = Library(types={QUANTITY.name: QUANTITY})
+    lib = Library()
     declare = lib.declare
     q = QUANTITY
     declare("quantity", ("string_to_quantity", (STRING,), q, _parse))
@@ -87,9 +95,7 @@ def library() -> Library:
         member=True,
     )
     declare("compareTo", ("quantity_compare_to", (q, q), INT, _compare), member=True)
-    declare(
-        "asApproximateFloat", ("quantity_get_float", (q,), DOUBLE, lambda one: one.amount.nano / _NANO), member=True
-    )
+    declare("asApproximateFloat", ("quantity_get_float", (q,), DOUBLE, _as_float), member=True)
     declare("asInteger", ("quantity_get_int", (q,), INT, _as_integer), member=True)
     declare("isInteger", ("quantity_is_integer", (q,), BOOL, _is_integer), member=True)
     declare(

@@ -108,7 +108,7 @@ def _compare(one: Version, other: Version) -> int:
 
 
 def library() -> Library:
-    lib = Library(types={_SEMVER.name: _SEMVER})
+    lib = Library()
     declare = lib.declare
     v = _SEMVER
     declare(

@@ -109,7 +109,7 @@ def _take_authority(url: Url, authority: str) -> None:
             raise UrlError("missing ']' in host")
         _check_port(host[end + 1 :])
     else:
-        colon = host.rfind(":")
+        colon = host.find(":")
         if colon >= 0:
             _check_port(host[colon:])
     for match in re.finditer(r"%(..)?", host):
@@ -192,7 +192,7 @@ def _port(url: Url) -> str:
 
 
 def library() -> Library:
-    lib = Library(types={_URL.name: _URL})
+    lib = Library()
     declare = lib.declare
     declare("url", ("string_to_url", (STRING,), _URL, _parse))
     declare("getScheme", ("url_get_scheme", (_URL,), STRING, lambda url: url.scheme), member=True)

@@ -40,24 +40,36 @@ def selected(
         missing = error  # It only matters if the policy cares about such requests.
     if not object_matches(labels, request.object, request.old):
         return None
-    equivalents: Sequence[Resource[Any]] = ()
-    if resources.match_policy == "Equivalent":
-        equivalents = versions.equivalents(request.resource, request.subresource)
-    if _named(resources.exclude_resource_rules, request, equivalents) is not None:
+    if _named(resources.exclude_resource_rules, resources, request, versions) is not None:
         return None
-    found = _named(resources.resource_rules, request, equivalents) if resources.resource_rules else request.resource
-    if found is not None and missing is not None:
+    found = request.resource
+    if resources.resource_rules:
+        matched = _named(resources.resource_rules, resources, request, versions)
+        if matched is None:
+            return None
+        found = matched
+    if missing is not None:
         raise Misconfigured(missing.message)
     return found
 
 
 def _named(
-    rules: Sequence[v1.NamedRuleWithOperations], request: AdmissionRequest, equivalents: Sequence[Resource[Any]]
+    rules: Sequence[v1.NamedRuleWithOperations],
+    resources: v1.MatchResources,
+    request: AdmissionRequest,
+    versions: Versions,
 ) -> Resource[Any] | None:
-    for resource in (request.resource, *equivalents):
-        for rule in rules:
-            if rule_matches(rule, request, resource) and (
-                not rule.resource_names or request.name in rule.resource_names
-            ):
+    """Return the resource as which a rule names a request: its own if one does, else an equivalent one."""
+    if any(_matches(rule, request, request.resource) for rule in rules):
+        return request.resource
+    if not rules or resources.match_policy != "Equivalent":
+        return None
+    for rule in rules:
+        for resource in versions.equivalents(request.resource, request.subresource):
+            if _matches(rule, request, resource):
                 return resource
     return None
+
+
+def _matches(rule: v1.NamedRuleWithOperations, request: AdmissionRequest, resource: Resource[Any]) -> bool:
+    return rule_matches(rule, request, resource) and (not rule.resource_names or request.name in rule.resource_names)
