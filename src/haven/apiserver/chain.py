@@ -132,7 +132,10 @@ class Chain:
         info = request.info = resolve(request.method, request.path, request.query)
         if self._catch_up is not None and info.is_resource:
             await self._catch_up()  # Others write to the store too: know what they acknowledged before this came.
-        if not request.local:
+        if request.local:
+            if self._auditor is not None:
+                self._auditor.begin(request)
+        else:
             request.user = await self._identified(request)
             acting = await self._impersonation.apply(request)
             if acting is not None:

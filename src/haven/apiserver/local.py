@@ -36,6 +36,7 @@ def _request(method: str, path: str, user: UserInfo, body: bytes, headers: Mappi
     return Request(
         method=method,
         path=unquote(place),
+        uri=path,
         query=parse_qs(query, keep_blank_values=True) if query else {},
         headers={name.lower(): value for name, value in (headers or {}).items()},
         body=body,
@@ -57,6 +58,7 @@ class LocalTransport:
         response = await self._handle(_request(method, path, self._user, body, headers))
         if response.stream is not None:
             data = b"".join([chunk async for chunk in response.stream])
+            response.over()
         else:
             data = _body(response)
         return Answer(response.status, response.headers or {"Content-Type": "application/json"}, data)
@@ -70,12 +72,15 @@ class LocalTransport:
                 yield line
             return
         rest = b""
-        async for chunk in response.stream:
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                yield line + b"\n"
-        if rest:
-            yield rest
+        try:
+            async for chunk in response.stream:
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield line + b"\n"
+            if rest:
+                yield rest
+        finally:
+            response.over()
 
     async def close(self) -> None:
         """There is nothing to close."""

@@ -106,3 +106,8 @@ class Response:
     """Values of the Warning header, which then stands once for each of them."""
     when_over: list[Callable[[], None]] = field(default_factory=list)
     """What to call when a stream or a hijack has ended; nobody calls it for other answers."""
+
+    def over(self) -> None:
+        """Tell those who wanted to know that a stream or a hijack has ended."""
+        for call in self.when_over:
+            call()

@@ -164,12 +164,12 @@ class HttpServer:
             try:
                 return await self._hand_over(request, response)
             finally:
-                _over(response)
+                response.over()
         if response.stream is not None:
             try:
                 return await self._send_stream(raw, request, response, lower)
             finally:
-                _over(response)
+                response.over()
         packed = "Content-Encoding" in response.headers
         if len(response.body) > self._gzip_bytes_min and not packed and "gzip" in lower.get("accept-encoding", ""):
             response.body = await asyncio.to_thread(_gzip, response.body)
@@ -246,11 +246,6 @@ class HttpServer:
         if connection.response is not None:
             return connection.response
         raise asyncio.CancelledError  # How aiohttp is told that the connection is over and nothing is to be written.
-
-
-def _over(response: Response) -> None:
-    for call in response.when_over:
-        call()
 
 
 def _audit_id() -> str:

@@ -68,9 +68,9 @@ class Record:
     def add_request(self) -> None:
         """Note what was sent: its object, and what that tells about the name."""
         request = self._request
-        if not request.body or not request.info.is_resource:
+        if not request.info.is_resource or not (request.body or request.object is not None):
             return
-        sent = _tree(request.body, request.headers.get("content-type", ""))
+        sent = _tree(request.body, request.headers.get("content-type", "")) if request.body else _plain(request.object)
         if not isinstance(sent, dict | list):
             return
         if isinstance(sent, dict) and request.info.verb != "patch":
@@ -100,7 +100,10 @@ class Record:
             status |= {key: answer[key] for key in ("status", "message", "reason", "details") if key in answer}
         self._stage_fields["responseStatus"] = status
         if self.treatment.level >= Level.REQUEST_RESPONSE and response.stream is None and response.hijack is None:
-            answered = _tree(response.body, response.headers.get("Content-Type", "application/json"))
+            if not response.body and response.object is not None and not isinstance(response.object, Exception):
+                answered = _plain(response.object)
+            else:
+                answered = _tree(response.body, response.headers.get("Content-Type", "application/json"))
             if isinstance(answered, dict):
                 self._stage_fields["responseObject"] = self._cleaned(answered)
 
@@ -159,6 +162,11 @@ def _sources(request: Request) -> list[str]:
     if request.remote and (not found or found[-1] != request.remote):
         found.append(request.remote)
     return found
+
+
+def _plain(obj: Any) -> Any:
+    """Return a typed object of a request in this process as it would have been sent."""
+    return obj if isinstance(obj, dict) else serialization.to_tree(obj)
 
 
 def _tree(body: bytes, content_type: str) -> Any:

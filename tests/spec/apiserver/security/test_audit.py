@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from haven.api.core import v1 as core
+from haven.api.scheme import resource_of
+from haven.apimachinery import meta
 from haven.apiserver.audit.logfile import LogFile, LogSettings
 from haven.apiserver.audit.policy import Level, parse_policy
 from haven.apiserver.audit.webhook import BatchSettings, SendFailed, WebhookLog
@@ -266,3 +269,19 @@ async def test_flow_schemas_that_were_removed_come_back(serve: Serve) -> None:
     await clock.advance(61)
 
     assert (await client.ask("GET", path)).status == 200
+
+
+async def test_what_components_of_this_process_write_is_audited_too(serve: Serve, tmp_path: Path) -> None:
+    policy, log = tmp_path / "policy.yaml", tmp_path / "audit.log"
+    policy.write_text(POLICY.replace('users: ["system:apiserver"]', "users: [nobody]"))
+    client = await serve(audit_policy_file=str(policy), audit_log_path=str(log))
+    controller = client.server.local_client(UserInfo("system:apiserver", groups=("system:masters",)))
+
+    config_map = core.ConfigMap(metadata=meta.ObjectMeta(name="a", namespace="default"), data={"k": "v"})
+    await controller.create(resource_of(core.ConfigMap), config_map)
+
+    (event,) = events(log)
+    assert event["user"]["username"] == "system:apiserver"
+    assert event["requestObject"]["data"] == {"k": "v"}
+    assert event["responseObject"]["metadata"]["uid"]
+    assert event["objectRef"]["name"] == "a"
