@@ -149,6 +149,7 @@ class ApiServer:
         caller: WebhookCaller,
         audit: Audit | None,
         guard: Guard,
+        flows: FlowControl,
         extensions: ExtensionServers,
         clock: Clock,
         ready_seconds: float,
@@ -161,6 +162,7 @@ class ApiServer:
         self.objects = objects
         self.caller = caller
         self.guard = guard
+        self.flows = flows
         self._audit = audit
         self._extensions = extensions
         self.port = 0
@@ -463,6 +465,7 @@ async def start(
         caller=caller,
         audit=audit,
         guard=guard,
+        flows=flows,
         extensions=extensions,
         clock=clock,
         ready_seconds=time.monotonic() - began,

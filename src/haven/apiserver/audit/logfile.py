@@ -1,6 +1,8 @@
 """The audit log: one line for each event, in a file that is turned over when it is large. Or on standard output.
 
 A line is written before the request goes on, so an acknowledged write is in the log; the kernel may still hold it.
+Several servers of one machine may share a file: lines are appended whole, whoever finds the file too large turns it
+over, and the others follow to the new one.
 Source: https://kubernetes.io/docs/tasks/debug/debug-cluster/audit/#log-backend
 """
 
@@ -50,7 +52,7 @@ class LogFile:
         self._clock = clock
         self._path = Path(settings.path)
         self._descriptor = -1
-        self._size = 0
+        self._inode = 0
         self._size_max = settings.size_megabytes_max * _MEGABYTE
         self._tidying: threading.Thread | None = None
         self.failures = 0
@@ -70,9 +72,9 @@ class LogFile:
         else:
             data = b"".join(orjson.dumps(event) + b"\n" for event in events)
         try:
-            if self._size_max and self._size and self._size + len(data) > self._size_max:
-                self._turn_over()
-            self._size += os.write(self._descriptor, data)
+            if self._settings.path != "-":
+                self._make_room(len(data))
+            os.write(self._descriptor, data)
         except OSError as error:
             self.failures += 1
             _log.error("An audit event was not written.", path=self._settings.path, error=str(error))
@@ -87,17 +89,36 @@ class LogFile:
 
     def _open(self) -> None:
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._size = os.fstat(self._descriptor).st_size
+        self._inode = os.fstat(self._descriptor).st_ino
+
+    def _reopen(self) -> None:
+        os.close(self._descriptor)
+        self._open()
+
+    def _make_room(self, length: int) -> None:
+        """Follow to the present file, and turn it over if it is full."""
+        if not self._is_full(length):
+            return
+        _lock(self._descriptor)
+        if self._is_full(length):
+            self._turn_over()
+
+    def _is_full(self, length: int) -> bool:
+        try:
+            found = os.stat(self._path)
+        except FileNotFoundError:
+            self._reopen()
+            return False
+        if found.st_ino != self._inode:
+            self._reopen()
+            return False
+        return bool(self._size_max and found.st_size and found.st_size + length > self._size_max)
 
     def _turn_over(self) -> None:
-        if self._settings.path == "-":
-            return
         now = datetime.fromtimestamp(self._clock.now_seconds(), UTC)
-        stamp = now.strftime(_STAMP)[:-3]
-        aside = self._path.with_name(f"{self._path.stem}-{stamp}{self._path.suffix}")
-        os.close(self._descriptor)
+        aside = self._path.with_name(f"{self._path.stem}-{now.strftime(_STAMP)[:-3]}{self._path.suffix}")
         self._path.rename(aside)
-        self._open()
+        self._reopen()
         if self._tidying is not None:
             self._tidying.join()
         self._tidying = threading.Thread(target=self._tidy, args=(now,), name="audit-log-tidy", daemon=True)
@@ -112,8 +133,8 @@ class LogFile:
             for index, (stamp, path) in enumerate(found):
                 if index >= kept or (oldest is not None and stamp < oldest):
                     path.unlink(missing_ok=True)
-                elif self._settings.compress and path.suffix != ".gz":
-                    _compress(path)
+                elif index and self._settings.compress and path.suffix != ".gz":
+                    _compress(path)  # But not the newest: another server may just write its last line to it.
         except OSError as error:
             _log.warning("Old audit logs were not tidied up.", path=self._settings.path, error=str(error))
 
@@ -130,6 +151,14 @@ class LogFile:
             except ValueError:
                 continue
         return found
+
+
+def _lock(descriptor: int) -> None:
+    """Keep other servers from turning the file over; ends when the descriptor is closed."""
+    if sys.platform != "win32":  # There, one server has the file for itself.
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def _compress(path: Path) -> None:

@@ -193,8 +193,7 @@ async def test_without_a_policy_nothing_is_audited(serve: Serve) -> None:
 def test_the_log_is_turned_over_and_old_files_go(tmp_path: Path) -> None:
     clock = FakeClock()
     path = tmp_path / "audit.log"
-    settings = LogSettings(str(path), size_megabytes_max=1, backups_max=2, compress=True)
-    log = LogFile(settings, clock)
+    log = LogFile(LogSettings(str(path), size_megabytes_max=1, backups_max=2, compress=True), clock)
     log.open()
 
     for _ in range(5):
@@ -202,10 +201,30 @@ def test_the_log_is_turned_over_and_old_files_go(tmp_path: Path) -> None:
         log.write([{"filler": "x" * 600_000}])
     log.close()
 
-    packed = sorted(tmp_path.glob("audit-*.log.gz"))
-    assert len(packed) == 2
-    assert json.loads(gzip.decompress(packed[0].read_bytes()))["filler"]
+    backups = sorted(tmp_path.glob("audit-*"))
+    assert [backup.suffix for backup in backups] == [".gz", ".log"], "the newest is left alone for a while"
+    assert json.loads(gzip.decompress(backups[0].read_bytes()))["filler"]
     assert len(path.read_text().splitlines()) == 1
+
+
+def test_servers_that_share_a_log_follow_each_other_to_the_new_file(tmp_path: Path) -> None:
+    clock = FakeClock()
+    path = tmp_path / "audit.log"
+    logs = [LogFile(LogSettings(str(path), size_megabytes_max=1), clock) for _ in range(2)]
+    for log in logs:
+        log.open()
+
+    for number in range(9):
+        clock._now += 1
+        logs[number % 2].write([{"n": number, "filler": "x" * 300_000}])
+    path.unlink()
+    logs[0].write([{"n": 9}])
+    for log in logs:
+        log.close()
+
+    lines = [json.loads(line)["n"] for backup in sorted(tmp_path.glob("audit-*")) for line in backup.open()]
+    assert lines == [0, 1, 2, 3, 4, 5]
+    assert events(path) == [{"n": 9}]
 
 
 def test_the_old_text_format_has_one_line_for_each_event(tmp_path: Path) -> None:
