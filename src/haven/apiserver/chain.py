@@ -114,6 +114,8 @@ class Chain:
             if request.audit is not None and self._auditor is not None:
                 self._auditor.abandoned(request, long=_is_long(request.info))
             raise
+        except RecursionError:
+            response = self.refuse(request, apierrors.BadRequest("the object in the request nests too deeply"))
         except StoreError as error:
             _log.error("The store failed.", method=request.method, path=request.path, because=str(error))
             response = self.refuse(request, apierrors.InternalError(str(error)))

@@ -50,6 +50,9 @@ _timestamp = re.compile(
     re.ASCII,
 )
 
+_indent = re.compile(rb"^[ \t?-]+", re.MULTILINE)
+_DEPTH_MAX = 500  # Objects nest a dozen levels; schemas of definitions a few dozen.
+
 # Bounds against documents that explode through aliases, as go-yaml has them.
 _ALIASED_MIN, _VALUES_MIN = 100, 1000
 _VALUES_LOW, _VALUES_HIGH = 400_000, 4_000_000
@@ -77,6 +80,7 @@ def parse(data: bytes) -> tuple[Any, list[str]]:
     Raise InvalidYAML. Of a key given twice the last value counts.
     """
     try:
+        _check_depth(data)
         composer: Any = _Composer(data)
         try:
             node = composer.get_node() if composer.check_node() else None
@@ -90,6 +94,27 @@ def parse(data: bytes) -> tuple[Any, list[str]]:
         return None, []
     builder = _Builder()
     return builder.value(node), builder.duplicates
+
+
+def _check_depth(data: bytes) -> None:
+    """Raise InvalidYAML if collections nest so deeply that composing them would exhaust the stack of the process."""
+    # What each level costs at least: a bracket, or a step to the right (which a list within a map may share with it).
+    steps = max((len(match.group()) for match in _indent.finditer(data)), default=0)
+    if data.count(b"[") + data.count(b"{") + 2 * steps <= _DEPTH_MAX:
+        return
+    parser: Any = _Composer(data)
+    depth = 0
+    try:
+        while parser.check_event():
+            event = parser.get_event()
+            if isinstance(event, yaml.CollectionStartEvent):
+                depth += 1
+                if depth > _DEPTH_MAX:
+                    raise InvalidYAML(f"yaml: exceeded max depth of {_DEPTH_MAX}")
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
+    finally:
+        parser.dispose()
 
 
 def _complaint(error: yaml.MarkedYAMLError, data: bytes) -> str:

@@ -51,7 +51,7 @@ def _asked(request: AdmissionRequest) -> Path | None:
     """Return the field by which a request asks for access, None if it does not."""
     if request.operation == CREATE:
         spec = request.object.spec.spec if request.resource.kind == "ResourceClaimTemplate" else request.object.spec
-        for index, asked in enumerate(spec.devices.requests):
+        for index, asked in enumerate(spec.devices.requests or ()):
             if asked.exactly is not None and asked.exactly.admin_access:
                 return Path("spec", "devices", "requests").index(index).child("adminAccess")
         return None
@@ -65,7 +65,7 @@ def _asked(request: AdmissionRequest) -> Path | None:
 
 def _results(claim: Any) -> Sequence[resource.DeviceRequestAllocationResult]:
     allocation = claim.status.allocation
-    return allocation.devices.results if allocation is not None else ()
+    return (allocation.devices.results or ()) if allocation is not None else ()
 
 
 def _granted(results: Sequence[resource.DeviceRequestAllocationResult]) -> int | None:
