@@ -26,7 +26,8 @@ from haven.apimachinery.goformat import quote
 from haven.apiserver.aggregation.remote import AGGREGATOR, Remote, identity_headers, is_identity_header
 from haven.apiserver.request import Request, Response
 from haven.apiserver.server import Connection
-from haven.apiserver.webhooks.failures import describe
+from haven.apiserver.webhooks.failures import describe, names_mismatch
+from haven.apiserver.webhooks.selfissued import issued_by, looks_self_signed, peer_certificate
 from haven.apiserver.webhooks.services import ServiceAddresses, Unroutable
 from haven.apiserver.webhooks.target import tls_context
 from haven.client.upgrade import Backend, Refused, splice, upgrade
@@ -177,24 +178,44 @@ class ExtensionServers:
         except (apierrors.ApiError, Unroutable, ValueError) as error:
             raise Unreachable(str(error)) from error
         url = f"https://{_authority(host, port)}{path}"
-        headers = CIMultiDict[str](
-            [("Accept", accept), ("User-Agent", "kube-apiserver"), *identity_headers(AGGREGATOR)]
-        )
+        identity = identity_headers(AGGREGATOR)
+        headers = CIMultiDict[str]([("Accept", accept), ("User-Agent", "kube-apiserver"), *identity])
         if etag:
             headers["If-None-Match"] = etag
         try:
             async with asyncio.timeout(timeout_seconds):
-                async with self._client().get(
-                    yarl.URL(url, encoded=True),
-                    headers=headers,
-                    ssl=tls,
-                    server_hostname=remote.service.server_name,
-                    allow_redirects=False,
-                ) as answer:
-                    return Answered(answer.status, answer.headers, await _all(answer), url)
+                try:
+                    return await self._get(remote, url, headers, tls)
+                except aiohttp.ClientConnectorCertificateError as error:
+                    trusted = await self._trust(remote, host, port) if looks_self_signed(error) else None
+                    if trusted is None:
+                        raise
+                    return await self._get(remote, url, headers, trusted)
         except _NETWORK_ERRORS as error:
             because = describe(error, host, port, server_name=remote.service.server_name)
+            if isinstance(error, aiohttp.ClientConnectorCertificateError):
+                names = await names_mismatch(error, host, port, remote.service.server_name)
+                because = f"tls: failed to verify certificate: {names}" if names else because
             raise Unreachable(f"failing or missing response from {url}: Get {quote(url)}: {because}") from error
+
+    async def _get(self, remote: Remote, url: str, headers: CIMultiDict[str], tls: ssl.SSLContext) -> Answered:
+        async with self._client().get(
+            yarl.URL(url, encoded=True),
+            headers=headers,
+            ssl=tls,
+            server_hostname=remote.service.server_name,
+            allow_redirects=False,
+        ) as answer:
+            return Answered(answer.status, answer.headers, await _all(answer), url)
+
+    async def _trust(self, remote: Remote, host: str, port: int) -> ssl.SSLContext | None:
+        """Trust a server's certificate by itself if the APIService's authority signed it."""
+        certificate = await peer_certificate(host, port, remote.service.server_name)
+        pem = issued_by(certificate, remote.ca) if certificate is not None else None
+        if pem is None:
+            return None
+        context = self._contexts[_key(remote)] = self._new_context(remote.ca + b"\n" + pem, insecure=False)
+        return context
 
     # ---- connections
 
@@ -214,18 +235,25 @@ class ExtensionServers:
             if stamp != self._stamp:
                 self._contexts.clear()
                 self._stamp = stamp
-        # The name is part of the key, so that a kept connection is never taken for another server's.
-        key = (remote.ca, remote.insecure, remote.service.server_name)
+        key = _key(remote)
         context = self._contexts.get(key)
         if context is None:
-            certificate, private = (b"", b"")
-            if self._certificate is not None:
-                certificate, private = (path.read_bytes() for path in self._certificate)
-            context = tls_context(ca=remote.ca, insecure=remote.insecure, certificate=certificate, key=private)
+            context = self._new_context(remote.ca, insecure=remote.insecure)
             self._contexts[key] = context
             if len(self._contexts) > CONTEXTS_MAX:
                 self._contexts.popitem(last=False)
         return context
+
+    def _new_context(self, ca: bytes, *, insecure: bool) -> ssl.SSLContext:
+        certificate, private = b"", b""
+        if self._certificate is not None:
+            certificate, private = (path.read_bytes() for path in self._certificate)
+        return tls_context(ca=ca, insecure=insecure, certificate=certificate, key=private)
+
+
+def _key(remote: Remote) -> tuple[bytes, bool, str]:
+    """The name is part of the key, so that a kept connection is never taken for another server's."""
+    return (remote.ca, remote.insecure, remote.service.server_name)
 
 
 def _refused(code: int, text: str) -> Response:

@@ -20,6 +20,7 @@ import yarl
 from haven.apimachinery import apierrors
 from haven.apimachinery.goformat import quote
 from haven.apiserver.webhooks.failures import answer_error, describe, names_mismatch
+from haven.apiserver.webhooks.selfissued import issued_by, looks_self_signed, peer_certificate
 from haven.apiserver.webhooks.services import ServiceAddresses, Unroutable
 from haven.apiserver.webhooks.target import DEFAULT_PORT, Target, tls_context
 
@@ -140,6 +141,9 @@ class WebhookCaller:
                 ) as answer:
                     return answer.status, answer.headers, await _read(answer)
             except aiohttp.ClientConnectorCertificateError as error:
+                if attempt == 1 and looks_self_signed(error) and await self._trust(target, host, port):
+                    context = self._context(target)
+                    continue
                 names = await names_mismatch(error, host, port, target.tls_name)
                 if names is None:
                     raise self._failed(url, error, host, port, target) from error
@@ -152,6 +156,17 @@ class WebhookCaller:
             except _NETWORK_ERRORS as error:
                 raise self._failed(url, error, host, port, target) from error
         raise AssertionError("unreachable")
+
+    async def _trust(self, target: Target, host: str, port: int) -> bool:
+        """Trust a server's certificate by itself if the target's authority signed it; tell whether that is so."""
+        certificate = await peer_certificate(host, port, target.tls_name)
+        pem = issued_by(certificate, target.ca) if certificate is not None else None
+        if pem is None:
+            return False
+        self._contexts[_key(target)] = tls_context(
+            ca=target.ca + b"\n" + pem, insecure=False, certificate=target.certificate, key=target.key
+        )
+        return True
 
     @staticmethod
     def _failed(url: str, error: BaseException, host: str, port: int, target: Target) -> CallFailed:
@@ -169,8 +184,7 @@ class WebhookCaller:
     def _context(self, target: Target) -> ssl.SSLContext | None:
         if target.url.startswith("http:"):
             return None
-        # The name is part of the key, so that a kept connection is never taken for another server's.
-        key = (target.ca, target.insecure, target.certificate, target.key, target.tls_name)
+        key = _key(target)
         context = self._contexts.get(key)
         if context is None:
             context = tls_context(
@@ -191,6 +205,11 @@ class WebhookCaller:
         if self._proxied is None:
             self._proxied = _new_session(trust_env=True)
         return self._proxied
+
+
+def _key(target: Target) -> _Key:
+    """The name is part of the key, so that a kept connection is never taken for another server's."""
+    return (target.ca, target.insecure, target.certificate, target.key, target.tls_name)
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:

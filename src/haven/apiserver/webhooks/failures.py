@@ -6,7 +6,6 @@ authority", "context deadline exceeded").
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import os
 import re
@@ -19,10 +18,9 @@ from cryptography.x509.oid import NameOID
 
 from haven.apimachinery import apierrors
 from haven.apimachinery.goformat import quote
+from haven.apiserver.webhooks.selfissued import peer_certificate
 
 __all__ = ["answer_error", "describe", "names_mismatch"]
-
-CERTIFICATE_SECONDS = 5.0
 
 TEXT_BYTES_MAX = 2048  # More of an unexpected answer is not shown.
 
@@ -101,17 +99,8 @@ async def names_mismatch(
     if getattr(cause, "verify_code", 0) not in (_HOSTNAME_MISMATCH, _IP_MISMATCH):
         return None
     wanted = server_name or host
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    try:
-        async with asyncio.timeout(CERTIFICATE_SECONDS):
-            _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=wanted)
-    except (OSError, TimeoutError):
-        return None
-    der = writer.get_extra_info("ssl_object").getpeercert(True)
-    writer.close()
-    return _mismatch(x509.load_der_x509_certificate(der), wanted)
+    certificate = await peer_certificate(host, port, wanted)
+    return None if certificate is None else _mismatch(certificate, wanted)
 
 
 def _mismatch(certificate: x509.Certificate, wanted: str) -> str:

@@ -46,8 +46,13 @@ def server_context(pair: Pair) -> ssl.SSLContext:
 
 
 @pytest.fixture
-async def hook() -> AsyncIterator[Hook]:
-    authority = new_authority("hooks", now=time.time(), life=timedelta(days=1))
+def authority_name() -> str:
+    return "hooks"
+
+
+@pytest.fixture
+async def hook(authority_name: str) -> AsyncIterator[Hook]:
+    authority = new_authority(authority_name, now=time.time(), life=timedelta(days=1))
     pair = serving_pair(authority, "hook", ("localhost", "web.shop.svc"), now=time.time(), life=timedelta(hours=1))
 
     async def serve(request: web.Request) -> web.StreamResponse:

@@ -138,6 +138,23 @@ async def test_a_certificate_for_another_name_is_refused(hook: Hook, caller: Web
     assert text.endswith("x509: cannot validate certificate for 127.0.0.1 because it doesn't contain any IP SANs")
 
 
+@pytest.mark.parametrize("authority_name", ["hook"])
+async def test_a_certificate_whose_issuer_has_the_same_name_is_trusted(hook: Hook, caller: WebhookCaller) -> None:
+    for _ in range(2):
+        await caller.post(Target(hook.url(), ca=hook.ca), b"{}", timeout_seconds=5)
+
+    assert len(hook.requests) == 2
+
+
+@pytest.mark.parametrize("authority_name", ["hook"])
+async def test_a_strangers_certificate_of_the_same_name_is_not_trusted(hook: Hook, caller: WebhookCaller) -> None:
+    stranger = new_authority("hook", now=time.time(), life=timedelta(days=1)).certificate
+
+    text = await _failure(caller, Target(hook.url(), ca=stranger))
+
+    assert text.endswith("x509: certificate signed by unknown authority")
+
+
 async def test_an_answer_without_a_body_is_none(hook: Hook, caller: WebhookCaller) -> None:
     async def empty(_: web.Request) -> web.StreamResponse:
         return web.Response(content_type="application/json")
