@@ -7,8 +7,9 @@ cycle sees the room it takes. A bind that fails takes it back and the Pod is tri
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -249,7 +250,11 @@ class Scheduler:
     # One Pod
 
     async def _schedule(self, info: PodInfo, tasks: asyncio.TaskGroup) -> None:
-        result = self._place(info)
+        with self._with_nominated(info):
+            result = place(info, self._snapshot, self._profile, self._chance)
+            preemption = Preemption("", ())
+            if isinstance(result, Failure) and result.nodes:
+                preemption = find_preemption(info, result, self._snapshot, self._profile, self._budgets.list)
         if isinstance(result, Placement):
             volumes = self._reserve_volumes(info, result.node_name)
             self._snapshot.add_pod(info, result.node_name)
@@ -262,16 +267,14 @@ class Scheduler:
             tasks.create_task(self._bind(info, result), name=name)
             return
         self._failed += 1
-        preemption = Preemption("", ())
-        if result.nodes:
-            preemption = find_preemption(info, result, self._snapshot, self._profile, self._budgets.list)
         self._queue.failed(info.uid, result.rejected_by, self._clock.now_seconds())
         if preemption.node_name:
             self._nominated[info.uid] = (info, preemption.node_name)
         tasks.create_task(self._report(info, result, preemption), name=f"report-{info.namespace}/{info.name}")
 
-    def _place(self, info: PodInfo) -> Placement | Failure:
-        """Place a Pod as if the Pods that others were evicted for were there already."""
+    @contextlib.contextmanager
+    def _with_nominated(self, info: PodInfo) -> Iterator[None]:
+        """Look at the nodes as if the Pods that others were evicted for were there already, but less important ones."""
         others = [
             (other, node_name)
             for uid, (other, node_name) in self._nominated.items()
@@ -280,7 +283,7 @@ class Scheduler:
         for other, node_name in others:
             self._snapshot.add_pod(other, node_name)
         try:
-            return place(info, self._snapshot, self._profile, self._chance)
+            yield
         finally:
             for other, _ in others:
                 self._snapshot.remove_pod(other.uid)
@@ -380,6 +383,8 @@ class Scheduler:
         return True
 
     async def _evict(self, victim: PodInfo, preemptor: PodInfo, node_name: str) -> None:
+        if victim.is_terminating:
+            return  # Evicted for another Pod, or deleted: it is on its way.
         note = f"{self._settings.scheduler_name}: preempting to accommodate a higher priority pod"
         condition = {
             "type": "DisruptionTarget",

@@ -195,7 +195,8 @@ class Snapshot:
 
     def _count(self, index: int, info: PodInfo, sign: int) -> None:
         for name, amount in info.amounts.items():
-            self.requested[self._resource(name), index] += sign * amount
+            resource = self._resource(name)  # First: a new one makes new arrays.
+            self.requested[resource, index] += sign * amount
         self.requested[PODS, index] += sign
         self.scored[0, index] += sign * info.scored_cpu
         self.scored[1, index] += sign * info.scored_memory

@@ -11,6 +11,7 @@ from tests.spec.scheduler.objects import Storage, a_node, a_pod, a_snapshot, put
 
 from haven.api.core import v1 as core
 from haven.apimachinery import meta
+from haven.apimachinery.quantity import Quantity
 from haven.scheduler.cycle import Failure, Placement, default_profile, place
 from haven.scheduler.podinfo import PodInfo
 from haven.scheduler.snapshot import Snapshot
@@ -31,6 +32,19 @@ def why(snapshot: Snapshot, pod: core.Pod) -> str:
     result = try_place(snapshot, pod)
     assert isinstance(result, Failure), result
     return result.message
+
+
+def test_a_pod_may_have_a_resource_that_no_node_has_any_more() -> None:
+    snapshot = a_snapshot(a_node("a"))
+    pod = a_pod()
+    pod.spec.containers[0].resources.requests["example.com/dongle"] = Quantity.of(1)
+
+    info = put(snapshot, pod, "a")
+    snapshot.check()
+    snapshot.remove_pod(info.uid)
+
+    snapshot.check()
+    assert why(snapshot, pod) == "0/1 nodes are available: 1 Insufficient example.com/dongle."
 
 
 def test_the_emptier_node_is_chosen() -> None:
