@@ -111,7 +111,9 @@ class Guard:
         if settings.authorization_config:
             self._follow("authorization", settings.authorization_config, self._apply_authorization)
         else:
-            self._set_authorizers([self._by_mode(mode) for mode in settings.authorization_mode])
+            self._set_authorizers([self._by_mode(mode) for mode in _checked_modes(settings)])
+            if "AlwaysAllow" in settings.authorization_mode and settings.anonymous_auth is None:
+                self._anonymous = (False, None)  # Else everybody who reaches the port might do everything.
 
     def _follow(self, name: str, path: str, apply: Callable[[bytes], None]) -> None:
         file = FollowedFile(Path(path), apply, clock=self._clock, every_seconds=RELOAD_SECONDS)
@@ -220,3 +222,19 @@ class Guard:
                 unauthorized_ttl_seconds=settings.authorization_webhook_cache_unauthorized_ttl_seconds,
             )
         raise ConfigError(f"authorization-mode {mode!r} is not a valid mode")
+
+
+def _checked_modes(settings: SecuritySettings) -> Sequence[str]:
+    """Return the modes of the flag; raise ConfigError."""
+    modes = settings.authorization_mode
+    if not modes:
+        raise ConfigError("at least one authorization-mode must be passed")
+    if len(set(modes)) < len(modes):
+        raise ConfigError(f"authorization-mode {list(modes)} has mode specified more than once")
+    for mode, value, flag in (
+        ("ABAC", settings.authorization_policy_file, "authorization-policy-file"),
+        ("Webhook", settings.authorization_webhook_config_file, "authorization-webhook-config-file"),
+    ):
+        if value and mode not in modes:
+            raise ConfigError(f"cannot specify --{flag} without mode {mode}")
+    return modes

@@ -226,3 +226,25 @@ def test_a_policy_line_allows_what_it_names(spec: str, verb: str, verdict: Verdi
 def test_a_broken_policy_line_is_named() -> None:
     with pytest.raises(ConfigError, match="on line 2"):
         parse_policies(f'{{{ABAC_VERSION}}}\n{{"kind":"Policy"}}\n')
+
+
+async def test_who_may_do_everything_has_to_be_somebody(serve: Serve) -> None:
+    client = await serve(authorization_mode=("AlwaysAllow",))
+
+    assert (await client.ask("GET", MAPS, token="jane")).status == 200
+    assert (await client.ask("GET", MAPS, token="")).status == 401
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ({"authorization_mode": ()}, "at least one authorization-mode must be passed"),
+        ({"authorization_mode": ("RBAC", "RBAC")}, "has mode specified more than once"),
+        ({"authorization_mode": ("Magic",)}, "'Magic' is not a valid mode"),
+        ({"authorization_mode": ("Webhook",)}, "authorization config file not passed"),
+        ({"authorization_policy_file": "/x"}, "cannot specify --authorization-policy-file without mode ABAC"),
+    ],
+)
+async def test_modes_that_make_no_sense_are_refused(serve: Serve, flags: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        await serve(**flags)
