@@ -120,10 +120,10 @@ def test_objects_of_any_shape_are_taken_or_refused(
 
 @FEW
 @given(resource=st.sampled_from(RESOURCES), data=st.binary(max_size=200), media=MEDIA)
-def test_bodies_that_are_no_objects_are_refused(
+def test_bodies_of_any_bytes_are_taken_or_refused(
     target: Target, resource: scheme.Resource[Any], data: bytes, media: str
 ) -> None:
-    assert target.answers("POST", path_of(resource), data, media) in (400, 404, 405, 415, 422)
+    target.answers("POST", path_of(resource), data, media)
 
 
 @FEW
