@@ -14,7 +14,8 @@ from haven.api.core import v1
 from haven.api.core.pod_defaults import default_pod
 from haven.api.core.podresources import qos_class
 from haven.api.core.podwarnings import pod_warnings
-from haven.api.core.validation.pod import containers_of, pod_options, validate_pod_create
+from haven.api.core.validation.containers import containers_of
+from haven.api.core.validation.pod import pod_options, validate_pod_create
 from haven.api.core.validation.podstatus import validate_pod_status_update
 from haven.api.core.validation.podupdate import (
     validate_ephemeral_containers_update,

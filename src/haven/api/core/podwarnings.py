@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from haven.api.core import v1
-from haven.api.core.validation.containers import Container
-from haven.api.core.validation.pod import containers_of
+from haven.api.core.validation.containers import Container, containers_of
 from haven.api.core.validation.security import (
     APP_ARMOR_ANNOTATION,
     SECCOMP_CONTAINER_ANNOTATION,

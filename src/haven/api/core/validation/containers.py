@@ -5,7 +5,7 @@ Source: https://kubernetes.io/docs/concepts/workloads/pods/ and the behaviour of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from haven.api.core import v1
@@ -36,6 +36,7 @@ from haven.apimachinery.validation.names import port_name_errors, port_number_er
 __all__ = [
     "Container",
     "ContainerContext",
+    "containers_of",
     "validate_containers",
     "validate_ephemeral_containers",
     "validate_image_spacing",
@@ -319,3 +320,13 @@ def _restart_policy(container: v1.Container, path: Path) -> ErrorList:
             where = place.child("exitCodes").child("values")
             errors.append(too_many(where, len(codes.values), _EXIT_CODES_MAX))
     return errors
+
+
+def containers_of(spec: v1.PodSpec, path: Path) -> Iterator[tuple[Container, Path]]:
+    """Return every container with its path: init containers, containers, ephemeral ones."""
+    for index, container in enumerate(spec.init_containers):
+        yield container, path.child("initContainers").index(index)
+    for index, container in enumerate(spec.containers or ()):
+        yield container, path.child("containers").index(index)
+    for index, ephemeral in enumerate(spec.ephemeral_containers):
+        yield ephemeral, path.child("ephemeralContainers").index(index)

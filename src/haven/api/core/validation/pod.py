@@ -7,7 +7,7 @@ pkg/api/pod.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -23,8 +23,8 @@ from haven.api.core.validation.affinity import (
     validate_topology_spread,
 )
 from haven.api.core.validation.containers import (
-    Container,
     ContainerContext,
+    containers_of,
     validate_containers,
     validate_ephemeral_containers,
     validate_image_spacing,
@@ -36,17 +36,17 @@ from haven.api.core.validation.metadata import (
     validate_meta,
     validate_qualified_name,
 )
+from haven.api.core.validation.poddns import validate_dns_config
+from haven.api.core.validation.podos import validate_os, validate_windows_host_process
 from haven.api.core.validation.quantities import is_divisible_huge_page, validate_resource_requirements
 from haven.api.core.validation.security import (
     APP_ARMOR_ANNOTATION,
     SECCOMP_CONTAINER_ANNOTATION,
     SECCOMP_POD_ANNOTATION,
-    WINDOWS_CONTAINER_FORBIDDEN,
     app_armor_annotation_complaint,
     is_host_sysctl_conflict,
     seccomp_annotation_errors,
     validate_pod_security,
-    windows_forbidden,
 )
 from haven.api.core.validation.volumes import validate_volumes
 from haven.api.internalform import internal_form
@@ -67,14 +67,12 @@ from haven.apimachinery.validation.labels import validate_label_selector, valida
 from haven.apimachinery.validation.names import (
     byte_length,
     dns1123_subdomain_errors,
-    dns1123_subdomain_underscore_errors,
 )
 from haven.apimachinery.validation.objectmeta import validate_annotations
 
 __all__ = [
     "MIRROR_ANNOTATION",
     "PodOptions",
-    "containers_of",
     "pod_options",
     "validate_deletion_cost",
     "validate_pod_annotations",
@@ -156,16 +154,6 @@ def pod_options(old: v1.PodSpec | None, old_metadata: meta.ObjectMeta | None = N
         allow_user_namespaces_with_devices=old.host_users is False
         and any(container.volume_devices for container, _ in everything),
     )
-
-
-def containers_of(spec: v1.PodSpec, path: Path) -> Iterator[tuple[Container, Path]]:
-    """Return every container with its path: init containers, containers, ephemeral ones."""
-    for index, container in enumerate(spec.init_containers):
-        yield container, path.child("initContainers").index(index)
-    for index, container in enumerate(spec.containers or ()):
-        yield container, path.child("containers").index(index)
-    for index, ephemeral in enumerate(spec.ephemeral_containers):
-        yield ephemeral, path.child("ephemeralContainers").index(index)
 
 
 def validate_pod_create(pod: v1.Pod) -> ErrorList:
@@ -375,7 +363,7 @@ def validate_pod_spec(spec: v1.PodSpec, metadata: meta.ObjectMeta | None, path: 
             allow_invalid_node=options.allow_invalid_node_values,
         )
     if spec.dns_config is not None or spec.dns_policy == "None":
-        errors += _dns_config(spec, path.child("dnsConfig"))
+        errors += validate_dns_config(spec, path.child("dnsConfig"))
     for index, gate in enumerate(spec.readiness_gates):
         place = path.child("readinessGates").index(index).child("conditionType")
         errors += validate_qualified_name(gate.condition_type, place)
@@ -387,7 +375,7 @@ def validate_pod_spec(spec: v1.PodSpec, metadata: meta.ObjectMeta | None, path: 
             allow_invalid_selector=options.allow_invalid_spread_selector,
             legacy_keys=options.legacy_spread_keys,
         )
-    errors += _windows_host_process(spec, path)
+    errors += validate_windows_host_process(spec, path)
     if spec.host_users is False:
         errors += _user_namespace(spec, path, options)
     if spec.hostname_override is not None:
@@ -434,7 +422,7 @@ def _identity(spec: v1.PodSpec, path: Path, options: PodOptions) -> ErrorList:
             overhead, (), path.child("overhead"), allow_indivisible=options.allow_indivisible_huge_pages
         )
     if spec.os is not None:
-        errors += _os(spec, spec.os, path)
+        errors += validate_os(spec, spec.os, path)
     if spec.scheduling_group is not None:
         errors += _scheduling_group(spec.scheduling_group, path.child("schedulingGroup"))
     return errors + _file_key_volumes(spec, path)
@@ -519,44 +507,6 @@ def _host_network_ports(containers: Sequence[v1.Container], path: Path, options:
     return errors
 
 
-_NAMESERVERS_MAX = 3
-_SEARCHES_MAX = 32
-_SEARCH_CHARS_MAX = 2048
-
-
-def _dns_config(spec: v1.PodSpec, path: Path) -> ErrorList:
-    config = spec.dns_config
-    if spec.dns_policy == "None":
-        if config is None:
-            return [required(path, "must provide `dnsConfig` when `dnsPolicy` is None")]
-        if not config.nameservers:
-            words = "must provide at least one DNS nameserver when `dnsPolicy` is None"
-            return [required(path.child("nameservers"), words)]
-    if config is None:
-        return []
-    errors: ErrorList = []
-    if len(config.nameservers) > _NAMESERVERS_MAX:
-        words = f"must not have more than {_NAMESERVERS_MAX} nameservers"
-        errors.append(invalid(path.child("nameservers"), config.nameservers, words))
-    for index, address in enumerate(config.nameservers):
-        errors += validate_legacy_ip(address, path.child("nameservers").index(index))
-    if len(config.searches) > _SEARCHES_MAX:
-        words = f"must not have more than {_SEARCHES_MAX} search paths"
-        errors.append(invalid(path.child("searches"), config.searches, words))
-    if byte_length(" ".join(config.searches)) > _SEARCH_CHARS_MAX:
-        words = f"must not have more than {_SEARCH_CHARS_MAX} characters (including spaces) in the search list"
-        errors.append(invalid(path.child("searches"), config.searches, words))
-    for index, search in enumerate(config.searches):
-        if search != ".":
-            search = search.removesuffix(".")
-            for text in dns1123_subdomain_underscore_errors(search):
-                errors.append(invalid(path.child("searches").index(index), search, text))
-    for index, option in enumerate(config.options):
-        if not option.name:
-            errors.append(required(path.child("options").index(index), "must not be empty"))
-    return errors
-
-
 def _scheduling_gates(gates: Sequence[v1.PodSchedulingGate], path: Path) -> ErrorList:
     errors: ErrorList = []
     seen: set[str] = set()
@@ -565,31 +515,6 @@ def _scheduling_gates(gates: Sequence[v1.PodSchedulingGate], path: Path) -> Erro
         if gate.name in seen:
             errors.append(duplicate(path.index(index), gate.name))
         seen.add(gate.name)
-    return errors
-
-
-def _windows_host_process(spec: v1.PodSpec, path: Path) -> ErrorList:
-    context = spec.security_context
-    of_pod = context.windows_options.host_process if context is not None and context.windows_options else None
-    errors: ErrorList = []
-    count = total = 0
-    for container, place in containers_of(spec, path):
-        total += 1
-        own = container.security_context
-        of_container = own.windows_options.host_process if own is not None and own.windows_options else None
-        if of_pod is not None and of_container is not None and of_pod != of_container:
-            shown = "true" if of_pod else "false"
-            words = f"pod hostProcess value must be identical if both are specified, was {shown}"
-            where = place.child("securityContext", "windowsOptions", "hostProcess")
-            errors.append(invalid(where, of_container, words))
-        count += bool(of_pod if of_container is None else of_container)
-    if count:
-        if count != total:
-            words = "If pod contains any hostProcess containers then all containers must be HostProcess containers"
-            errors.append(invalid(path, "", words))
-        if not spec.host_network:
-            words = "hostNetwork must be true if pod contains any hostProcess containers"
-            errors.append(invalid(path.child("hostNetwork"), False, words))
     return errors
 
 
@@ -618,29 +543,6 @@ def _hostname_override(spec: v1.PodSpec, name: str, path: Path) -> ErrorList:
     if byte_length(name) > 64:
         errors.append(too_long(path, "", 64))
     return errors + validate_dns1123_subdomain(name, path)
-
-
-def _os(spec: v1.PodSpec, os: v1.PodOS, path: Path) -> ErrorList:
-    if not os.name:
-        return [required(path.child("os").child("name"), "")]
-    if os.name not in ("linux", "windows"):
-        return [not_supported(path.child("os"), os.name, ("linux", "windows"))]
-    if os.name == "windows":
-        errors = windows_forbidden(spec, path)
-        for container, place in containers_of(spec, path):
-            for attribute, name in WINDOWS_CONTAINER_FORBIDDEN if container.security_context is not None else ():
-                if getattr(container.security_context, attribute) is not None:
-                    words = "cannot be set for a windows pod"
-                    errors.append(forbidden(place.child("securityContext").child(name), words))
-        return errors
-    words = "windows options cannot be set for a linux pod"
-    errors = []
-    if spec.security_context is not None and spec.security_context.windows_options is not None:
-        errors.append(forbidden(path.child("securityContext").child("windowsOptions"), words))
-    for container, place in containers_of(spec, path):
-        if container.security_context is not None and container.security_context.windows_options is not None:
-            errors.append(forbidden(place.child("securityContext").child("windowsOptions"), words))
-    return errors
 
 
 def _scheduling_group(group: v1.PodSchedulingGroup, path: Path) -> ErrorList:
