@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from haven.apimachinery.cel import conversions, values
 from haven.apimachinery.cel.errors import CelError
+from haven.apimachinery.cel.linearregex import find_spans
 from haven.apimachinery.cel.regexes import compiled
 from haven.apimachinery.cel.types import (
     BOOL,
@@ -150,7 +151,7 @@ def _contains(needle: Any, container: Any) -> bool:
 def matches(text: Any, pattern: Any) -> bool:
     if not isinstance(text, str) or not isinstance(pattern, str):
         raise values.no_overload(text)
-    return compiled(pattern, "").search(text) is not None
+    return next(find_spans(compiled(pattern, ""), text), None) is not None
 
 
 def _strings(test: Callable[[str, str], bool]) -> Implementation:

@@ -10,7 +10,7 @@ Source: https://github.com/google/cel-spec/blob/master/doc/langdef.md#evaluation
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from haven.apimachinery.cel import ast, values
@@ -18,7 +18,7 @@ from haven.apimachinery.cel.attributes import ABSENT, Again, Attribute, Constant
 from haven.apimachinery.cel.calls import called, dispatched
 from haven.apimachinery.cel.checker import Checked
 from haven.apimachinery.cel.declarations import Function, Library
-from haven.apimachinery.cel.errors import CelError, ProgramError
+from haven.apimachinery.cel.errors import CelError, CostLimitError, ProgramError
 from haven.apimachinery.cel.regexes import BadPatternError, translate
 from haven.apimachinery.cel.runtimecosts import LIST_COST, MAP_COST, STRUCT_COST, call_cost
 from haven.apimachinery.cel.values import Optional
@@ -262,20 +262,13 @@ class _Planner:
         accu, first, second = expr.accu_var, expr.iter_var, expr.iter_var2
         free = isinstance(expr.condition, ast.Literal)
         appended = self._appended(expr)
+        quantified = self._quantified(expr)
+        if quantified is not None:
+            return Node(_quantifier(iter_range, (first, second), *quantified))
 
         def run(frame: Frame) -> Any:
             ranged = iter_range(frame)
-            if second:
-                pairs = values.entries(ranged)
-            elif isinstance(ranged, list | values.ListView):
-                pairs = ((item, None) for item in ranged)
-            elif isinstance(ranged, dict):
-                pairs = ((key, None) for key in ranged)
-            elif isinstance(ranged, values.MapView):
-                pairs = ((key, None) for key in ranged.keys())  # noqa: SIM118 - not a dict
-            else:
-                kind = values.type_of(ranged).kind
-                raise CelError(f"got 'types.{kind.capitalize()}', expected iterable type")
+            pairs = _pairs(ranged, with_keys=bool(second))
             variables = frame.variables
             saved = [(name, variables.get(name, ABSENT)) for name in (accu, first, second) if name]
             try:
@@ -300,6 +293,15 @@ class _Planner:
                     _restore(variables, name, old)
 
         return Node(run)
+
+    def _quantified(self, expr: ast.Comprehension) -> tuple[Run, bool] | None:
+        """For all and exists: (the predicate, the value of it that decides)."""
+        init, step = expr.accu_init, expr.step
+        if expr.accu_var != ast.ACCUMULATOR or not isinstance(init, ast.Literal) or not isinstance(step, ast.Call):
+            return None
+        if step.function not in ("_&&_", "_||_") or init.value is not (step.function == "_&&_"):
+            return None
+        return self.plan(step.args[1]).run, step.function == "_||_"
 
     def _appended(self, expr: ast.Comprehension) -> tuple[Run | None, Run, bool] | None:
         """For loops that only collect a list: (what tests an element, what is appended, whether that is constant)."""
@@ -386,6 +388,68 @@ def _collect(
         collected.append(element(frame))
         frame.charge(each)
     return result(frame)
+
+
+def _pairs(ranged: Any, *, with_keys: bool) -> Iterable[tuple[Any, Any]]:
+    """Return what a loop goes over: with two variables keys and values, else elements or keys alone."""
+    if with_keys:
+        return values.entries(ranged)
+    if isinstance(ranged, list | values.ListView):
+        return ((item, None) for item in ranged)
+    if isinstance(ranged, dict):
+        return ((key, None) for key in ranged)
+    if isinstance(ranged, values.MapView):
+        return ((key, None) for key in ranged.keys())  # noqa: SIM118 - not a dict
+    kind = values.type_of(ranged).kind
+    raise CelError(f"got 'types.{kind.capitalize()}', expected iterable type")
+
+
+def _quantifier(iter_range: Run, names: tuple[str, str], predicate: Run, decisive: bool) -> Run:
+    """Return the loop of all (False decides) or exists (True does): charged as the general loop would be.
+
+    Each round looks at what was found so far (2 units, 3 for exists), then adds to it (1 and the predicate's).
+    """
+    first, second = names
+    look = 3 if decisive else 2
+
+    def run(frame: Frame) -> Any:
+        ranged = iter_range(frame)
+        pairs = _pairs(ranged, with_keys=bool(second))
+        variables = frame.variables
+        saved = [(name, variables.get(name, ABSENT)) for name in names if name]
+        failure: CelError | None = None
+        decided = False
+        try:
+            for key, value in pairs:
+                frame.cost += look
+                if frame.cost > frame.limit:
+                    raise CostLimitError
+                if decided:
+                    break
+                variables[first] = key
+                if second:
+                    variables[second] = value
+                frame.cost += 1
+                try:
+                    found = predicate(frame)
+                except CelError as error:
+                    failure = failure or error
+                    continue
+                if found is decisive:
+                    decided = True
+                elif found is not (not decisive) and failure is None:
+                    failure = values.no_overload(found)
+        finally:
+            for name, old in saved:
+                _restore(variables, name, old)
+        frame.charge(1)
+        if decided:
+            return decisive
+        if failure is not None:
+            raise failure
+        return not decisive
+
+    return run
 
 
 def _logic(left: Run, right: Run, *, decisive: bool) -> Run:

@@ -12,6 +12,7 @@ from haven.apimachinery.cel import values
 from haven.apimachinery.cel.declarations import Library
 from haven.apimachinery.cel.errors import CelError
 from haven.apimachinery.cel.library.formatting import format_text
+from haven.apimachinery.cel.linearregex import find_spans
 from haven.apimachinery.cel.regexes import compiled
 from haven.apimachinery.cel.types import DYN, INT, STRING, list_type
 
@@ -97,21 +98,21 @@ def _quote(text: str) -> str:
 
 
 def _find(text: str, pattern: str) -> str:
-    match = compiled(pattern).search(text)
-    return match.group() if match is not None else ""
+    span = next(find_spans(compiled(pattern), text), None)
+    return text[span.start : span.end] if span is not None else ""
 
 
 def _find_all(text: str, pattern: str, count: int = -1) -> list[str]:
     found: list[str] = []
     last_end = -1
-    for match in compiled(pattern).finditer(text):
+    for span in find_spans(compiled(pattern), text):
         # Go does not find an empty match right behind another match.
-        if match.start() == match.end() == last_end:
+        if span.start == span.end == last_end:
             continue
         if 0 <= count <= len(found):
             break
-        found.append(match.group())
-        last_end = match.end()
+        found.append(text[span.start : span.end])
+        last_end = span.end
     return found
 
 
