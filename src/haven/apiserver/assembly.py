@@ -280,7 +280,7 @@ async def start(
     )
     authorizer = guard.authorizer
     versions = ServedVersions()
-    webhooks = WebhookAdmission(objects, versions, caller, WebhookConditions(authorizer))
+    webhooks = WebhookAdmission(objects, versions, caller, WebhookConditions(authorizer), clock)
     policies = PolicyAdmission(objects, versions, authorizer)
     observers = Observers(storages, [rbac, graph, flows, *webhooks.observers, *policies.observers])
     observers.load()
@@ -383,6 +383,7 @@ async def start(
     audit = make_audit(settings.security, caller, clock)
     metrics = Metrics()
     metrics.registry.register(FlowMetrics(flows, clock))
+    metrics.registry.register(webhooks.metrics)
     decisions = SecurityMetrics(audit, guard, encryption)
     metrics.registry.register(decisions)
     metrics.registry.register(ServerFacts(states, storages))

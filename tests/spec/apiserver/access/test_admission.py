@@ -51,7 +51,7 @@ def without_policies(objects: Any) -> PolicyAdmission:
 
 def without_webhooks(objects: Any) -> WebhookAdmission:
     caller = WebhookCaller(ClusterAddresses(objects))
-    return WebhookAdmission(objects, ServedVersions(), caller, WebhookConditions(RBAC()))
+    return WebhookAdmission(objects, ServedVersions(), caller, WebhookConditions(RBAC()), FakeClock())
 
 
 def put_namespace(objects: Any, **labels: str) -> core.Namespace:

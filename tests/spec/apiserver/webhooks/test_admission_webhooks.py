@@ -260,6 +260,25 @@ async def test_a_webhook_that_cannot_be_asked_may_be_ignored(api: Api, asked: As
 _ADMIN = UserInfo("admin", groups=("system:masters",))
 
 
+async def test_what_becomes_of_webhooks_is_counted(api: Api, asked: Asked) -> None:
+    asked.judges["/a"] = lambda _: {"allowed": False}
+    away = {"url": "https://127.0.0.1:1/x"}
+    await configure(api, "Mutating", a_hook(asked.hook, "away.example.com", clientConfig=away, failurePolicy="Ignore"))
+    await configure(api, "Validating", a_hook(asked.hook))
+
+    await api.send("POST", MAPS, a_map())
+
+    text = (await api.raw("GET", "/metrics")).body.decode()
+    for line in (
+        'apiserver_admission_webhook_fail_open_count{name="away.example.com",type="admit"} 1.0',
+        'apiserver_admission_webhook_rejection_count{error_type="no_error",name="a.example.com",operation="CREATE",'
+        'rejection_code="400",type="validating"} 1.0',
+        'apiserver_admission_webhook_request_total{code="503",name="away.example.com",operation="CREATE",'
+        'rejected="false",type="admit"} 1.0',
+    ):
+        assert line in text
+
+
 async def test_a_slow_webhook_exceeds_its_timeout(api: Api, asked: Asked) -> None:
     async def slow(_: web.Request) -> web.StreamResponse:
         await asyncio.sleep(60)

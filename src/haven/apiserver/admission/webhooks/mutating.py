@@ -26,6 +26,7 @@ from haven.apiserver.admission.interface import CONNECT, CREATE, DELETE, UPDATE,
 from haven.apiserver.admission.matching import is_exempt
 from haven.apiserver.admission.webhooks.dispatch import CannotAsk, Dispatcher
 from haven.apiserver.admission.webhooks.hooks import Hook, Hooks
+from haven.apiserver.admission.webhooks.metrics import ADMIT, WebhookMetrics
 from haven.apiserver.admission.webhooks.review import JSON_PATCH, Verdict
 
 __all__ = ["MutatingAdmissionWebhook"]
@@ -54,8 +55,9 @@ class MutatingAdmissionWebhook:
     name = "MutatingAdmissionWebhook"
     resources: frozenset[GroupResource] | None = None
 
-    def __init__(self, hooks: Hooks, dispatcher: Dispatcher) -> None:
+    def __init__(self, hooks: Hooks, dispatcher: Dispatcher, metrics: WebhookMetrics) -> None:
         self._hooks = hooks
+        self._metrics = metrics
         self._dispatcher = dispatcher
 
     def handles(self, operation: str) -> bool:
@@ -82,7 +84,8 @@ class MutatingAdmissionWebhook:
         place = f"round_{1 if again else 0}_index_{index}"
         mutated = False
         try:
-            mutated = await self._ask(hook, request, resource, place)
+            with self._metrics.asking(hook, ADMIT, request.operation):
+                mutated = await self._ask(hook, request, resource, place)
         except CannotAsk as error:
             refusal = self._dispatcher.failed(hook, error)
             if refusal is not None:

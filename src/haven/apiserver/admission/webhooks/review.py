@@ -23,7 +23,7 @@ from haven.apimachinery.names import UID
 from haven.apimachinery.schema.gojson import syntax_error
 from haven.apiserver.admission.interface import AdmissionRequest
 
-__all__ = ["InvalidReview", "Verdict", "denial", "read_review", "review_of"]
+__all__ = ["Denied", "InvalidReview", "Verdict", "denial", "read_review", "review_of"]
 
 JSON_PATCH = "JSONPatch"
 _GROUP = "admission.k8s.io"
@@ -213,6 +213,10 @@ def _check(review: _Review, response: _Response, patch: bytes, *, uid: str, muta
         raise InvalidReview('webhook returned invalid response.patchType of ""')
 
 
+class Denied(apierrors.ApiError):
+    """A webhook refused the request; code and reason are its own."""
+
+
 def denial(name: str, status: meta.Status | None) -> apierrors.ApiError:
     """Return the refusal of a webhook as the client sees it, with the webhook's own code, reason and details."""
     said = status or meta.Status()
@@ -221,7 +225,7 @@ def denial(name: str, status: meta.Status | None) -> apierrors.ApiError:
         text += f": {because}"
     else:
         text += " without explanation"
-    error = apierrors.ApiError(text, said.details)
+    error = Denied(text, said.details)
     error.code = said.code if said.code >= 400 else 400
     error.reason = said.reason
     return error

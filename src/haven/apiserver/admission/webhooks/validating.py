@@ -12,6 +12,7 @@ from haven.apiserver.admission.interface import CONNECT, CREATE, DELETE, UPDATE,
 from haven.apiserver.admission.matching import is_exempt
 from haven.apiserver.admission.webhooks.dispatch import CannotAsk, Dispatcher
 from haven.apiserver.admission.webhooks.hooks import Hook, Hooks
+from haven.apiserver.admission.webhooks.metrics import VALIDATING, WebhookMetrics
 
 __all__ = ["ValidatingAdmissionWebhook"]
 
@@ -24,8 +25,9 @@ class ValidatingAdmissionWebhook:
     name = "ValidatingAdmissionWebhook"
     resources: frozenset[GroupResource] | None = None
 
-    def __init__(self, hooks: Hooks, dispatcher: Dispatcher) -> None:
+    def __init__(self, hooks: Hooks, dispatcher: Dispatcher, metrics: WebhookMetrics) -> None:
         self._hooks = hooks
+        self._metrics = metrics
         self._dispatcher = dispatcher
 
     def handles(self, operation: str) -> bool:
@@ -63,7 +65,8 @@ class ValidatingAdmissionWebhook:
         refusals: list[apierrors.ApiError],
     ) -> None:
         try:
-            await self._dispatcher.ask(hook, request, resource, *shown, mutating=False)
+            with self._metrics.asking(hook, VALIDATING, request.operation):
+                await self._dispatcher.ask(hook, request, resource, *shown, mutating=False)
         except CannotAsk as error:
             refusal = self._dispatcher.failed(hook, error)
             if refusal is not None:
