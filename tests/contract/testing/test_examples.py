@@ -17,7 +17,10 @@ def test_the_examples_pass() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")])}
 
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto", *plugin, "."],
+        [
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "asyncio_mode=auto",
+            "-o", "addopts=--import-mode=importlib", *plugin, ".",
+        ],
         cwd=EXAMPLES, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
