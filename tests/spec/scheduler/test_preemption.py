@@ -75,3 +75,13 @@ def test_a_pod_may_decline_to_evict_others() -> None:
     found = preempt(snapshot, a_pod(cpu="1", priority=10, preemption_policy="Never"))
 
     assert found.message == "preemption: not eligible due to preemptionPolicy=Never."
+
+
+def test_room_that_is_promised_to_another_is_not_counted_twice() -> None:
+    snapshot = a_snapshot(a_node("a", cpu="2"))
+    lows = {put(snapshot, a_pod(f"low-{i}", cpu="1"), "a") for i in range(2)}
+    put(snapshot, a_pod("nominated", cpu="1", priority=5), "a")  # As if there already: its victim is still going.
+
+    found = preempt(snapshot, a_pod("next", cpu="1", priority=5))
+
+    assert set(found.victims) == lows
