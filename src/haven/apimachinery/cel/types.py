@@ -84,7 +84,7 @@ class Type:
 
     @property
     def is_dyn_or_error(self) -> bool:
-        return self.kind in ("dyn", "error")
+        return self.kind in ("any", "dyn", "error")
 
 
 BOOL: Final = Type("bool", "bool")
