@@ -236,16 +236,19 @@ class UsageReader:
             cpu_nanocores=rate(path, use.cpu) if use is not None else None,
             sandbox=pause,
             containers=containers,
-            interfaces=self._interfaces(sandbox.pid) if has_network and sandbox.pid else (),
+            interfaces=self._interfaces(f"{path}/{sandbox.info.id}") if has_network else (),
             volumes=self._volumes_of(worker),
         )
 
-    def _interfaces(self, pid: int) -> list[Interface]:
-        try:
-            found = parse_interfaces((self._proc / str(pid) / "net/dev").read_text())
-        except OSError:
-            return []  # The sandbox has ended meanwhile.
-        return [item for item in found if item.name != "lo"]
+    def _interfaces(self, cgroup: str) -> list[Interface]:
+        """Read the pod's network through its sandbox's process, which the cgroup knows without a call to CRI."""
+        for pid in sorted(self._cgroups.pids(cgroup)):
+            try:
+                found = parse_interfaces((self._proc / str(pid) / "net/dev").read_text())
+            except OSError:
+                continue  # It has ended meanwhile.
+            return [item for item in found if item.name != "lo"]
+        return []
 
     def _volumes_of(self, worker: PodWorker) -> list[VolumeUsage]:
         now = self._clock.monotonic_seconds()
