@@ -356,6 +356,7 @@ async def start(
     )
     resources = Resources(handlers)
     versions.endpoints = resources.endpoints
+    versions.changes = lambda: resources.changes
     for endpoint in served:
         resources.add(endpoint)
     add_handlers(

@@ -6,7 +6,7 @@ policies name versions, and see objects as these.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from haven.api import scheme
@@ -39,12 +39,25 @@ class Versions(Protocol):
 
 
 class ServedVersions:
-    """Versions of what a server serves. `endpoints` is the server's table, which may still grow."""
+    """Versions of what a server serves. `endpoints` is the server's table; `changes` tells how often it has changed."""
 
     def __init__(self) -> None:
         self.endpoints: dict[GroupVersionResource, Endpoint] = {}
+        self.changes: Callable[[], int] = _never
+        self._seen = -1
+        self._equivalents: dict[tuple[Resource[Any], str], Sequence[Resource[Any]]] = {}
 
     def equivalents(self, resource: Resource[Any], subresource: str) -> Sequence[Resource[Any]]:
+        changes = self.changes()
+        if changes != self._seen:
+            self._equivalents.clear()
+            self._seen = changes
+        found = self._equivalents.get((resource, subresource))
+        if found is None:
+            found = self._equivalents[(resource, subresource)] = self._find_equivalents(resource, subresource)
+        return found
+
+    def _find_equivalents(self, resource: Resource[Any], subresource: str) -> Sequence[Resource[Any]]:
         own = self._endpoint(resource)
         if own is None:
             return ()
@@ -92,6 +105,10 @@ class ServedVersions:
         stored = endpoint.conversion.to_stored(obj)
         endpoint.strategy.default(stored)
         return stored
+
+
+def _never() -> int:
+    return 0
 
 
 async def _converted(view: View, tree: Tree, api_version: str) -> Tree:

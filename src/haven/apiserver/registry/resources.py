@@ -73,20 +73,25 @@ class Resources:
     subresources: dict[tuple[str, str, str], Mapping[str, Handler]] = field(default_factory=dict)
     group_versions: set[tuple[str, str]] = field(default_factory=set)
     groups: set[str] = field(default_factory=set)
+    changes: int = 0
+    """Counts changes of `endpoints`, for those who keep what they made of them."""
 
     def add(self, endpoint: Endpoint) -> None:
         """Serve a stored resource."""
+        self.changes += 1
         resource = endpoint.resource
         self.endpoints[GroupVersionResource(resource.group, resource.version, resource.plural)] = endpoint
         self._know(resource)
 
     def add_custom(self, endpoint: Endpoint) -> None:
         """Serve a custom resource, or serve it differently from now on."""
+        self.changes += 1
         resource = endpoint.resource
         self.endpoints[GroupVersionResource(resource.group, resource.version, resource.plural)] = endpoint
 
     def remove(self, resource: Resource[Any]) -> None:
         """Serve a custom resource's version no longer."""
+        self.changes += 1
         self.endpoints.pop(GroupVersionResource(resource.group, resource.version, resource.plural), None)
 
     def _know(self, resource: Resource[Any]) -> None:
