@@ -9,6 +9,7 @@ import pytest
 
 from haven.api import scheme
 from haven.api.admissionregistration import v1
+from haven.api.authorization import v1 as authorization
 from haven.api.core import v1 as core
 from haven.apimachinery import apierrors, meta, serialization
 from haven.apiserver.admission.interface import CREATE, AdmissionRequest
@@ -336,3 +337,18 @@ async def test_conditions_of_webhooks_are_evaluated() -> None:
     assert not await match("object.data.nope == 'v'", fails_open=True)
     with pytest.raises(apierrors.Forbidden, match="resulted in error: no such key: nope"):
         await match("object.data.nope == 'v'", "true")
+
+
+async def test_no_policy_can_forbid_reviews_or_changes_of_policies() -> None:
+    everything = {"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*"], "scope": "*"}
+    plugins = validating({"expression": "false"}, matchConstraints={**CONSTRAINTS, "resourceRules": [everything]})
+
+    for resource in (
+        scheme.resource_of(v1.ValidatingAdmissionPolicyBinding),
+        scheme.resource_of(authorization.SubjectAccessReview),
+    ):
+        await judge(
+            plugins, AdmissionRequest(CREATE, resource, "", "", "x", UserInfo("jane"), object=a_request().object)
+        )
+    with pytest.raises(apierrors.ApiError):
+        await judge(plugins, a_request())

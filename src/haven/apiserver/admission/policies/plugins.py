@@ -25,6 +25,22 @@ if TYPE_CHECKING:
 
 __all__ = ["MutatingAdmissionPolicy", "PolicyAdmission", "ValidatingAdmissionPolicy", "WebhookConditions"]
 
+_REVIEWS = frozenset(
+    {
+        GroupResource("authentication.k8s.io", "selfsubjectreviews"),
+        GroupResource("authentication.k8s.io", "tokenreviews"),
+        GroupResource("authorization.k8s.io", "localsubjectaccessreviews"),
+        GroupResource("authorization.k8s.io", "selfsubjectaccessreviews"),
+        GroupResource("authorization.k8s.io", "selfsubjectrulesreviews"),
+        GroupResource("authorization.k8s.io", "subjectaccessreviews"),
+    }
+)
+
+
+def _is_out_of_reach(request: AdmissionRequest) -> bool:
+    """Tell whether no policy may look at a request: a mistake there would lock everybody out of the cluster."""
+    return is_exempt(request) or request.resource.group_resource in _REVIEWS
+
 
 def _compile_validating(policy: v1.ValidatingAdmissionPolicy) -> CompiledPolicy:
     from haven.apiserver.admission.policies.validating import compile_policy
@@ -56,7 +72,7 @@ class ValidatingAdmissionPolicy:
 
     async def validate(self, request: AdmissionRequest) -> None:
         hooks = self.hooks.all()
-        if not hooks or is_exempt(request):
+        if not hooks or _is_out_of_reach(request):
             return
         if self._policies is None:
             from haven.apiserver.admission.policies.params import StoredParameters
@@ -85,7 +101,7 @@ class MutatingAdmissionPolicy:
 
     async def admit(self, request: AdmissionRequest) -> None:
         hooks = self.hooks.all()
-        if not hooks or is_exempt(request):
+        if not hooks or _is_out_of_reach(request):
             return
         if self._policies is None:
             from haven.apiserver.admission.policies.mutating import MutatingPolicies
