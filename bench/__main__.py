@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--token", default="", help="a token that may do everything there")
     parser.add_argument("--stored-pods", type=int, default=50_000, help="pods of the memory rows (default 50,000)")
     parser.add_argument("--no-floor", action="store_true", help="leave the floor out")
-    parser.add_argument("--output", choices=("table", "json"), default="table")
+    parser.add_argument("--output", choices=("table", "json", "markdown"), default="table")
     arguments = parser.parse_args()
     # As an installation does; else the first start would be that of a compiler.
     compileall.compile_dir(Path(__file__).parents[1] / "src", quiet=2)
@@ -93,6 +93,8 @@ def main() -> None:
         sys.exit(130)
     if arguments.output == "json":
         bench.report.write_json()
+    elif arguments.output == "markdown":
+        bench.report.write_markdown()
     else:
         bench.report.write_table()
 

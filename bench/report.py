@@ -124,8 +124,18 @@ class Report:
                 )
         print(json.dumps({"rows": rows, "notes": self.notes}, indent=1))
 
-    def write_table(self) -> None:
-        """Print a table; coloured on a terminal."""
+    def write_markdown(self) -> None:
+        """Print a table for documents."""
+        lines = self._lines()
+        print("| " + " | ".join(lines[0][:-1]) + " |")
+        print("|---" * (len(lines[0]) - 1) + "|")
+        for line in lines[1:]:
+            print("| " + " | ".join(line[:-1]) + " |")
+        for name, note in self.notes.items():
+            print(f"\n{name}: {note}")
+
+    def _lines(self) -> list[list[str]]:
+        """Return the table's cells; the last of each line tells whether the budget is met."""
         first, others = self.servers[0], self.servers[1:]
         head = ["", "unit", first]
         for server in others:
@@ -139,6 +149,11 @@ class Report:
                 cells += [self._cell(row, server), _number(self.ratio(row.name, server))]
             met = self.met(row)
             lines.append([*cells, row.wanted, "" if met is None else "yes" if met else "no"])
+        return lines
+
+    def write_table(self) -> None:
+        """Print a table; coloured on a terminal."""
+        lines = self._lines()
         widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
         colour = sys.stdout.isatty()
         for number, line in enumerate(lines):
