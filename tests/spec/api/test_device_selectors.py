@@ -18,6 +18,10 @@ PLACE = Path("expression")
         "device.attributes['a.b'].x",
         "'a.b' in device.attributes && device.attributes['a.b'].model.startsWith('A')",
         "device.allowMultipleAllocations",
+        "device.attributes['a.b'].x in ['a']",
+        "device.attributes['a.b'].x.y == 1 || has(device.attributes['a.b'].x.z)",
+        "true ? device.attributes['a.b'].x : 1",
+        "device.attributes['a.b'].x == device.attributes['a.b'].y",
     ],
 )
 def test_attributes_may_be_of_any_type_and_capacities_are_quantities(expression: str) -> None:
@@ -31,6 +35,7 @@ def test_attributes_may_be_of_any_type_and_capacities_are_quantities(expression:
         ("1 + 1", "must evaluate to bool or the unknown type, not int"),
         ("", "Syntax error: mismatched input '<EOF>'"),
         ("device.capacity['a.b'].mem == 1", "no matching overload"),
+        ("device.attributes['a.b'].x.exists(a, a == 1)", "expression of type 'any' cannot be range of a comprehension"),
     ],
 )
 def test_expressions_that_make_no_sense_are_refused(expression: str, complaint: str) -> None:

@@ -6,6 +6,7 @@ Source: https://kubernetes.io/docs/reference/kubernetes-api/resource/device-clas
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 from haven.apimachinery.cel import types
@@ -56,6 +57,14 @@ def _device() -> Declared:
     return Declared(types.object_type("kubernetes.DRADevice"), min_size=2, fields=fields)
 
 
+class _Sizes:
+    """The sizes within a device; an attribute's is the same whatever its name."""
+
+    def size(self, path: Sequence[str]) -> int | None:
+        of_attribute = len(path) == 4 and tuple(path[:3]) == ("device", "attributes", "@values")
+        return _VALUE_MAX if of_attribute else _device().size(path)
+
+
 @cache
 def environment() -> Environment:
     """Return what expressions may use."""
@@ -72,6 +81,6 @@ def validate_expression(expression: str, path: Path) -> ErrorList:
         return [invalid(path, expression, f"compilation failed: {error}")]
     if program.output_type not in (types.BOOL, types.ANY):
         return [invalid(path, expression, f"must evaluate to bool or the unknown type, not {program.output_type}")]
-    if program.estimate(_device())[1] > COST_MAX:
+    if program.estimate(_Sizes())[1] > COST_MAX:
         return [forbidden(path, "too complex, exceeds cost limit")]
     return []

@@ -283,7 +283,7 @@ class _Checker:
             returned = self._substituted(returned)
             if result is None:
                 result = returned
-            elif result.kind != "dyn" and returned != result:
+            elif not result.is_dyn and returned != result:
                 result = DYN
         if result is None:
             shown = [str(substitute(self._mapping, type_, params_to_dyn=True)) for type_ in types]
@@ -301,7 +301,7 @@ class _Checker:
         type_ = self._type(expr)
         if type_.is_optional:
             return type_.params[0]
-        if type_.kind != "dyn":
+        if not type_.is_dyn:
             self._mismatch(expr, optional_type(type_), type_)
         return type_
 

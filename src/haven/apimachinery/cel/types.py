@@ -83,8 +83,13 @@ class Type:
         return self.kind == "opaque" and self.name == "optional_type"
 
     @property
+    def is_dyn(self) -> bool:
+        """Tell whether what a value is shows at run time only; so it is with messages of any type."""
+        return self.kind in ("dyn", "any")
+
+    @property
     def is_dyn_or_error(self) -> bool:
-        return self.kind in ("any", "dyn", "error")
+        return self.is_dyn or self.kind == "error"
 
 
 BOOL: Final = Type("bool", "bool")
@@ -233,9 +238,9 @@ def _not_referenced_in(mapping: Mapping, param: Type, within: Type) -> bool:
 
 
 def _is_equal_or_less_specific(first: Type, second: Type) -> bool:
-    if first.kind in ("dyn", "param"):
+    if first.is_dyn or first.kind == "param":
         return True
-    if second.kind in ("dyn", "param"):
+    if second.is_dyn or second.kind == "param":
         return False
     if first.kind != second.kind:
         return False
