@@ -178,6 +178,10 @@ def _remove_files(settings: ClusterSettings, keep: frozenset[Path]) -> None:
         with contextlib.suppress(OSError):
             os.rmdir(name)
     from haven.cli.up import COMMAND_LINK
+    from haven.kubelet.logind import OVERRIDE
+
+    if not other_clusters(settings):
+        OVERRIDE.unlink(missing_ok=True)  # How long logind lets Pods end; all clusters of a machine share it.
 
     if COMMAND_LINK.is_symlink() and COMMAND_LINK.readlink() == Path(sys.executable).parent / "haven":
         COMMAND_LINK.unlink()

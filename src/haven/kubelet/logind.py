@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["SYSTEM_BUS", "Logind", "LogindUnavailable"]
+__all__ = ["OVERRIDE", "SYSTEM_BUS", "Logind", "LogindUnavailable"]
 
 SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket"
 OVERRIDE = Path("/etc/systemd/logind.conf.d/99-haven.conf")
