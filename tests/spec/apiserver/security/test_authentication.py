@@ -26,7 +26,7 @@ from haven.apiserver.flags import FlagError, with_flags
 from haven.apiserver.settings import Settings
 from haven.clock import FakeClock
 
-from ..webhooks.conftest import Hook, hook
+from ..webhooks.conftest import Hook, authority_name, hook
 from .conftest import Serve
 
 __all__ = ["hook"]

@@ -17,7 +17,7 @@ from haven.apiserver.configfiles import ConfigError
 from haven.apiserver.expressions import CelEngine
 from haven.apiserver.request import UserInfo
 
-from ..webhooks.conftest import Hook, hook
+from ..webhooks.conftest import Hook, authority_name, hook
 from .conftest import Serve
 from .test_authentication import kubeconfig
 
