@@ -29,7 +29,7 @@ from haven.clock import FakeClock
 from ..webhooks.conftest import Hook, authority_name, hook
 from .conftest import Serve
 
-__all__ = ["hook"]
+__all__ = ["authority_name", "hook"]
 
 ENGINE = CelEngine()
 

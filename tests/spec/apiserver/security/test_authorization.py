@@ -21,7 +21,7 @@ from ..webhooks.conftest import Hook, authority_name, hook
 from .conftest import Serve
 from .test_authentication import kubeconfig
 
-__all__ = ["hook"]
+__all__ = ["authority_name", "hook"]
 
 ENGINE = CelEngine()
 MAPS = "/api/v1/namespaces/default/configmaps"
