@@ -27,7 +27,9 @@ from haven.apimachinery.codecs.wire import (
     FIXED64_WIRE,
     VARINT_WIRE,
     InvalidProtobuf,
+    all_of,
     last,
+    number_of,
     read_fields,
     read_varint,
     signed,
@@ -379,7 +381,7 @@ def _write_props(tree: Tree) -> bytes:
 
 def _read_schema_or_bool(data: bytes) -> Any:
     value = read_fields(data, {1: "allows", 2: "schema"})
-    return _props(last(value, "schema")) if "schema" in value else value.get("allows", 0) != 0
+    return _props(last(value, "schema")) if "schema" in value else number_of(value, "allows") != 0
 
 
 def _write_schema_or_bool(value: Any) -> bytes:
@@ -391,7 +393,7 @@ def _write_schema_or_bool(value: Any) -> bytes:
 def _read_schema_or_array(data: bytes) -> Any:
     value = read_fields(data, {1: "schema", 2: "schemas"})
     if "schemas" in value:
-        return [_props(item) for item in value["schemas"]]
+        return [_props(item) for item in all_of(value, "schemas")]
     return _props(last(value, "schema")) if "schema" in value else None
 
 
@@ -404,7 +406,7 @@ def _write_schema_or_array(value: Any) -> bytes:
 def _read_schema_or_strings(data: bytes) -> Any:
     value = read_fields(data, {1: "schema", 2: "property"})
     if "property" in value:
-        return [item.decode("utf-8", "replace") for item in value["property"]]
+        return [item.decode("utf-8", "replace") for item in all_of(value, "property")]
     return _props(last(value, "schema")) if "schema" in value else None
 
 

@@ -80,19 +80,40 @@ def read_fields(data: bytes, numbers: dict[int, str]) -> Tree:
             pos = skip(data, pos, tag)
         elif tag & 7 == VARINT_WIRE:
             number, pos = read_varint(data, pos)
+            if isinstance(out.get(name), list):
+                raise InvalidProtobuf(f"proto: wrong wireType = {VARINT_WIRE} for field {name}")
             out[name] = signed(number)
         else:
             size, pos = read_varint(data, pos)
             if pos + size > len(data):
                 raise IndexError
-            out.setdefault(name, []).append(data[pos : pos + size])
+            values = out.setdefault(name, [])
+            if not isinstance(values, list):
+                raise InvalidProtobuf(f"proto: wrong wireType = {BYTES_WIRE} for field {name}")
+            values.append(data[pos : pos + size])
             pos += size
     return out
 
 
 def last(fields: Tree, name: str) -> bytes:
-    values: list[bytes] = fields.get(name, [])
+    values = all_of(fields, name)
     return values[-1] if values else b""
+
+
+def number_of(fields: Tree, name: str) -> int:
+    """Return the last value of a field that is a number, 0 if it is not there; raise InvalidProtobuf."""
+    value = fields.get(name, 0)
+    if not isinstance(value, int):
+        raise InvalidProtobuf(f"proto: wrong wireType = {BYTES_WIRE} for field {name}")
+    return value
+
+
+def all_of(fields: Tree, name: str) -> list[bytes]:
+    """Return every value of a field of bytes; raise InvalidProtobuf."""
+    values = fields.get(name, [])
+    if not isinstance(values, list):
+        raise InvalidProtobuf(f"proto: wrong wireType = {VARINT_WIRE} for field {name}")
+    return values
 
 
 SMALL = [bytes([number]) for number in range(0x80)]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from haven.apimachinery import times
-from haven.apimachinery.codecs.wire import InvalidProtobuf, last, read_fields, sized, varint
+from haven.apimachinery.codecs.wire import InvalidProtobuf, all_of, last, number_of, read_fields, sized, varint
 from haven.apimachinery.quantity import InvalidQuantity, Quantity
 from haven.apimachinery.schema.goscalars import parse_duration, write_duration
 
@@ -40,7 +40,7 @@ def _read_moment(data: bytes, *, micro: bool) -> str | None:
     if not data:
         return None  # The zero time.
     moment = read_fields(data, _TIMESTAMP)
-    seconds = moment.get("seconds", 0)
+    seconds = number_of(moment, "seconds")
     try:
         if micro:
             text = times.format_time(seconds)
@@ -82,10 +82,9 @@ def _write_quantity(value: Any) -> bytes:
 
 def _read_int_or_string(data: bytes) -> int | str:
     value = read_fields(data, {1: "type", 2: "int", 3: "string"})
-    if value.get("type", 0) == 1:
+    if number_of(value, "type") == 1:
         return last(value, "string").decode("utf-8", "replace")
-    number: int = value.get("int", 0)
-    return number
+    return number_of(value, "int")
 
 
 def _write_int_or_string(value: int | str) -> bytes:
@@ -113,7 +112,7 @@ def _read_bytes(data: bytes) -> str:
 
 
 def _read_strings(data: bytes) -> list[str]:
-    return [item.decode("utf-8", "replace") for item in read_fields(data, {1: "items"}).get("items", [])]
+    return [item.decode("utf-8", "replace") for item in all_of(read_fields(data, {1: "items"}), "items")]
 
 
 def _write_strings(value: list[str] | None) -> bytes:
@@ -121,7 +120,7 @@ def _write_strings(value: list[str] | None) -> bytes:
 
 
 def _read_duration(data: bytes) -> str:
-    return write_duration(read_fields(data, {1: "duration"}).get("duration", 0))
+    return write_duration(number_of(read_fields(data, {1: "duration"}), "duration"))
 
 
 def _write_duration(value: str) -> bytes:

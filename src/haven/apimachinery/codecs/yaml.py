@@ -269,7 +269,7 @@ def _resolve(text: str) -> Any:
         value = float(plain)
         # JSON has one kind of number: what has no fraction is read as an integer later.
         if value.is_integer() and abs(value) < 1e21:
-            return int(value)
+            return int(value) if -(2**63) <= value < 2**64 else value
         if value in (float("inf"), float("-inf")):
             return text
         return value

@@ -190,3 +190,9 @@ def test_a_map_of_lists_keeps_its_lists() -> None:
     }
 
     assert protobuf.decode(protobuf.encode(review))["spec"] == review["spec"]
+
+
+@pytest.mark.parametrize("type_meta", [b"\x08\x12", b"\x0a\x00\x08\x12", b"\x08\x12\x0a\x00"])
+def test_a_frame_whose_fields_have_another_form_is_refused(type_meta: bytes) -> None:
+    with pytest.raises(protobuf.InvalidProtobuf, match="wrong wireType"):
+        protobuf.unframe(b"k8s\x00" + type_meta)

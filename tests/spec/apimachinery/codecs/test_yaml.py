@@ -88,3 +88,12 @@ trees = st.recursive(
 @given(trees)
 def test_every_tree_reads_back_as_it_was_written(tree: object) -> None:
     assert parse(write(msgspec.json.encode(tree)))[0] == tree
+
+
+def test_numbers_beyond_64_bits_are_floats() -> None:
+    assert parse(b"a: 1e20\nb: -99999999999999999999\nc: 18446744073709551615")[0] == {
+        "a": 1e20,
+        "b": -1e20,
+        "c": 2**64 - 1,
+    }
+    assert isinstance(parse(b"1e20")[0], float)
