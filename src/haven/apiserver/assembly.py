@@ -50,12 +50,13 @@ from haven.apiserver.authorization.rbac import RBAC
 from haven.apiserver.bootstrap.objects import BootstrapSettings, node_rules
 from haven.apiserver.bootstrap.startup import keep_flow_objects, write_bootstrap_objects
 from haven.apiserver.chain import Chain
+from haven.apiserver.components import Components, stored
 from haven.apiserver.customresources.reviews import WebhookReviews
 from haven.apiserver.customresources.runner import DefinitionKeeper
 from haven.apiserver.customresources.scale import CustomScaleFields
 from haven.apiserver.customresources.serving import CustomResources
 from haven.apiserver.discovery import KUBERNETES_VERSION
-from haven.apiserver.documents import document_paths
+from haven.apiserver.documents import document_paths, store_check
 from haven.apiserver.featuregates import set_gates
 from haven.apiserver.flags import values_of
 from haven.apiserver.flowcontrol.dumps import dump_paths
@@ -151,6 +152,7 @@ class ApiServer:
         guard: Guard,
         flows: FlowControl,
         extensions: ExtensionServers,
+        components: Components,
         clock: Clock,
         ready_seconds: float,
     ) -> None:
@@ -163,6 +165,7 @@ class ApiServer:
         self.caller = caller
         self.guard = guard
         self.flows = flows
+        self.components = components
         self._audit = audit
         self._extensions = extensions
         self.port = 0
@@ -355,6 +358,7 @@ async def start(
         deletion=Deletion(storages, admission, reading, writing, clock),
     )
     resources = Resources(handlers)
+    components = Components(stored(store_check(store)))
     versions.endpoints = resources.endpoints
     versions.changes = lambda: resources.changes
     for endpoint in served:
@@ -375,6 +379,7 @@ async def start(
             expiration_seconds_max=int(settings.security.service_account_max_token_expiration_seconds),
             extend_expiration=settings.security.service_account_extend_token_expiration,
         ),
+        parts=components.parts,
     )
     writing.hooks[GroupResource("", "services")] = ServiceAllocation(
         storages, clock, chance, networks=settings.service_networks, node_ports=settings.service_node_ports
@@ -469,6 +474,7 @@ async def start(
         guard=guard,
         flows=flows,
         extensions=extensions,
+        components=components,
         clock=clock,
         ready_seconds=time.monotonic() - began,
     )

@@ -18,7 +18,7 @@ from haven.apiserver.registry.storage import Storages
 from haven.apiserver.request import Request, Response
 from haven.store.interface import Store, StoreError
 
-__all__ = ["Documents", "document_paths"]
+__all__ = ["Documents", "document_paths", "store_check"]
 
 _HOOKS = (
     "start-apiserver-admission-initializer",
@@ -86,7 +86,7 @@ def document_paths(
         return Response(200, headers, keys.jwks())
 
     paths: dict[str, PathHandler] = {
-        **health_paths(_checks(storages.store, more_checks or {})),
+        **health_paths(_checks(store_check(storages.store), more_checks or {})),
         "/metrics": show_metrics,
         OPENID_CONFIGURATION_PATH: openid_configuration,
         JWKS_PATH: jwks,
@@ -107,7 +107,9 @@ def document_paths(
     return Documents(paths, discovery, openapi)
 
 
-def _checks(store: Store, more: Mapping[str, Check]) -> Mapping[str, Mapping[str, Check]]:
+def store_check(store: Store) -> Check:
+    """Return the check whether the store answers in time."""
+
     async def reach_store() -> str:
         try:
             async with asyncio.timeout(_STORE_SECONDS_MAX):
@@ -116,6 +118,10 @@ def _checks(store: Store, more: Mapping[str, Check]) -> Mapping[str, Mapping[str
             return str(error) or f"the store does not answer within {_STORE_SECONDS_MAX:.0f} s"
         return ""
 
+    return reach_store
+
+
+def _checks(reach_store: Check, more: Mapping[str, Check]) -> Mapping[str, Mapping[str, Check]]:
     live: dict[str, Check] = {"log": _done, "etcd": reach_store, **more}
     hooks: dict[str, Check] = {f"poststarthook/{name}": _done for name in _HOOKS}
     ready: dict[str, Check] = {

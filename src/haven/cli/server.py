@@ -98,6 +98,7 @@ def _import_loops() -> None:
 async def serve(settings: ClusterSettings) -> None:
     """Serve until SIGTERM or SIGINT."""
     from haven.apiserver import assembly, garbage
+    from haven.apiserver.components import CONTROLLER_MANAGER, SCHEDULER
     from haven.apiserver.request import UserInfo
     from haven.clock import SystemClock
     from haven.cluster import pki
@@ -143,9 +144,12 @@ async def serve(settings: ClusterSettings) -> None:
     garbage.settle()
     control: Callable[[], Awaitable[None]] = controllers.run
     schedule: Callable[[], Awaitable[None]] = scheduler.run
+    manager_problem = scheduler_problem = None
     if store.shared:
-        control = _elected(server.local_client(), "kube-controller-manager", settings, control)
-        schedule = _elected(scheduler_client, "kube-scheduler", settings, schedule)
+        control, manager_problem = _elected(server.local_client(), "kube-controller-manager", settings, control)
+        schedule, scheduler_problem = _elected(scheduler_client, "kube-scheduler", settings, schedule)
+    control = server.components.host(CONTROLLER_MANAGER, control, manager_problem)
+    schedule = server.components.host(SCHEDULER, schedule, scheduler_problem)
     renewal = Renewal(pki_settings(settings), clock)
     files = [path for pair in (keys.apiserver, keys.kubelet_client) for path in pair]
     reload = functools.partial(_reload, trust, keys)
@@ -175,13 +179,13 @@ async def _open_store(settings: ClusterSettings) -> Store:
 
 def _elected(
     client: Client, name: str, settings: ClusterSettings, lead: Callable[[], Awaitable[None]]
-) -> Callable[[], Awaitable[None]]:
-    """Return work that is done by one of the servers that share a store."""
+) -> tuple[Callable[[], Awaitable[None]], Callable[[], str]]:
+    """Return work that is done by one of the servers that share a store, and how to ask what is wrong with it."""
     from haven.client.leaderelection import LeaderElector
 
     identity = f"{settings.node_name}_{uuid.uuid4()}"
     elector = LeaderElector(client, namespace=SYSTEM_NAMESPACE, name=name, identity=identity)
-    return functools.partial(elector.run, lead)
+    return functools.partial(elector.run, lead), elector.problem
 
 
 async def run_until(stopping: asyncio.Event, works: list[Callable[[], Any]]) -> None:

@@ -23,6 +23,7 @@ from haven.clock import Clock, SystemClock
 __all__ = ["ElectionSettings", "LeaderElector", "LeadershipLost", "decide", "release"]
 
 JITTER = 1.2
+HEALTH_TOLERANCE_SECONDS = 20.0
 _LEASES = resource_of(coordination_v1.Lease)
 
 _log = telemetry.logger("leaderelection")
@@ -126,6 +127,15 @@ class LeaderElector:
     def is_leader(self) -> bool:
         """Whether that was us."""
         return self.leader == self._identity
+
+    def problem(self) -> str:
+        """Return "" unless this process leads although its lease ran out long ago, as a process that hangs does."""
+        if not self.is_leader:
+            return ""
+        age = self._clock.monotonic_seconds() - self._seen_seconds
+        if age <= self._settings.lease_duration_seconds + HEALTH_TOLERANCE_SECONDS:
+            return ""
+        return f"failed election to renew leadership on lease {self._name}"
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
         """Become leader, then run `lead`; give the lease back when it returns, raises or is cancelled.

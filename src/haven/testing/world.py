@@ -21,6 +21,7 @@ from haven.api.scheme import Resource, resource_of
 from haven.apiserver import assembly
 from haven.apiserver.authentication.interface import ALL_AUTHENTICATED, MASTERS
 from haven.apiserver.authorization.interface import Attributes
+from haven.apiserver.components import CONTROLLER_MANAGER, SCHEDULER
 from haven.apiserver.request import Request, Response, UserInfo
 from haven.apiserver.settings import Settings as ServerSettings
 from haven.apiserver.streaming.handlers import NodeBackends
@@ -208,7 +209,7 @@ class World:
             self.controllers: ControllerManager | None = ControllerManager(
                 settings, self._account_client, self.informers, clock=self.clock, chance=self.chance
             )
-            self._spawn(self.controllers.run(), "controllers")
+            self._spawn(self.server.components.host(CONTROLLER_MANAGER, self.controllers.run)(), "controllers")
         else:
             self.controllers = None
         if options.scheduler:
@@ -216,7 +217,7 @@ class World:
             recorder = EventRecorder(client, "default-scheduler", series=True, clock=self.clock, chance=self.chance)
             scheduler = Scheduler(SchedulerSettings(), client, self.informers, recorder, self.clock, self.chance)
             self._spawn(recorder.run(), "scheduler-events")
-            self._spawn(scheduler.run(), "scheduler")
+            self._spawn(self.server.components.host(SCHEDULER, scheduler.run)(), "scheduler")
         self._spawn(self.fleet.run(), "hollow")
 
     def _account_client(self, account: str) -> Client:

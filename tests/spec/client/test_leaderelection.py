@@ -201,3 +201,14 @@ async def test_when_the_work_ends_the_lease_is_given_back(client: Any, clock: Fa
 
     await task
     assert client.objects[("kube-system", "it")].spec.holder_identity == ""
+
+
+async def test_a_leader_whose_lease_ran_out_long_ago_has_a_problem(client: Any, clock: FakeClock) -> None:
+    term, one = Term(), elector(client, clock, "one")
+    task = asyncio.ensure_future(one.run(term))
+    await clock.advance(0)
+    healthy = one.problem()
+    clock._now += 36  # As a process that hangs sees it: time is over at once.
+
+    assert (healthy, one.problem()) == ("", "failed election to renew leadership on lease it")
+    await stop(task)

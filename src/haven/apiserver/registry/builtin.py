@@ -15,6 +15,7 @@ from haven.api.strategy import Strategy
 from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.schema import schema_for
 from haven.apiserver.admission.chain import AdmissionChain
+from haven.apiserver.components import Parts
 from haven.apiserver.registry.bindings import Bindings
 from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.eviction import Evictions
@@ -89,6 +90,7 @@ def add_handlers(
     access: AccessReviews,
     tokens: TokenReviews,
     requests: TokenRequests,
+    parts: Parts,
 ) -> None:
     """Add what is not plain storage."""
     handlers = resources.handlers
@@ -98,9 +100,7 @@ def add_handlers(
     evictions = Evictions(storages, admission, handlers.deletion, clock)
     scales = Scales(handlers.writing, clock)
     resources.virtual[("", "bindings")] = {"create": bindings.create}
-    resources.virtual[("", "componentstatuses")] = component_statuses(
-        {"scheduler": lambda: "", "controller-manager": lambda: "", "etcd-0": lambda: ""}
-    )
+    resources.virtual[("", "componentstatuses")] = component_statuses(parts)
     resources.subresources[("", "pods", "binding")] = {"create": bindings.create}
     resources.subresources[("", "pods", "eviction")] = {"create": evictions.create}
     for group, plural in SCALED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from haven.apimachinery.goformat import quote
 from haven.apimachinery.schema import schema_for
 from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.interface import CREATE, AdmissionRequest
+from haven.apiserver.components import Parts
 from haven.apiserver.registry import systemfields
 from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.fieldmanagement import FieldManagement, manager_of
@@ -72,13 +74,13 @@ def posted(
     return {"create": create}
 
 
-def component_statuses(names: Mapping[str, Callable[[], str]]) -> Mapping[str, Handler]:
-    """Return the handlers of componentstatuses; each name's function returns "" or what is wrong."""
+def component_statuses(parts: Parts) -> Mapping[str, Handler]:
+    """Return the handlers of componentstatuses; each part is asked when somebody wants to know."""
 
-    def status_of(name: str) -> core.ComponentStatus:
-        problem = names[name]()
+    async def status_of(name: str) -> core.ComponentStatus:
+        found = await parts[name]()
         condition = core.ComponentCondition(
-            type="Healthy", status="False" if problem else "True", message=problem or "ok"
+            type="Healthy", status=found.status, message=found.message, error=found.error
         )
         result = core.ComponentStatus(conditions=[condition])
         result.metadata.name = name
@@ -86,16 +88,16 @@ def component_statuses(names: Mapping[str, Callable[[], str]]) -> Mapping[str, H
 
     async def get(request: Request, endpoint: Endpoint) -> Response:
         form = answer_form(request, endpoint)
-        if request.info.name not in names:
+        if request.info.name not in parts:
             raise apierrors.NotFound.of(apierrors.GroupResource("", "componentstatus"), request.info.name)
-        found = status_of(request.info.name)
+        found = await status_of(request.info.name)
         found.kind, found.api_version = endpoint.resource.kind, endpoint.resource.api_version
         return object_response(request, endpoint, form, found, served=True)
 
     async def list_all(request: Request, endpoint: Endpoint) -> Response:
         form = answer_form(request, endpoint)
         parameters = list_parameters(request.query)
-        found = [status_of(name) for name in sorted(names)]
+        found = await asyncio.gather(*(status_of(name) for name in sorted(parts)))
         if parameters.labels is not None:
             found = [one for one in found if parameters.labels.matches(one.metadata.labels)]
         if parameters.fields is not None:
