@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import socket
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.ports import free_port
 
 BINARY = shutil.which("etcd")
 
@@ -67,10 +68,3 @@ class Etcd:
             getattr(self.process, how)()
             await asyncio.to_thread(self.process.wait)
             self.process = None
-
-
-def free_port() -> int:
-    """Return a port of the loopback that nobody uses at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -78,7 +78,7 @@ async def store(open_store: OpenStore, tmp_path: Path, clock: FakeClock) -> Asyn
 async def take(watch: AsyncIterator[Sequence[Change]], count: int) -> list[Change]:
     """Return the next changes of a watch, at least `count`."""
     changes: list[Change] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(changes) < count:
             changes += await anext(watch)
     return changes

@@ -22,6 +22,7 @@ from haven.kubelet.settings import Settings
 __all__ = ["Bench", "a_container", "a_pod", "kubelet_on"]
 
 NODE = "node-1"
+WAIT_SECONDS_MAX = 180.0  # A busy machine is no failure.
 
 
 def a_container(name: str = "main", *command: str, **more: Any) -> Container:
@@ -60,13 +61,13 @@ def sh(script: str) -> Sequence[str]:
     return ("sh", "-c", script)
 
 
-async def wait_until(is_so: Callable[[], bool], seconds: float = 15.0) -> None:
-    """Return once something holds; fail after so many seconds."""
+async def wait_until(
+    is_so: Callable[[], object], seen: Callable[[], object] = lambda: "", *, seconds: float = WAIT_SECONDS_MAX
+) -> None:
+    """Return once something holds; fail after so many seconds, with what was seen."""
     deadline = asyncio.get_running_loop().time() + seconds
-    while True:
-        if is_so():
-            return
-        assert asyncio.get_running_loop().time() < deadline
+    while not is_so():
+        assert asyncio.get_running_loop().time() < deadline, seen()
         await asyncio.sleep(0.02)
 
 
@@ -85,28 +86,36 @@ class Bench:
         found: Pod | None = self.api.object(Pod, name)
         return found
 
-    async def wait(self, name: str, is_so: Callable[[Pod], bool], seconds: float = 20.0) -> Pod:
-        """Return the pod once something holds for it; fail with its status otherwise."""
-        deadline = asyncio.get_running_loop().time() + seconds
-        while True:
+    async def wait(self, name: str, is_so: Callable[[Pod], object]) -> Pod:
+        """Return the pod once something holds for it; a status that is not there yet fulfils nothing."""
+        found: list[Pod] = []
+
+        def holds() -> bool:
             pod = self.pod(name)
-            if pod is not None and is_so(pod):
-                return pod
-            if asyncio.get_running_loop().time() > deadline:
-                raise AssertionError(f"{name} is not as expected: {pod.status if pod else None}; {self.events(name)}")
-            await asyncio.sleep(0.02)
+            if pod is None or not (pod.status.container_statuses or pod.status.phase == "Failed") or not is_so(pod):
+                return False
+            found.append(pod)
+            return True
 
-    async def wait_running(self, name: str, seconds: float = 20.0) -> Pod:
-        return await self.wait(name, is_ready, seconds)
+        await wait_until(holds, lambda: self._told(name))
+        return found[0]
 
-    async def wait_phase(self, name: str, phase: str, seconds: float = 20.0) -> Pod:
-        return await self.wait(name, lambda pod: pod.status.phase == phase, seconds)
+    async def wait_running(self, name: str) -> Pod:
+        return await self.wait(name, is_ready)
 
-    async def wait_gone(self, name: str, seconds: float = 20.0) -> None:
-        deadline = asyncio.get_running_loop().time() + seconds
-        while self.pod(name) is not None:
-            assert asyncio.get_running_loop().time() < deadline, self.pod(name)
-            await asyncio.sleep(0.02)
+    async def wait_phase(self, name: str, phase: str) -> Pod:
+        return await self.wait(name, lambda pod: pod.status.phase == phase)
+
+    async def wait_gone(self, name: str) -> None:
+        await wait_until(lambda: self.pod(name) is None, lambda: self._told(name))
+
+    async def wait_event(self, name: str, start: str) -> None:
+        """Return once an event of the pod begins so: `reason: message`."""
+        await wait_until(lambda: any(text.startswith(start) for text in self.events(name)), lambda: self._told(name))
+
+    def _told(self, name: str) -> str:
+        pod = self.pod(name)
+        return f"{name} is not as expected: {pod.status if pod else None}; {self.events(name)}"
 
     def events(self, name: str) -> list[str]:
         """Return `reason: message` of a pod's events."""
@@ -117,7 +126,7 @@ class Bench:
     async def exec(self, name: str, *command: str, container: str = "main") -> str:
         """Return what a command in a container prints."""
         found = self.kubelet.find_container("default", name, container)
-        result = await self.node.runtime.exec_sync(found.status.id, list(command), 10)
+        result = await self.node.runtime.exec_sync(found.status.id, list(command), 60)
         assert result.exit_code == 0, (result.stdout + result.stderr).decode()
         return result.stdout.decode()
 
@@ -178,5 +187,5 @@ async def kubelet_on(node: Node, directory: Path, **changes: Any) -> AsyncIterat
     finally:
         for pod in api.all(Pod):
             api.delete_pod(pod.metadata.name, grace_seconds=0)
-        await wait_until(lambda: not bench.kubelet.statistics().pods)
+        await wait_until(lambda: not bench.kubelet.statistics().pods, bench.kubelet.statistics)
         await bench.stop_kubelet()

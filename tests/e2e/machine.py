@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.namespaces import enter_network
 
 __all__ = ["HAVEN", "Cluster", "Machine", "a_machine", "wait_until"]
 
 HAVEN = Path(sys.executable).parent / "haven"
+WAIT_SECONDS_MAX = 240.0  # A busy machine is no failure.
 HAVE = ("containerd", "nft", "ip", "/usr/lib/cni/bridge", "/bin/busybox")
 REQUEST = """
 import json, sys
@@ -54,11 +56,11 @@ while :; do sleep 1000 & wait; done
 """
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
-    """Return once a condition is true; fail if it does not come true."""
-    deadline = time.monotonic() + seconds
+def wait_until(condition: Callable[[], object], what: str, seen: Callable[[], object] = lambda: "") -> None:
+    """Return once a condition is true; if it does not come true, fail with what is seen instead."""
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
     while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
+        assert time.monotonic() < deadline, f"not within {WAIT_SECONDS_MAX:.0f} s: {what}; there is {seen()}"
         time.sleep(0.05)
 
 
@@ -85,7 +87,7 @@ class Machine:
 
     def run(self, *command: str | Path, ok: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command in here and return what became of it."""
-        options = {"timeout": 300, **options}
+        options = {"timeout": 600, **options}
         result = subprocess.run(self.command(*command), capture_output=True, text=True, check=False, **options)
         assert not ok or result.returncode == 0, f"{command}: {result.stdout}{result.stderr}"
         return result
@@ -116,6 +118,19 @@ class Machine:
                     found.append(int(folder.name))
         return found
 
+    @contextlib.contextmanager
+    def network(self) -> Iterator[None]:
+        """Let what this thread connects and listens to inside the block be the machine's network."""
+        ours = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        theirs = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY)
+        enter_network(theirs)
+        try:
+            yield
+        finally:
+            enter_network(ours)
+            os.close(ours)
+            os.close(theirs)
+
     def _is_mine(self, pid: int) -> bool:
         return os.readlink(f"/proc/{pid}/ns/pid") == os.readlink(f"/proc/{self.pid}/ns/pid")
 
@@ -127,6 +142,10 @@ class Cluster:
     machine: Machine
     data: Path
     more: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.data / "pki" / "admin.conf"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -141,6 +160,14 @@ class Cluster:
         result = self.try_haven(*arguments)
         assert result.returncode == 0, result.stdout + result.stderr + self.logs()
         return result.stdout
+
+    def wait_until(self, condition: Callable[[], object], what: str) -> None:
+        """Return once a condition is true; otherwise fail with the cluster's status and logs."""
+        wait_until(condition, what, lambda: f"{self.try_haven('status', '--output', 'json').stdout}{self.logs()}")
+
+    def wait_well(self, when: str) -> None:
+        """Return once everything of it is well."""
+        self.wait_until(lambda: self.status()["well"], f"all is well {when}")
 
     def logs(self) -> str:
         texts = ""

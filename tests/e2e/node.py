@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import shutil
 import subprocess
@@ -23,6 +22,8 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.e2e.namespaces import CLONE_NEWNET, checked, libc
 
 from haven.clock import SystemClock
 from haven.cni import conflist
@@ -35,9 +36,8 @@ __all__ = ["BUSYBOX", "Node", "can_run_nodes", "containerd_node", "kill_node", "
 
 BUSYBOX = "docker.io/library/busybox:1"
 _CLONE_FS = 0x00000200
-_CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC, _CLONE_NEWNET = 0x00020000, 0x04000000, 0x08000000, 0x40000000
-_KINDS = {"mnt": _CLONE_NEWNS, "uts": _CLONE_NEWUTS, "ipc": _CLONE_NEWIPC, "net": _CLONE_NEWNET}
-_libc = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
+_KINDS = {"mnt": _CLONE_NEWNS, "uts": _CLONE_NEWUTS, "ipc": _CLONE_NEWIPC, "net": CLONE_NEWNET}
 
 
 def can_run_nodes() -> str:
@@ -50,18 +50,12 @@ def can_run_nodes() -> str:
     return ""
 
 
-def _call(result: int) -> None:
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
 @contextlib.contextmanager
 def namespaces(*, as_host: bool = False) -> Iterator[None]:
     """Be on a fresh node inside the block; `as_host` leaves cgroups as the host has them, and mounts private."""
     saved = {kind: os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY) for kind in _KINDS}
     cwd = os.getcwd()
-    _call(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWUTS | _CLONE_NEWIPC | _CLONE_NEWNET))
+    checked(libc.unshare(_CLONE_NEWNS | _CLONE_NEWUTS | _CLONE_NEWIPC | CLONE_NEWNET))
     try:
         commands = ["mount --make-rprivate /", "mount -t tmpfs -o mode=755 tmpfs /run"]
         if not as_host:
@@ -80,9 +74,9 @@ def namespaces(*, as_host: bool = False) -> Iterator[None]:
             subprocess.run(["sh", "-c", command], check=True)
         yield
     finally:
-        _call(_libc.unshare(_CLONE_FS))  # Threads share our root directory; setns refuses a mount namespace then.
+        checked(libc.unshare(_CLONE_FS))  # Threads share our root directory; setns refuses a mount namespace then.
         for kind, descriptor in saved.items():
-            _call(_libc.setns(descriptor, _KINDS[kind]))
+            checked(libc.setns(descriptor, _KINDS[kind]))
             os.close(descriptor)
         os.chdir(cwd)
 

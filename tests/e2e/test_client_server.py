@@ -94,7 +94,7 @@ async def test_objects_informers_events_and_leases_work_over_https_and_survive_t
             await asyncio.Event().wait()
 
         works = [asyncio.ensure_future(work) for work in (informers.run(), recorder.run(), elector.run(lead))]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             await informers.wait_synced()
             created = await client.create(CONFIG_MAPS, a_config_map("a", key="1"))
             key = NamespacedName("default", "a")

@@ -10,7 +10,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -26,11 +25,12 @@ from typing import Any
 import grpc
 import pytest
 import yaml
+from tests.ports import free_port
 
 from haven.apiserver.encryption.wire import annotations_of, bytes_of, decode, encode
 
 MARK = base64.b64encode(b"the-secret-that-nobody-may-see").decode()
-READY_SECONDS_MAX = 60.0
+READY_SECONDS_MAX = 180.0
 _TRUST = ssl._create_unverified_context()
 
 
@@ -88,16 +88,10 @@ def ask(port: int, method: str, path: str, body: Any = None) -> tuple[int, str]:
         headers={"Authorization": "Bearer t", "Content-Type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, context=_TRUST, timeout=20) as answer:
+        with urllib.request.urlopen(request, context=_TRUST, timeout=120) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 SECRETS = "/api/v1/namespaces/default/secrets"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.e2e.extension import GROUP, PATH
-from tests.e2e.machine import Cluster, a_machine, wait_until
+from tests.e2e.machine import Cluster, a_machine
 
 from haven.cluster.certificates import new_authority, serving_pair
 
@@ -87,7 +87,7 @@ def test_webhooks_behind_a_service_change_and_refuse_objects(cluster: Cluster, a
         status, _ = cluster.request("POST", MAPS, {"metadata": {"name": "probe"}})
         return status in (201, 409)
 
-    wait_until(is_reached, "a webhook that answers")
+    cluster.wait_until(is_reached, "a webhook that answers")
     status, made = cluster.request("POST", MAPS, {"metadata": {"name": "good"}})
     refused, because = cluster.request("POST", MAPS, {"metadata": {"name": "bad"}, "data": {"deny": "1"}})
 
@@ -110,7 +110,7 @@ def test_an_extension_server_learns_who_asks_from_the_clusters_own_proxy(cluster
     status, answer = cluster.request("POST", "/apis/apiregistration.k8s.io/v1/apiservices", body)
     assert status == 201, answer
 
-    wait_until(lambda: cluster.request("GET", PATH)[0] == 200, "an API that is available")
+    cluster.wait_until(lambda: cluster.request("GET", PATH)[0] == 200, "an API that is available")
     status, flunder = cluster.request("GET", f"{PATH}/namespaces/default/flunders/f")
 
     assert status == 200

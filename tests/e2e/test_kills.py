@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.e2e.machine import Cluster, a_machine, wait_until
+from tests.e2e.machine import Cluster, a_machine
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
@@ -20,7 +20,7 @@ number=0
 while [ ! -e "$1/stop" ]; do
   number=$((number + 1))
   printf '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"note-%d"},"data":{"number":"%d"}}' $number $number |
-    "$2" --kubeconfig "$3" apply --request-timeout=5s -f - >/dev/null 2>&1 && echo $number
+    "$2" --kubeconfig "$3" apply --request-timeout=20s -f - >/dev/null 2>&1 && echo $number
 done
 """
 
@@ -50,34 +50,40 @@ def test_kills_restart_no_pod_and_lose_no_write(cluster: Cluster) -> None:
     kubectl, kubeconfig = clients / "v1.36" / "kubectl", data / "pki" / "admin.conf"
     writer = machine.spawn("sh", "-c", APPLY_ON, "sh", data, kubectl, kubeconfig, stdout=subprocess.PIPE)
     assert writer.stdout is not None
-    assert writer.stdout.readline() == "1\n"
+    acknowledged = [int(writer.stdout.readline())]
 
     for name in ("server", "agent"):
         before = machine.pids("haven.cli.main", name)
         assert len(before) == 1
         kill(before[0])
-        wait_until(partial(was_started_again, cluster, name), f"the {name} is started again")
-        wait_until(lambda: bool(cluster.status()["well"]), f"all is well after the {name} was killed")
+        cluster.wait_until(partial(was_started_again, cluster, name), f"the {name} is started again")
+        cluster.wait_well(f"after the {name} was killed")
 
     before = machine.pids("containerd", "--config", str(data))
     for pid in before:
         kill(pid)
-    wait_until(lambda: bool(set(machine.pids("containerd", "--config", str(data))) - set(before)), "containerd is back")
-    wait_until(lambda: bool(cluster.status()["well"]), "all is well after containerd was killed")
+    cluster.wait_until(
+        lambda: set(machine.pids("containerd", "--config", str(data))) - set(before), "containerd is back"
+    )
+    cluster.wait_well("after containerd was killed")
 
     programs = {name: machine.pids("haven.cli.main", name) for name in ("server", "agent")}
     kill(machine.pids("haven.cli.supervisor")[0])
-    wait_until(lambda: cluster.status().get("supervised") is False, "the supervisor is gone")
+    cluster.wait_until(lambda: cluster.status().get("supervised") is False, "the supervisor is gone")
     unsupervised = cluster.status()
     cluster.haven("up")
     adopted = cluster.status()
     kept = {name: machine.pids("haven.cli.main", name) for name in ("server", "agent")}
     kill(kept["server"][0])  # One that was taken over is watched as well.
-    wait_until(lambda: machine.pids("haven.cli.main", "server") not in ([], kept["server"]), "the server is back")
-    wait_until(lambda: bool(cluster.status()["well"]), "all is well in the end")
+    cluster.wait_until(
+        lambda: machine.pids("haven.cli.main", "server") not in ([], kept["server"]), "the server is back"
+    )
+    cluster.wait_well("in the end")
 
+    while len(acknowledged) < 20:  # There was load.
+        acknowledged.append(int(writer.stdout.readline()))
     (data / "stop").touch()
-    acknowledged = [1, *(int(line) for line in writer.stdout)]
+    acknowledged += [int(line) for line in writer.stdout]
     writer.wait()
     writer.stdout.close()
     listed = cluster.get("/api/v1/namespaces/default/configmaps")["items"]
@@ -86,7 +92,6 @@ def test_kills_restart_no_pod_and_lose_no_write(cluster: Cluster) -> None:
     assert len(pods) == 3
     assert cluster.pods() == pods, "a container was restarted"
     assert all(found.get(f"note-{number}") == str(number) for number in acknowledged), "an acknowledged write is lost"
-    assert len(acknowledged) > 10, "there was no load"
     assert unsupervised["api"]
     assert not unsupervised["well"]
     assert adopted["well"]

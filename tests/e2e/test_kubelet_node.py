@@ -66,18 +66,19 @@ spec:
     mirror = await bench.wait_running("static-node-1")
     path.unlink()
     await bench.wait_gone("static-node-1")
-    await wait_until(lambda: bench.kubelet.statistics().pods == 0)
+    await wait_until(lambda: bench.kubelet.statistics().pods == 0, bench.kubelet.statistics)
 
     assert mirror.metadata.annotations["kubernetes.io/config.source"] == "file"
     assert mirror.metadata.owner_references[0].kind == "Node"
 
 
 async def test_pods_go_on_while_the_api_server_is_away(bench: Bench) -> None:
-    bench.api.put(a_pod("lonely", a_container("main", *sh("sleep 2; exit 1"))))
+    bench.api.put(a_pod("lonely", a_container("main", *sh("until [ -f /tmp/end ]; do sleep 0.1; done; exit 1"))))
     await bench.wait_running("lonely")
 
     starts = bench.kubelet.statistics().started_containers
     bench.api.down = True
+    await bench.exec("lonely", "touch", "/tmp/end")
     await wait_until(lambda: bench.kubelet.statistics().started_containers > starts)  # Nobody could be asked about it.
     bench.api.down = False
 
@@ -113,7 +114,7 @@ async def test_a_failing_post_start_hook_kills_the_container(bench: Bench) -> No
     hook = Lifecycle(post_start=LifecycleHandler(exec=ExecAction(command=["false"])))
     bench.api.put(a_pod("badhook", a_container("main", lifecycle=hook)))
 
-    await wait_until(lambda: "FailedPostStartHook: PostStartHook failed" in bench.events("badhook"))
+    await bench.wait_event("badhook", "FailedPostStartHook: PostStartHook failed")
     await bench.wait(
         "badhook",
         lambda pod: bool(
@@ -179,16 +180,17 @@ async def test_a_rule_restarts_the_whole_pod(bench: Bench) -> None:
     rule = ContainerRestartRule(
         action="RestartAllContainers", exit_codes=ContainerRestartRuleOnExitCodes(operator="In", values=[42])
     )
-    script = "if [ -f /s/done ]; then sleep 1000; fi; touch /s/done; sleep 1; exit 42"
+    script = "if [ -f /s/done ]; then sleep 1000; fi; touch /s/done; until [ -f /s/other ]; do sleep 0.1; done; exit 42"
     from haven.api.core.v1 import Container
 
     source: Container = a_container(
         "source", *sh(script), restart_policy="Never", restart_policy_rules=[rule],
         volume_mounts=[VolumeMount(name="s", mount_path="/s")],
     )  # fmt: skip
-    bench.api.put(
-        a_pod("again", source, a_container("other"), volumes=[Volume(name="s", empty_dir=EmptyDirVolumeSource())])
+    other = a_container(
+        "other", *sh("touch /s/other; sleep 1000"), volume_mounts=[VolumeMount(name="s", mount_path="/s")]
     )
+    bench.api.put(a_pod("again", source, other, volumes=[Volume(name="s", empty_dir=EmptyDirVolumeSource())]))
 
     pod = await bench.wait(
         "again",
@@ -226,17 +228,22 @@ async def test_an_image_that_cannot_be_had_is_reported_and_held_back(bench: Benc
             ),
         )
     await bench.wait(
-        "missing", lambda pod: pod.status.container_statuses[0].state.waiting.reason == "ImagePullBackOff", 30
+        "missing",
+        lambda pod: (
+            (waiting := pod.status.container_statuses[0].state.waiting) and waiting.reason == "ImagePullBackOff"
+        ),
     )
-    assert (
-        'ErrImageNeverPull: Container image "registry.invalid/none:1" is not present with pull policy of Never'
-        in bench.events("never")
+    await bench.wait_event(
+        "never", 'ErrImageNeverPull: Container image "registry.invalid/none:1" is not present with pull policy of Never'
     )
 
 
 async def test_user_namespaces_are_refused_where_the_runtime_would_ignore_them(bench: Bench) -> None:
     bench.api.put(a_pod("userns", host_users=False))
 
-    await wait_until(lambda: any("does not support user namespaces" in text for text in bench.events("userns")))
+    await wait_until(
+        lambda: any("does not support user namespaces" in text for text in bench.events("userns")),
+        lambda: bench.events("userns"),
+    )
 
     assert bench.pod("userns").status.phase == "Pending"

@@ -112,7 +112,7 @@ async def test_volumes_show_objects_and_follow_their_changes(bench: Bench) -> No
     bench.api.put(ConfigMap(metadata=named("page"), data={"index": "two", "more": "3"}))
     directory = bench.settings.pod_directory(bench.pod("volumes").metadata.uid)
     page = directory / "volumes" / "kubernetes.io~configmap" / "page" / "index"
-    await wait_until(lambda: page.read_text() == "two")
+    await wait_until(lambda: page.read_text() == "two", page.read_text)
     assert await bench.exec("volumes", "cat", "/v/page/index") == "two"
     assert await bench.exec("volumes", "cat", "/v/page/more") == "3"
     assert await bench.exec("volumes", "cat", "/sub/index") == "one"  # A subpath is a snapshot.
@@ -127,7 +127,7 @@ async def test_a_pod_waits_for_a_missing_config_map_and_starts_when_it_comes(ben
         )
     )
     text = 'FailedMount: MountVolume.SetUp failed for volume "late" : configmap "late" not found'
-    await wait_until(lambda: text in bench.events("early"))
+    await bench.wait_event("early", text)
 
     bench.api.put(ConfigMap(metadata=named("late"), data={"a": "b"}))
 
@@ -214,7 +214,10 @@ async def test_a_host_path_of_the_wrong_type_holds_the_pod_back(bench: Bench, tm
             volumes=[Volume(name="h", host_path=HostPathVolumeSource(path=str(tmp_path / "no"), type="Directory"))],
         )
     )
-    await wait_until(lambda: any("hostPath type check failed" in text for text in bench.events("hostpath")))
+    await wait_until(
+        lambda: any("hostPath type check failed" in text for text in bench.events("hostpath")),
+        lambda: bench.events("hostpath"),
+    )
 
     os.mkdir(tmp_path / "no")
     (tmp_path / "no" / "file").write_text("x")
@@ -273,4 +276,4 @@ async def test_an_image_is_a_volume_even_where_the_runtime_cannot_mount_one(benc
     directory = bench.settings.pod_directory(bench.pod("imaged").metadata.uid)
     bench.api.delete_pod("imaged", grace_seconds=1)
     await bench.wait_gone("imaged")
-    assert not directory.exists()
+    await wait_until(lambda: not directory.exists(), lambda: list(directory.rglob("*")))

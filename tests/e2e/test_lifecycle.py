@@ -73,7 +73,7 @@ def test_a_cluster_moves_to_other_ports_with_its_pods_running(cluster: Cluster) 
     assert status["well"]
     assert [facts["starts"] for facts in status["components"].values()] == [1, 1], "a part had to be started twice"
     assert "server: https://127.0.0.1:26444" in kubeconfig
-    wait_until(lambda: cluster.pods() == pods, "the same containers run", 20)
+    wait_until(lambda: cluster.pods() == pods, "the same containers run", cluster.pods)
     assert "this cluster was made with other values of --pod-cidr" in refused
     cluster.haven("reset", "--yes")
     assert json.dumps(cluster.traces()) == "[]"

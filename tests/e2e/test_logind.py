@@ -144,6 +144,6 @@ def _wait_heard(logind: Logind, heard: list[bool], count: int) -> None:
     import select
 
     while len(heard) < count:
-        ready, _, _ = select.select([logind.fileno()], [], [], 5.0)
+        ready, _, _ = select.select([logind.fileno()], [], [], 120.0)
         assert ready, "nothing came over the bus"
         logind.process()

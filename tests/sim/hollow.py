@@ -20,6 +20,7 @@ from haven.testing import Options, World
 T = TypeVar("T")
 
 SEED = 7
+WAIT_SECONDS_MAX = 300.0  # A busy machine is no failure.
 
 
 def a_template(labels: dict[str, str], image: str = "one", **behaviour: str) -> core.PodTemplateSpec:
@@ -75,15 +76,24 @@ class Cluster:
     async def delete(self, kind: type[Any], name: str, policy: str = "", namespace: str = "default") -> None:
         await self.client.delete(resource_of(kind), namespace, name, propagation_policy=policy)
 
-    async def wait(self, holds: Callable[[], Awaitable[Any]], seconds: float = 60.0) -> Any:
+    async def wait(self, holds: Callable[[], Awaitable[Any]]) -> Any:
         """Return once something is true; a condition on objects that do not exist is not."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + WAIT_SECONDS_MAX
         while True:
             with contextlib.suppress(apierrors.NotFound):
                 if result := await holds():
                     return result
-            assert time.monotonic() < end, "it never became true"
+            assert time.monotonic() < end, await self._told()
             await asyncio.sleep(0.01)
+
+    async def _told(self) -> str:
+        """Return what there is and what happened last."""
+        told = ["it never became true; there are"]
+        for kind in (core.Namespace, core.Pod):
+            told += [f"{kind.__name__} {obj.metadata.name}: {obj.status}" for obj in await self.list(kind, "")]
+        events = await self.list(core.Event, "")
+        told += [f"{each.involved_object.name}: {each.reason}: {each.message}" for each in events[-50:]]
+        return "\n".join(told)
 
     async def events(self, reason: str) -> list[core.Event]:
         return [event for event in await self.list(core.Event) if event.reason == reason]

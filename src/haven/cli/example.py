@@ -18,8 +18,8 @@ from haven.cli.settings import ClusterSettings
 __all__ = ["run"]
 
 MANIFEST = Path(__file__).parents[3] / "examples" / "hello" / "hello.yaml"
-AVAILABLE_SECONDS_MAX = 120.0
-ANSWER_SECONDS_MAX = 20.0
+AVAILABLE_SECONDS_MAX = 180.0
+ANSWER_SECONDS_MAX = 60.0
 PLURALS = {"ConfigMap": "configmaps", "Deployment": "deployments", "Service": "services"}
 
 

@@ -79,8 +79,9 @@ class AsyncCluster:
         condition: Wanted = "exists",
         *,
         namespace: str = "default",
-        timeout: float = 10.0,
+        timeout: float | None = None,
     ) -> Tree:
+        timeout = self._cluster.options.wait_seconds if timeout is None else timeout
         place, wanted = Target.of(target, namespace), Condition.of(condition)
         end, revision = time.monotonic() + timeout, -1
         while True:

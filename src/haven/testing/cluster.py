@@ -50,7 +50,6 @@ Tree = dict[str, Any]
 Trees = list[Tree]  # In the class, `list` is a call.
 Pods = list[PodHandle]
 Nodes = list[NodeHandle]
-WAIT_SECONDS = 10.0
 
 
 class Cluster:
@@ -125,17 +124,18 @@ class Cluster:
             raise RuntimeError("the cluster is closed")
         return self._thread.run(work)
 
-    def run_limited(self, work: Coroutine[Any, Any, T], timeout: float, what: str) -> T:
+    def run_limited(self, work: Coroutine[Any, Any, T], timeout: float | None, what: str) -> T:
         """The same, for at most so many seconds; raises WaitTimeout with what is going on."""
+        seconds = self.options.wait_seconds if timeout is None else timeout
 
         async def limited() -> T:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(seconds):
                 return await work
 
         try:
             return self.run(limited())
         except TimeoutError:
-            raise WaitTimeout(self.run(self._explain_pods(what, timeout))) from None
+            raise WaitTimeout(self.run(self._explain_pods(what, seconds))) from None
 
     # Access
 
@@ -280,13 +280,15 @@ class Cluster:
         condition: Wanted = "exists",
         *,
         namespace: str = "default",
-        timeout: float = WAIT_SECONDS,
+        timeout: float | None = None,
     ) -> Tree:
         """Wait for an object ("deployment/web") and return it; raise WaitTimeout with what was seen instead.
 
         `condition` is "exists", "deleted", a condition type ("Available", "Ready=False"), a part of the object
-        ({"status": {"readyReplicas": 3}}) or a function of it. `timeout` is real time, in seconds.
+        ({"status": {"readyReplicas": 3}}) or a function of it. `timeout` is real time, in seconds; if it is
+        not given, `Options.wait_seconds`.
         """
+        timeout = self.options.wait_seconds if timeout is None else timeout
         place, wanted = Target.of(target, namespace), Condition.of(condition)
         end, revision = time.monotonic() + timeout, -1
         while True:
@@ -296,8 +298,9 @@ class Cluster:
             if time.monotonic() >= end:
                 raise WaitTimeout(self.run(self.world.explain(place, wanted, timeout)))
 
-    def wait_until(self, holds: Callable[[], T], *, timeout: float = WAIT_SECONDS, what: str = "") -> T:
+    def wait_until(self, holds: Callable[[], T], *, timeout: float | None = None, what: str = "") -> T:
         """Call a function until it returns something true, whenever the cluster changes; return that."""
+        timeout = self.options.wait_seconds if timeout is None else timeout
         end, revision = time.monotonic() + timeout, -1
         while True:
             revision = self.run(self.world.wait_change(revision, min(0.1, max(0.0, end - time.monotonic()))))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 PARENT_SECONDS = 0.5
-CHILD_SECONDS_MAX = 10.0
+CHILD_SECONDS_MAX = 30.0
 SIGNALS = tuple(
     number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None
 )

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["PREFIX", "Control"]
 
 PREFIX = "/haven/"
-POD_SECONDS_MAX = 10.0
 """How long an order to a Pod waits for it to run, in real time."""
 Tree = dict[str, Any]
 Handler = Callable[[Request, list[str], Tree], Awaitable[Any]]
@@ -85,7 +84,7 @@ class Control:
 
     async def _pod(self, request: Request, rest: list[str], body: Tree) -> None:
         namespace, name = rest
-        async with asyncio.timeout(float(body.get("timeout", POD_SECONDS_MAX))):
+        async with asyncio.timeout(float(body.get("timeout", self._world.options.wait_seconds))):
             await self._order(namespace, name, body)
 
     async def _order(self, namespace: str, name: str, body: Tree) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 __all__ = ["LoopThread"]
 
 T = TypeVar("T")
-JOIN_SECONDS_MAX = 20.0
+JOIN_SECONDS_MAX = 60.0
 
 
 class LoopThread:

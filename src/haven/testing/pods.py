@@ -24,7 +24,7 @@ class PodHandle:
     def __repr__(self) -> str:
         return f"PodHandle({self.namespace}/{self.name})"
 
-    def _order(self, make: Callable[[PodScript], Any], timeout: float) -> PodHandle:
+    def _order(self, make: Callable[[PodScript], Any], timeout: float | None) -> PodHandle:
         self._cluster.run_limited(make(self._cluster.script), timeout, f"Pod {self.namespace}/{self.name} runs")
         return self
 
@@ -37,33 +37,39 @@ class PodHandle:
     def phase(self) -> str:
         return str(self.object["status"].get("phase", ""))
 
-    def succeed(self, container: str = "", *, message: str = "", timeout: float = 10.0) -> PodHandle:
+    def succeed(self, container: str = "", *, message: str = "", timeout: float | None = None) -> PodHandle:
         """Let all main containers (or one) end with exit code 0."""
         return self._order(lambda s: s.end(self.namespace, self.name, container, 0, "Completed", message), timeout)
 
     def fail(
-        self, *, exit_code: int = 1, reason: str = "", message: str = "", container: str = "", timeout: float = 10.0
+        self,
+        *,
+        exit_code: int = 1,
+        reason: str = "",
+        message: str = "",
+        container: str = "",
+        timeout: float | None = None,
     ) -> PodHandle:
         """Let all main containers (or one) end with an error; `message` is the termination message."""
         return self._order(lambda s: s.end(self.namespace, self.name, container, exit_code, reason, message), timeout)
 
-    def crash(self, container: str = "", *, timeout: float = 10.0) -> PodHandle:
+    def crash(self, container: str = "", *, timeout: float | None = None) -> PodHandle:
         """Let it be killed for using too much memory."""
         return self.fail(exit_code=OOM_KILLED, reason="OOMKilled", container=container, timeout=timeout)
 
-    def ready(self, ready: bool | None = True, container: str = "", *, timeout: float = 10.0) -> PodHandle:
+    def ready(self, ready: bool | None = True, container: str = "", *, timeout: float | None = None) -> PodHandle:
         """Decide about its readiness; None leaves it to the Pod's behaviour again."""
         return self._order(lambda s: s.ready(self.namespace, self.name, container, ready), timeout)
 
-    def log(self, text: str, container: str = "", *, stream: str = "Stdout", timeout: float = 10.0) -> PodHandle:
+    def log(self, text: str, container: str = "", *, stream: str = "Stdout", timeout: float | None = None) -> PodHandle:
         """Let it write lines to its log."""
         return self._order(lambda s: s.log(self.namespace, self.name, container, text, stream), timeout)
 
     def evict(self, reason: str = "Evicted", message: str = "The node was low on resource: memory.") -> PodHandle:
         """Let the node end it: phase Failed with this reason."""
-        return self._order(lambda s: s.evict(self.namespace, self.name, reason, message), 10.0)
+        return self._order(lambda s: s.evict(self.namespace, self.name, reason, message), None)
 
-    def wait_for(self, condition: Any = "Ready", *, timeout: float = 10.0) -> dict[str, Any]:
+    def wait_for(self, condition: Any = "Ready", *, timeout: float | None = None) -> dict[str, Any]:
         """Wait for the Pod as `Cluster.wait_for` does; a phase such as "Running" is a condition too."""
         if condition in ("Pending", "Running", "Succeeded", "Failed"):
             condition = {"status": {"phase": condition}}

@@ -45,7 +45,7 @@ def test_the_official_client_reads_writes_and_watches(haven_cluster: Cluster) ->
     api.create_namespaced_pod("default", a_pod("web"))
 
     phases = []
-    for event in watch.Watch().stream(api.list_namespaced_pod, "default", timeout_seconds=10):
+    for event in watch.Watch().stream(api.list_namespaced_pod, "default", timeout_seconds=120):
         phases.append(event["object"].status.phase)
         if phases[-1] == "Running":
             break
@@ -93,7 +93,7 @@ async def test_kr8s_works(haven_cluster: Cluster) -> None:
     pod = await Pod(a_pod("web"), api=api)
     await pod.create()
 
-    await pod.wait("condition=Ready", timeout=10)
+    await pod.wait("condition=Ready", timeout=120)
 
     await haven_cluster.aio.call(haven_cluster.pod("web").log, "hello")
     assert [line async for line in pod.logs()] == ["hello"]
@@ -152,9 +152,9 @@ def test_a_kopf_operator_reacts_and_its_children_go_with_their_parent(haven_clus
         {"apiVersion": "shop.example/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": {"size": 3}}
     )
 
-    configmap = haven_cluster.wait_for("configmap/w", timeout=20)
+    configmap = haven_cluster.wait_for("configmap/w", timeout=120)
     assert configmap["data"] == {"size": "3"}
-    haven_cluster.wait_for("widget/w", {"status": {"make_configmap": {"made": "w"}}}, timeout=20)
+    haven_cluster.wait_for("widget/w", {"status": {"make_configmap": {"made": "w"}}}, timeout=120)
 
     haven_cluster.delete("widget", "w")
-    haven_cluster.wait_for("configmap/w", "deleted", timeout=20)
+    haven_cluster.wait_for("configmap/w", "deleted", timeout=120)

@@ -14,11 +14,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 
 from haven.cluster.certificates import Subject, client_pair, new_authority, serving_pair
 
 HAVEN = [sys.executable, "-m", "haven.cli.main"]
-SECONDS = 60
+SECONDS = 120
 
 
 def _haven(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -118,7 +119,7 @@ def test_envtest_starts_a_suites_own_cluster(tmp_path: Path) -> None:
         ("admin.pem", admin.certificate + admin.key),
     ):  # fmt: skip
         (certs / name).write_bytes(data)
-    etcd_port, port = _free_port(), _free_port()
+    etcd_port, port = free_port(), free_port()
     started = [
         subprocess.Popen([environment["TEST_ASSET_ETCD"], f"--listen-client-urls=http://127.0.0.1:{etcd_port}"]),
         subprocess.Popen(
@@ -145,14 +146,6 @@ def test_envtest_starts_a_suites_own_cluster(tmp_path: Path) -> None:
         for process in started:
             process.terminate()
     assert [process.wait(SECONDS) for process in started] == [0, 0]
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def _get(url: str, tls: ssl.SSLContext | None) -> bytes:

@@ -82,7 +82,7 @@ def test_a_forwarded_port_is_served_by_the_test(haven_cluster: Cluster) -> None:
     try:
         assert process.stdout is not None
         local = process.stdout.readline().split("127.0.0.1:")[1].split()[0]
-        with urllib.request.urlopen(f"http://127.0.0.1:{local}/", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{local}/", timeout=120) as answer:
             assert answer.read() == b"web at 8080"
     finally:
         process.terminate()

@@ -53,6 +53,7 @@ def test_that_fails(haven_cluster):
     haven_cluster.behave(start_error="ErrImagePull")
     haven_cluster.create({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
                           "spec": {"containers": [{"name": "main", "image": "nowhere/web"}]}})
+    haven_cluster.wait_for("pod/web", lambda pod: pod["status"].get("containerStatuses"))
     haven_cluster.wait_for("pod/web", "Ready", timeout=0.5)
 """
 

@@ -1,48 +1,53 @@
-"""One cluster with a node for all tests of real clients, and the clients themselves."""
+"""One cluster with a node for all tests of real clients, on a machine of its own, and the clients themselves."""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.e2e.machine import Cluster as MachineCluster
+from tests.e2e.machine import Machine, a_machine
 
 ROOT = Path(__file__).parents[3]
-HAVEN = Path(sys.executable).parent / "haven"
 
 
 @dataclass(frozen=True)
 class Cluster:
     """A running cluster; `kubectl` and `helm` are of one release."""
 
-    kubeconfig: Path
-    environment: dict[str, str]
+    haven: MachineCluster
     clients: Path
     release: str = "v1.36"
 
     def at(self, release: str) -> Cluster:
         return replace(self, release=release)
 
+    @property
+    def machine(self) -> Machine:
+        return self.haven.machine
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.haven.kubeconfig
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**self.haven.environment, "KUBECONFIG": str(self.kubeconfig), "HOME": str(self.kubeconfig.parent)}
+
     def run(
-        self, program: str, *arguments: str, stdin: str | None = None, ok: bool = True, seconds: float = 90
+        self, program: str, *arguments: str, stdin: str | None = None, ok: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        result = subprocess.run(
-            [self.clients / self.release / program, *arguments],
-            env={**self.environment, "KUBECONFIG": str(self.kubeconfig), "HOME": str(self.kubeconfig.parent)},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
-        assert not ok or result.returncode == 0, f"{arguments}: {result.stdout}{result.stderr}"
-        return result
+        path = self.clients / self.release / program
+        return self.machine.run(path, *arguments, ok=ok, env=self.environment, input=stdin)
+
+    def spawn(self, program: str | Path, *arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
+        """Start a program beside the cluster."""
+        return self.machine.spawn(program, *arguments, env=self.environment, **options)
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         return self.run("kubectl", *arguments, stdin=stdin).stdout
@@ -51,22 +56,16 @@ class Cluster:
         return self.run("helm", *arguments).stdout
 
 
-@pytest.fixture(scope="module")  # Not longer: other tests bring up clusters of their own on this host.
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    if os.geteuid() != 0 or not shutil.which("containerd"):
-        pytest.skip("needs root and the packages that tools/install-host.sh installs")
-    clients = Path(sys.prefix) / "clients"
-    subprocess.run([sys.executable, ROOT / "tools" / "fetch_clients.py", clients], check=True)
-    data = tmp_path_factory.mktemp("haven-clients")
-    (data / "settings.json").write_text(json.dumps({"api_port": 27443, "kubelet_port": 27250}))
-    environment = {**os.environ, "HAVEN_DATA_DIR": str(data)}
-    up = subprocess.run([HAVEN, "up"], env=environment, capture_output=True, text=True, check=False)
-    try:
-        assert up.returncode == 0, up.stderr
-        subprocess.run([HAVEN, "image", "build-example"], env=environment, check=True, capture_output=True)
-        yield Cluster(data / "pki" / "admin.conf", environment, clients)
-    finally:
-        subprocess.run([HAVEN, "reset", "--yes"], env=environment, check=False, capture_output=True)
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with a_machine() as machine:
+        clients = Path(sys.prefix) / "clients"
+        subprocess.run([sys.executable, ROOT / "tools" / "fetch_clients.py", clients], check=True)
+        haven = machine.cluster("clients")
+        haven.haven("up")
+        haven.haven("image", "build-example")
+        yield Cluster(haven, clients)
+        haven.try_haven("reset", "--yes")
 
 
 @pytest.fixture(params=["v1.36", "v1.32"])

@@ -27,13 +27,15 @@ def chart(client: Cluster, tmp_path: Path) -> Path:
 def test_a_release_lives_its_life(client: Cluster, namespace: str, chart: Path) -> None:
     image = ("--set", "image.repository=busybox", "--set", "image.tag=stable")
     helm = client.helm
-    helm("install", "-n", namespace, "one", str(chart), *image, "--wait", "--timeout", "60s")
-    helm("upgrade", "-n", namespace, "one", str(chart), *image, "--set", "replicaCount=2", "--wait", "--timeout", "60s")
+    helm("install", "-n", namespace, "one", str(chart), *image, "--wait", "--timeout", "240s")
+    helm(
+        "upgrade", "-n", namespace, "one", str(chart), *image, "--set", "replicaCount=2", "--wait", "--timeout", "240s"
+    )
     upgraded = json.loads(client.kubectl("get", "-n", namespace, "deploy/one-web", "-o", "json"))
-    helm("rollback", "-n", namespace, "one", "1", "--wait", "--timeout", "60s")
+    helm("rollback", "-n", namespace, "one", "1", "--wait", "--timeout", "240s")
     rolled_back = json.loads(client.kubectl("get", "-n", namespace, "deploy/one-web", "-o", "json"))
     history = json.loads(helm("history", "-n", namespace, "one", "-o", "json"))
-    helm("uninstall", "-n", namespace, "one", "--wait", "--timeout", "60s")
+    helm("uninstall", "-n", namespace, "one", "--wait", "--timeout", "240s")
 
     assert (upgraded["spec"]["replicas"], rolled_back["spec"]["replicas"]) == (2, 1)
     assert [item["status"] for item in history] == ["superseded", "superseded", "deployed"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import urllib.request
 from pathlib import Path
@@ -51,11 +50,11 @@ spec:
 def test_apply_roll_out_and_roll_back(client: Cluster, namespace: str) -> None:
     kubectl = client.kubectl
     kubectl("apply", "-n", namespace, "-f", "-", stdin=WEB % ("one", "1"))
-    kubectl("rollout", "status", "-n", namespace, "deploy/web", "--timeout=60s")
+    kubectl("rollout", "status", "-n", namespace, "deploy/web", "--timeout=240s")
     kubectl("apply", "-n", namespace, "-f", "-", stdin=WEB % ("one", "2"))
-    kubectl("rollout", "status", "-n", namespace, "deploy/web", "--timeout=60s")
+    kubectl("rollout", "status", "-n", namespace, "deploy/web", "--timeout=240s")
     kubectl("rollout", "undo", "-n", namespace, "deploy/web")
-    kubectl("rollout", "status", "-n", namespace, "deploy/web", "--timeout=60s")
+    kubectl("rollout", "status", "-n", namespace, "deploy/web", "--timeout=240s")
 
     deployment = json.loads(kubectl("get", "-n", namespace, "deploy/web", "-o", "json"))
 
@@ -69,7 +68,7 @@ def a_pod(client: Cluster, namespace: str) -> str:
     client.kubectl(
         "run", "-n", namespace, "box", "--image=busybox:stable", "--restart=Never", "--command", "--", *command
     )
-    client.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/box", "--timeout=60s")
+    client.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/box", "--timeout=240s")
     return "box"
 
 
@@ -90,19 +89,14 @@ def test_logs_exec_and_copy(client: Cluster, namespace: str, tmp_path: Path) -> 
 
 def test_port_forward(client: Cluster, namespace: str) -> None:
     client.kubectl("apply", "-n", namespace, "-f", "-", stdin=WEB % ("forwarded", "1"))
-    client.kubectl("rollout", "status", "-n", namespace, "deploy/web", "--timeout=60s")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    forward = subprocess.Popen(
-        [client.clients / client.release / "kubectl", "port-forward", "-n", namespace, "svc/web", f"{port}:80"],
-        env={**client.environment, "KUBECONFIG": str(client.kubeconfig)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    client.kubectl("rollout", "status", "-n", namespace, "deploy/web", "--timeout=240s")
+    kubectl = client.clients / client.release / "kubectl"
+    forward = client.spawn(kubectl, "port-forward", "-n", namespace, "svc/web", ":80", stdout=subprocess.PIPE)
     try:
         assert forward.stdout is not None
-        assert "Forwarding from" in forward.stdout.readline()
-        pages = {urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10).read() for _ in range(3)}
+        port = forward.stdout.readline().split("127.0.0.1:")[1].split()[0]  # Forwarding from 127.0.0.1:… -> 8080
+        with client.machine.network():
+            pages = {urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=120).read() for _ in range(3)}
     finally:
         forward.terminate()
         forward.wait()
@@ -112,7 +106,7 @@ def test_port_forward(client: Cluster, namespace: str) -> None:
 
 def test_a_mounted_configmap_follows_its_object(client: Cluster, namespace: str) -> None:
     client.kubectl("apply", "-n", namespace, "-f", "-", stdin=WEB % ("before", "1"))
-    client.kubectl("rollout", "status", "-n", namespace, "deploy/web", "--timeout=60s")
+    client.kubectl("rollout", "status", "-n", namespace, "deploy/web", "--timeout=240s")
     pod = client.kubectl("get", "-n", namespace, "pods", "-o", "jsonpath={.items[0].metadata.name}")
     client.kubectl("patch", "-n", namespace, "configmap/page", "-p", '{"data": {"index.html": "after"}}')
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.clients.conftest import Cluster
+from tests.e2e.machine import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -83,7 +84,7 @@ def test_a_pod_gets_the_volume_that_its_node_reaches_and_keeps_it_for_itself(
     try:
         writer = a_pod("writer", command="echo hello > /data/file; sleep 1000", more=mounted, container=mount)
         cluster.kubectl("apply", "-n", namespace, "-f", "-", stdin=writer)
-        cluster.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/writer", "--timeout=60s")
+        cluster.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/writer", "--timeout=240s")
 
         claim = json.loads(cluster.kubectl("get", "-n", namespace, "pvc/data", "-o", "json"))
         assert claim["spec"]["volumeName"] == f"here-{namespace}"
@@ -91,7 +92,7 @@ def test_a_pod_gets_the_volume_that_its_node_reaches_and_keeps_it_for_itself(
 
         cluster.kubectl("apply", "-n", namespace, "-f", "-", stdin=a_pod("second", more=mounted, container=mount))
         why = "jsonpath={.status.conditions[?(@.type=='PodScheduled')].reason}=Unschedulable"
-        cluster.kubectl("wait", "-n", namespace, f"--for={why}", "pod/second", "--timeout=30s")
+        cluster.kubectl("wait", "-n", namespace, f"--for={why}", "pod/second", "--timeout=240s")
         message = cluster.kubectl(
             "get",
             "-n",
@@ -102,7 +103,7 @@ def test_a_pod_gets_the_volume_that_its_node_reaches_and_keeps_it_for_itself(
         )
         assert "ReadWriteOncePod access mode already in-use by another pod" in message
         cluster.kubectl("delete", "-n", namespace, "pod/writer", "--wait")
-        cluster.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/second", "--timeout=60s")
+        cluster.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/second", "--timeout=240s")
     finally:
         cluster.kubectl("delete", "-n", namespace, "pods", "--all", "--wait")
         cluster.kubectl("delete", "-n", namespace, "-f", "-", "--wait=false", stdin=manifest)
@@ -110,20 +111,24 @@ def test_a_pod_gets_the_volume_that_its_node_reaches_and_keeps_it_for_itself(
 
 def test_the_kubelet_tells_what_a_pod_uses(cluster: Cluster, namespace: str) -> None:
     cluster.kubectl("apply", "-n", namespace, "-f", "-", stdin=a_pod("busy", command="while true; do true; done"))
-    cluster.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/busy", "--timeout=60s")
+    cluster.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/busy", "--timeout=240s")
     node = f"/api/v1/nodes/{node_name(cluster)}/proxy"
 
     def value(path: str, pattern: str) -> float:
         found = re.search(pattern + r" (\S+)", cluster.kubectl("get", "--raw", node + path))
-        assert found is not None, pattern
-        return float(found[1])
+        return float(found[1]) if found else 0.0
+
+    def wait_above(limit: float, path: str, pattern: str) -> None:
+        wait_until(lambda: value(path, pattern) > limit, pattern, lambda: cluster.kubectl("get", "--raw", node + path))
 
     place = f'namespace="{namespace}",pod="busy"'
-    first = value("/metrics/resource", f'container_cpu_usage_seconds_total{{container="main",{place}}}')
-    assert value("/metrics/resource", f"pod_memory_working_set_bytes{{{place}}}") > 0
-    assert value("/metrics/cadvisor", f'container_memory_rss{{container="main",[^}}]*{place}}}') > 0
-    assert value("/metrics", r'kubelet_running_containers{container_state="running"}') >= 1
-    assert value("/metrics/resource", f'container_cpu_usage_seconds_total{{container="main",{place}}}') > first
+    used = f'container_cpu_usage_seconds_total{{container="main",{place}}}'
+    wait_above(0, "/metrics/resource", used)
+    first = value("/metrics/resource", used)
+    wait_above(0, "/metrics/resource", f"pod_memory_working_set_bytes{{{place}}}")
+    wait_above(0, "/metrics/cadvisor", f'container_memory_rss{{container="main",[^}}]*{place}}}')
+    wait_above(0, "/metrics", r'kubelet_running_containers{container_state="running"}')
+    wait_above(first, "/metrics/resource", used)
     summary = json.loads(cluster.kubectl("get", "--raw", node + "/stats/summary"))
     (pod,) = [item for item in summary["pods"] if item["podRef"]["namespace"] == namespace]
     assert pod["network"]["name"] == "eth0"
@@ -135,12 +140,13 @@ def test_a_critical_pod_on_a_full_node_takes_the_place_of_another(cluster: Clust
     allocatable = json.loads(cluster.kubectl("get", f"node/{name}", "-o", "json"))["status"]["allocatable"]["cpu"]
     half = f"resources: {{requests: {{cpu: {int(allocatable) * 600}m}}}}"
     cluster.kubectl("apply", "-n", namespace, "-f", "-", stdin=a_pod("plain", container=half))
-    cluster.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/plain", "--timeout=60s")
+    cluster.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/plain", "--timeout=240s")
 
     bound = f"nodeName: {name}\n  priorityClassName: system-node-critical"  # The scheduler is not asked.
     cluster.kubectl("apply", "-n", namespace, "-f", "-", stdin=a_pod("vital", more=bound, container=half))
-    cluster.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/vital", "--timeout=60s")
+    cluster.kubectl("wait", "-n", namespace, "--for=condition=Ready", "pod/vital", "--timeout=240s")
 
+    cluster.kubectl("wait", "-n", namespace, "--for=jsonpath={.status.phase}=Failed", "pod/plain", "--timeout=240s")
     status = json.loads(cluster.kubectl("get", "-n", namespace, "pod/plain", "-o", "json"))["status"]
     assert (status["phase"], status["reason"]) == ("Failed", "Preempting")
     assert status["message"] == "Preempted in order to admit critical pod"

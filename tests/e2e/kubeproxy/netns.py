@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from tests.e2e.namespaces import enter_network
+
 __all__ = ["inside", "netns", "run"]
 
 T = TypeVar("T")
-CLONE_NEWNET = 0x40000000
 
 
 def run(*command: str) -> str:
@@ -35,14 +36,10 @@ def inside(name: str, work: Callable[[], T]) -> T:
     errors: list[BaseException] = []
 
     def enter() -> None:
-        import ctypes
-
-        libc = ctypes.CDLL(None, use_errno=True)
         try:
             fd = os.open(f"/run/netns/{name}", os.O_RDONLY)
             try:
-                if libc.setns(fd, CLONE_NEWNET) != 0:
-                    raise OSError(ctypes.get_errno(), "setns")
+                enter_network(fd)
             finally:
                 os.close(fd)
             result.append(work())

@@ -96,7 +96,7 @@ def ask(namespace: str, address: str, port: int) -> tuple[str, str]:
     """Return (who answered, whom it saw)."""
 
     def talk() -> bytes:
-        with socket.create_connection((address, port), timeout=3) as connection:
+        with socket.create_connection((address, port), timeout=60) as connection:
             return connection.recv(100)
 
     who, whom = inside(namespace, talk).decode().split()

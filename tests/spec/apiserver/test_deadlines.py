@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.virtualtime import in_virtual_time
 
 from haven.apiserver.deadlines import Deadlines
 
 
+@in_virtual_time
 async def test_what_takes_too_long_is_ended_and_may_go_on_behind() -> None:
     deadlines = Deadlines(0.02)
     with pytest.raises(TimeoutError), deadlines.limit():
@@ -16,6 +18,7 @@ async def test_what_takes_too_long_is_ended_and_may_go_on_behind() -> None:
     await asyncio.sleep(0)  # The task itself is not cancelled any more.
 
 
+@in_virtual_time
 async def test_what_is_in_time_is_left_alone() -> None:
     deadlines = Deadlines(0.02)
     for _ in range(3):
@@ -26,6 +29,7 @@ async def test_what_is_in_time_is_left_alone() -> None:
         await asyncio.sleep(0)
 
 
+@in_virtual_time
 async def test_each_of_many_has_its_own_time() -> None:
     deadlines = Deadlines(0.03)
 

@@ -8,6 +8,7 @@ import uuid
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.virtualtime import in_virtual_time
 
 from haven.api.core import v1 as core
 from haven.apimachinery import meta, serialization
@@ -221,6 +222,7 @@ def test_encodings_are_made_once_for_everybody(limit: int) -> None:
     assert len(made) == 1
 
 
+@in_virtual_time
 async def test_many_watchers_are_woken_in_waves_and_miss_nothing() -> None:
     store = Store(queue_max=10_000)
     watchers = [store.cache.watch(Selection()) for _ in range(500)]
@@ -243,6 +245,7 @@ async def test_many_watchers_are_woken_in_waves_and_miss_nothing() -> None:
     assert max(rounds) < 40, "each change woke everybody"
 
 
+@in_virtual_time
 async def test_few_watchers_hear_of_each_change_at_once() -> None:
     store = Store()
     watcher = store.cache.watch(Selection())
@@ -256,6 +259,7 @@ async def test_few_watchers_hear_of_each_change_at_once() -> None:
         assert [event.entry.name for event in watcher.take()] == [f"pod-{number}"]
 
 
+@in_virtual_time
 async def test_a_wait_ends_in_time_whatever_was_waited_for_before() -> None:
     store = Store()
     watcher = store.cache.watch(Selection())

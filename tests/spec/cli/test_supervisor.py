@@ -15,7 +15,7 @@ import pytest
 from haven.cli.supervisor import Child, Plan, orphans, read_state, start_detached, stop_orphans
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true"
@@ -26,13 +26,9 @@ def a_child(name: str, folder: Path, *, crash: bool = False) -> Child:
     script = (
         f"import signal,sys,time,pathlib\n"
         f"trace = open({str(folder / 'trace')!r}, 'a', 1)\n"
+        f"signal.signal(signal.SIGTERM, lambda *a: (print('stop {name}', file=trace), sys.exit(0)))\n"
         f"print('start {name}', file=trace)\n"
-        + (
-            "sys.exit(3)\n"
-            if crash
-            else f"signal.signal(signal.SIGTERM, lambda *a: (print('stop {name}', file=trace), sys.exit(0)))\n"
-            f"signal.pause()\n"
-        )
+        f"{'sys.exit(3)' if crash else 'signal.pause()'}\n"
     )
     return Child(name, (sys.executable, "-c", script), str(folder / f"{name}.log"))
 
@@ -74,11 +70,12 @@ def test_children_stop_in_reverse_order_and_leave_no_files(folder: Path) -> None
 
 def test_a_killed_child_is_started_again(folder: Path) -> None:
     pid = start(folder, a_child("one", folder))
-    wait_until(lambda: len(traced(folder)) == 1)
+    wait_until(lambda: len(traced(folder)) == 1 and "one" in read_state(folder / "state.json"))
 
     os.kill(json.loads((folder / "state.json").read_text())["one"]["pid"], signal.SIGKILL)
     wait_until(lambda: len(traced(folder)) == 2)
-    state = json.loads((folder / "state.json").read_text())["one"]
+    wait_until(lambda: read_state(folder / "state.json").get("one", {}).get("starts") == 2)
+    state = read_state(folder / "state.json")["one"]
     os.kill(pid, signal.SIGTERM)
     wait_until(lambda: not alive(pid))
 
@@ -88,7 +85,7 @@ def test_a_killed_child_is_started_again(folder: Path) -> None:
 
 def test_a_child_that_keeps_crashing_is_started_with_growing_pauses(folder: Path) -> None:
     pid = start(folder, a_child("one", folder, crash=True))
-    wait_until(lambda: len(traced(folder)) == 3)
+    wait_until(lambda: len(traced(folder)) >= 3)
     os.kill(pid, signal.SIGTERM)
     wait_until(lambda: not alive(pid))
 
@@ -97,7 +94,7 @@ def test_a_child_that_keeps_crashing_is_started_with_growing_pauses(folder: Path
 
 def test_children_outlive_a_killed_supervisor_and_the_next_one_takes_them_over(folder: Path) -> None:
     first = start(folder, a_child("one", folder))
-    wait_until(lambda: len(traced(folder)) == 1)
+    wait_until(lambda: len(traced(folder)) == 1 and "one" in read_state(folder / "state.json"))
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: not alive(first))
     left = orphans(folder / "state.json")
@@ -114,7 +111,7 @@ def test_children_outlive_a_killed_supervisor_and_the_next_one_takes_them_over(f
 
 def test_what_a_killed_supervisor_left_can_be_stopped_in_reverse_order(folder: Path) -> None:
     pid = start(folder, a_child("one", folder), a_child("two", folder))
-    wait_until(lambda: len(traced(folder)) == 2)
+    wait_until(lambda: len(traced(folder)) == 2 and len(read_state(folder / "state.json")) == 2)
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not alive(pid))
 

@@ -136,7 +136,7 @@ async def test_a_refused_write_is_tried_again_later() -> None:
     client.failures = [apierrors.ServiceUnavailable("not now")]
     runner, _ = await run(lambda wiring: Counting(wiring, 1), client)
 
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         await client.has_created.wait()
 
     assert runner.statistics().failures == 1
@@ -195,7 +195,7 @@ class Broken:
 async def test_a_bug_in_one_pass_ends_neither_the_worker_nor_the_key() -> None:
     runner, controller = await run(Broken, LateClient())
 
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         await controller.is_through.wait()
 
     assert runner.statistics().failures == 2

@@ -168,7 +168,7 @@ async def test_outside_names_are_forwarded_over_udp_and_tcp() -> None:
         async with serving(other) as port:
             query = dns.message.make_query("web.default.svc.cluster.local", "A")
             for ask_over in (dns.asyncquery.udp, dns.asyncquery.tcp):
-                reply = await ask_over(query, "127.0.0.1", port=port, timeout=5)
+                reply = await ask_over(query, "127.0.0.1", port=port, timeout=60)
                 assert texts(reply) == ["10.96.0.7"]
 
 

@@ -173,14 +173,16 @@ async def test_a_failed_expectation_does_not_disturb_its_neighbours(store: Sqlit
     assert (results[0], results[2]) == (1, 2)
 
 
-async def test_brief_keys_wait_for_company_but_not_long(path: Path) -> None:
+async def test_brief_keys_wait_for_company_but_not_long(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("haven.store.writer.BRIEF_WAIT_SECONDS", 0.5)  # Long beside a few turns of any loop.
     store = await SqliteStore.open(path, SqliteSettings(brief_prefixes=(LEASES,)))
 
     async def renew(number: int) -> None:
-        await asyncio.sleep(number / 2000)  # Within the time that the first of them waits.
+        for _ in range(number):
+            await asyncio.sleep(0)
         await store.commit([Put(LEASES + b"%d" % number, b"")])
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await asyncio.gather(*(renew(number) for number in range(20)))
 
     assert store.statistics().batches <= 5
@@ -413,22 +415,26 @@ async def test_reading_agrees_with_a_model_whatever_compaction_and_reopening_do(
 
 async def test_a_busy_event_loop_does_not_starve_commits(path: Path) -> None:
     store = await SqliteStore.open(path)
-    done = False
+    turns, done = 0, False
 
     async def hog() -> None:
+        nonlocal turns
         while not done:
-            end = time.perf_counter() + 0.002
-            while time.perf_counter() < end:
+            turns += 1
+            end = time.thread_time() + 0.002
+            while time.thread_time() < end:
                 pass
             await asyncio.sleep(0)
 
     hogging = asyncio.ensure_future(hog())
-    start = time.perf_counter()
-    for number in range(5):
+    needed = []
+    for number in range(10):
+        before = turns
         await asyncio.gather(*(store.commit([Put(b"/%d/%d" % (number, each), b"")]) for each in range(30)))
-    seconds = time.perf_counter() - start
+        needed.append(turns - before)
     done = True
     await hogging
 
-    assert seconds < 2.0, "a batch takes about 15 ms here; it took seconds before"
+    # The best ones: others may have met a slow disk.
+    assert sorted(needed)[2] < 100, f"turns of the loop per batch: {needed}; a starved writer needs hundreds"
     await store.close()

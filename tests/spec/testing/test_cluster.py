@@ -118,6 +118,7 @@ def test_a_user_may_do_what_roles_allow(haven_cluster: Cluster) -> None:
 def test_a_wait_in_vain_tells_what_there_was(haven_cluster: Cluster) -> None:
     haven_cluster.behave(start_error="ImagePullBackOff")
     haven_cluster.apply(DEPLOYMENT)
+    haven_cluster.settle()
 
     with pytest.raises(WaitTimeout, match="condition Available is True") as caught:
         haven_cluster.wait_for("deployment/web", "Available", timeout=0.3)

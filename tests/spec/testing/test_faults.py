@@ -70,7 +70,7 @@ def test_a_watch_expires(haven_cluster: Cluster) -> None:
     haven_cluster.faults.add(resource="pods", verb="watch", status=410)
 
     with pytest.raises(ApiException) as caught:
-        list(watch.Watch().stream(api.list_namespaced_pod, "default", resource_version="1", timeout_seconds=5))
+        list(watch.Watch().stream(api.list_namespaced_pod, "default", resource_version="1", timeout_seconds=60))
 
     assert caught.value.status == 410
 
@@ -83,7 +83,9 @@ def test_old_versions_are_gone_after_compaction(haven_cluster: Cluster) -> None:
 
     with pytest.raises(ApiException) as caught:
         list(
-            watch.Watch().stream(api.list_namespaced_config_map, "default", resource_version=version, timeout_seconds=5)
+            watch.Watch().stream(
+                api.list_namespaced_config_map, "default", resource_version=version, timeout_seconds=60
+            )
         )
 
     assert caught.value.status == 410

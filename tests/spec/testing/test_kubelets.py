@@ -73,7 +73,7 @@ def test_commands_are_answered_by_the_test(haven_cluster: Cluster) -> None:
         api.connect_get_namespaced_pod_exec, "web", "default", command=["echo", "hi"],
         stderr=True, stdin=False, stdout=True, tty=False, _preload_content=False,
     )  # fmt: skip
-    session.run_forever(timeout=10)
+    session.run_forever(timeout=60)
 
     assert session.read_stdout() == "echo hi"
     assert session.read_stderr() == "oh\n"

@@ -491,7 +491,7 @@ async def test_validating_webhooks_are_asked_at_the_same_time(api: Api, asked: A
         if len(asked.hook.requests) == 2:
             both.set()
         review = next(json.loads(b) for r, b in asked.hook.requests if r is request)
-        await asyncio.wait_for(both.wait(), 5)
+        await asyncio.wait_for(both.wait(), 60)
         response = {"uid": review["request"]["uid"], "allowed": True}
         return web.json_response({**review, "response": response})
 
@@ -532,7 +532,7 @@ async def define(api: Api, definition: dict[str, Any]) -> None:
     path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     status, answer = await api.send("POST", path, definition)
     assert status == 201, answer
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (await api.send("GET", "/apis/stable.example.com/v2/things"))[0] != 200:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 

@@ -83,7 +83,7 @@ async def test_a_service_is_called_by_its_name_whatever_its_address(hook: Hook, 
     )
     config.ca_bundle = hook.ca
 
-    await caller.post(Target.of(config), b"{}", timeout_seconds=5)
+    await caller.post(Target.of(config), b"{}", timeout_seconds=60)
 
     request, _ = hook.requests[0]
     assert request.headers["Host"] == f"web.shop.svc:{hook.port}"
@@ -92,17 +92,17 @@ async def test_a_service_is_called_by_its_name_whatever_its_address(hook: Hook, 
 
 async def test_a_connection_is_used_again(hook: Hook, caller: WebhookCaller) -> None:
     for _ in range(3):
-        await caller.post(Target(hook.url(), ca=hook.ca), b"{}", timeout_seconds=5)
+        await caller.post(Target(hook.url(), ca=hook.ca), b"{}", timeout_seconds=60)
 
     assert len(hook.connections) == 1
 
 
 async def test_a_kept_connection_that_the_callee_closed_is_replaced(hook: Hook, caller: WebhookCaller) -> None:
-    await caller.post(Target(hook.url(), ca=hook.ca), b"{}", timeout_seconds=5)
+    await caller.post(Target(hook.url(), ca=hook.ca), b"{}", timeout_seconds=60)
     for transport in hook.connections:
         transport.abort()
 
-    await caller.post(Target(hook.url(), ca=hook.ca), b"{}", timeout_seconds=5)
+    await caller.post(Target(hook.url(), ca=hook.ca), b"{}", timeout_seconds=60)
 
     assert len(hook.requests) == 2
 
@@ -110,7 +110,7 @@ async def test_a_kept_connection_that_the_callee_closed_is_replaced(hook: Hook, 
 async def test_credentials_are_sent(hook: Hook, caller: WebhookCaller) -> None:
     connection = Connection(hook.url(), ca=hook.ca, token="secret")
 
-    await caller.post(Target.of_connection(connection), b"{}", timeout_seconds=5)
+    await caller.post(Target.of_connection(connection), b"{}", timeout_seconds=60)
 
     assert hook.requests[0][0].headers["Authorization"] == "Bearer secret"
 
@@ -141,7 +141,7 @@ async def test_a_certificate_for_another_name_is_refused(hook: Hook, caller: Web
 @pytest.mark.parametrize("authority_name", ["hook"])
 async def test_a_certificate_whose_issuer_has_the_same_name_is_trusted(hook: Hook, caller: WebhookCaller) -> None:
     for _ in range(2):
-        await caller.post(Target(hook.url(), ca=hook.ca), b"{}", timeout_seconds=5)
+        await caller.post(Target(hook.url(), ca=hook.ca), b"{}", timeout_seconds=60)
 
     assert len(hook.requests) == 2
 
@@ -211,7 +211,7 @@ async def test_a_failed_answer_is_told(hook: Hook, caller: WebhookCaller, code: 
     hook.answer = fail
 
     with pytest.raises(CallFailed) as caught:
-        await caller.post(Target(hook.url(), ca=hook.ca), b"{}", timeout_seconds=5)
+        await caller.post(Target(hook.url(), ca=hook.ca), b"{}", timeout_seconds=60)
 
     assert str(caught.value) == text
     assert isinstance(caught.value.status, apierrors.ApiError)
@@ -225,7 +225,7 @@ async def test_an_answer_that_says_when_to_come_back_is_asked_for_again(hook: Ho
         return web.json_response({})
 
     hook.answer = busy
-    await caller.post(Target(hook.url(), ca=hook.ca), b"{}", timeout_seconds=5)
+    await caller.post(Target(hook.url(), ca=hook.ca), b"{}", timeout_seconds=60)
 
     assert len(hook.requests) == 3
 
