@@ -18,7 +18,7 @@ from haven.apiserver.audit.recorder import Auditor
 from haven.apiserver.authentication.impersonation import Impersonation
 from haven.apiserver.authorization.interface import Attributes, Verdict, decide, refusal
 from haven.apiserver.authorization.union import AuthorizerUnion
-from haven.apiserver.deadlines import Deadlines
+from haven.apiserver.deadlines import Deadlines, asked_seconds
 from haven.apiserver.decisions import Decisions
 from haven.apiserver.flowcontrol.levels import Ticket
 from haven.apiserver.flowcontrol.runner import FlowControl, TooManyRequests
@@ -94,6 +94,7 @@ class Chain:
         self._reading_max = requests_in_flight_max
         self._mutating_max = mutating_requests_in_flight_max
         self._reading = self._mutating = 0
+        self._write_seconds_max = write_timeout_seconds
         self._write_deadlines = Deadlines(write_timeout_seconds)
         self.interpose: Interpose | None = None
         self._catch_up = catch_up
@@ -132,6 +133,19 @@ class Chain:
 
     async def _handle(self, request: Request, started: float) -> Response:
         info = request.info = resolve(request.method, request.path, request.query)
+        seconds = asked_seconds(request.query) if request.query and not request.local and not _is_long(info) else None
+        if seconds is None or seconds >= self._write_seconds_max:
+            return await self._identified_and_limited(request, info, started)
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await self._identified_and_limited(request, info, started)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            text = "Timeout: request did not complete within the allotted timeout"
+            raise apierrors.Timeout(text, meta.StatusDetails()) from None
+
+    async def _identified_and_limited(self, request: Request, info: RequestInfo, started: float) -> Response:
         if self._catch_up is not None and info.is_resource:
             await self._catch_up()  # Others write to the store too: know what they acknowledged before this came.
         if request.local:

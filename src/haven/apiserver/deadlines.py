@@ -7,9 +7,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
-__all__ = ["Deadlines"]
+from haven.apimachinery import apierrors
+from haven.apimachinery.schema.goscalars import BadScalar, parse_duration
+
+__all__ = ["Deadlines", "asked_seconds"]
+
+
+def asked_seconds(query: Mapping[str, Sequence[str]]) -> float | None:
+    """Return how long a client is willing to wait (`?timeout=5s`), None if it does not say; raise BadRequest."""
+    text = query.get("timeout", ("",))[0]
+    if not text:
+        return None
+    try:
+        return max(parse_duration(text), 0) / 10**9 or None
+    except BadScalar as error:
+        raise apierrors.BadRequest(f"invalid timeout specified in the request URL - {error}") from None
 
 
 class _Limited:

@@ -21,26 +21,38 @@ from haven.store.interface import Store, StoreError
 __all__ = ["Documents", "document_paths", "store_check"]
 
 _HOOKS = (
-    "start-apiserver-admission-initializer",
-    "start-api-extensions-informers",
-    "start-api-extensions-controllers",
-    "crd-informer-synced",
-    "start-system-namespaces-controller",
-    "start-cluster-authentication-info-controller",
-    "start-kubernetes-service-cidr-controller",
-    "rbac/bootstrap-roles",
-    "scheduling/bootstrap-system-priority-classes",
-    "priority-and-fairness-config-producer",
-    "bootstrap-controller",
-    "aggregator-reload-proxy-client-cert",
-    "start-kube-aggregator-informers",
-    "apiservice-status-local-available-controller",
-    "apiservice-status-remote-available-controller",
-    "apiservice-registration-controller",
-    "apiservice-discovery-controller",
-    "kube-apiserver-autoregistration",
-    "apiservice-openapi-controller",
-    "apiservice-openapiv3-controller",
+    "poststarthook/start-apiserver-admission-initializer",
+    "poststarthook/generic-apiserver-start-informers",
+    "poststarthook/priority-and-fairness-config-consumer",
+    "poststarthook/priority-and-fairness-filter",
+    "poststarthook/storage-object-count-tracker-hook",
+    "poststarthook/start-apiextensions-informers",
+    "poststarthook/start-apiextensions-controllers",
+    "poststarthook/crd-informer-synced",
+    "poststarthook/start-system-namespaces-controller",
+    "poststarthook/peer-endpoint-reconciler-controller",
+    "poststarthook/start-cluster-authentication-info-controller",
+    "poststarthook/start-kube-apiserver-identity-lease-controller",
+    "poststarthook/start-kube-apiserver-identity-lease-garbage-collector",
+    "poststarthook/storage-readiness",
+    "poststarthook/start-legacy-token-tracking-controller",
+    "poststarthook/start-service-ip-repair-controllers",
+    "poststarthook/rbac/bootstrap-roles",
+    "poststarthook/scheduling/bootstrap-system-priority-classes",
+    "poststarthook/priority-and-fairness-config-producer",
+    "poststarthook/bootstrap-controller",
+    "poststarthook/start-kubernetes-service-cidr-controller",
+    "poststarthook/aggregator-reload-proxy-client-cert",
+    "poststarthook/start-kube-aggregator-informers",
+    "poststarthook/apiservice-status-local-available-controller",
+    "poststarthook/apiservice-status-remote-available-controller",
+    "poststarthook/apiservice-registration-controller",
+    "poststarthook/apiservice-wait-for-first-sync",
+    "poststarthook/apiservice-discovery-controller",
+    "poststarthook/kube-apiserver-autoregistration",
+    "autoregister-completion",
+    "poststarthook/apiservice-openapi-controller",
+    "poststarthook/apiservice-openapiv3-controller",
 )
 """Upstream's start-up steps, which its health endpoints list. Ours are all done before the first request is taken."""
 
@@ -122,13 +134,8 @@ def store_check(store: Store) -> Check:
 
 
 def _checks(reach_store: Check, more: Mapping[str, Check]) -> Mapping[str, Mapping[str, Check]]:
-    live: dict[str, Check] = {"log": _done, "etcd": reach_store, **more}
-    hooks: dict[str, Check] = {f"poststarthook/{name}": _done for name in _HOOKS}
-    ready: dict[str, Check] = {
-        **live,
-        "etcd-readiness": reach_store,
-        "informer-sync": _done,
-        **hooks,
-        "shutdown": _done,
-    }
-    return {"livez": {**live, **hooks}, "readyz": ready, "healthz": {**live, **hooks}}
+    first: dict[str, Check] = {"log": _done, "etcd": reach_store, **more}
+    hooks: dict[str, Check] = dict.fromkeys(_HOOKS, _done)
+    alive = {"log": _done, "loopback-serving-certificate": _done, **first, **hooks}
+    ready = {**first, "etcd-readiness": reach_store, "informer-sync": _done, **hooks, "shutdown": _done}
+    return {"livez": alive, "readyz": ready, "healthz": alive}

@@ -22,6 +22,7 @@ from haven import telemetry
 from haven.apimachinery import apierrors, serialization
 from haven.apiserver.answers import RenderedAnswer
 from haven.apiserver.request import Request, Response
+from haven.client import httpserver
 
 __all__ = ["Connection", "HttpServer"]
 
@@ -82,7 +83,7 @@ class HttpServer:
         self._gzip_bytes_min = gzip_bytes_min
         self._tls = tls
         self._wants_certificates = tls is not None and tls.verify_mode != ssl.CERT_NONE
-        self._server = web.Server(self._serve, request_factory=self._make_request, keepalive_timeout=180.0)
+        self._server = httpserver.HttpServer(self._serve, request_factory=self._make_request, keepalive_timeout=180.0)
         self._listeners: list[asyncio.Server] = []
         self._closing = False
         self._streams: set[asyncio.Task[Any]] = set()

@@ -17,6 +17,7 @@ from aiohttp import web
 from haven import telemetry
 from haven.api.core import v1 as core
 from haven.apimachinery import serialization, times
+from haven.client import httpserver
 from haven.clock import Clock
 from haven.hollow.behaviour import Exec, ExecResult, Run
 from haven.hollow.logs import ContainerLog, LogQuery, chosen, newer, render
@@ -52,7 +53,7 @@ class HollowServer:
 
     async def start(self, host: str = "127.0.0.1") -> int:
         """Listen on a free port; return it."""
-        self._server = web.Server(self._handle, keepalive_timeout=75.0)
+        self._server = httpserver.HttpServer(self._handle, keepalive_timeout=75.0)
         self._listener = await asyncio.get_running_loop().create_server(self._server, host, 0, ssl=self._tls)
         self.port = int(self._listener.sockets[0].getsockname()[1])
         return self.port

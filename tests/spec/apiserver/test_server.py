@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from multidict import CIMultiDict
 
 from haven.apiserver import assembly
 from haven.apiserver.answers import RenderedAnswer
@@ -99,6 +100,8 @@ async def test_health_is_told_check_by_check(served: Any) -> None:
     text = (await answer.read()).decode()
     assert answer.status == 200
     assert "[+]log excluded: ok\n" in text
+    assert "[+]poststarthook/start-apiextensions-controllers ok\n" in text
+    assert "[+]autoregister-completion ok\n" in text
     assert text.endswith("readyz check passed\n")
 
 
@@ -134,3 +137,49 @@ async def test_a_connection_is_kept_as_its_client_asks(
         writer.write(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
     writer.close()
+
+
+async def test_a_request_line_may_be_long(served: Any) -> None:
+    _, client = served
+
+    answer = await client.get(f"{MAPS}?labelSelector=" + "".join(f"k{n}!%3Dv," for n in range(30_000)) + "z")
+
+    assert answer.status == 200
+
+
+async def test_a_user_may_be_in_hundreds_of_groups(served: Any) -> None:
+    _, client = served
+    groups = [("Impersonate-Group", f"group-{n}") for n in range(500)]
+    headers = CIMultiDict([("Impersonate-User", "jane"), ("Accept-Encoding", "identity"), *groups])
+
+    answer = await client.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", json={}, headers=headers)
+
+    assert len((await answer.json())["status"]["userInfo"]["groups"]) == 501  # And system:authenticated.
+
+
+async def test_a_large_body_counts_for_no_head(served: Any) -> None:
+    _, client = served
+
+    for _ in range(2):  # The second on the same connection.
+        answer = await client.post(MAPS, data=b"x" * 3_000_000)
+        assert answer.status == 413
+
+
+async def test_a_client_says_how_long_it_waits(served: Any) -> None:
+    server, client = served
+
+    async def never(_request: Any) -> Any:
+        await asyncio.Future()
+
+    server.chain.paths["/never"] = never
+    late = await client.get("/never?timeout=1ms")
+    whenever = [await client.get(f"{MAPS}?timeout={text}") for text in ("0s", "-1s", "3m", "")]
+    wrong = await client.get(f"{MAPS}?timeout=3x", headers={"Authorization": "", "Accept-Encoding": "identity"})
+
+    assert late.status == 504
+    assert (await late.json())["message"] == "Timeout: request did not complete within the allotted timeout"
+    assert [answer.status for answer in whenever] == [200] * 4
+    assert wrong.status == 400  # Before it is asked who the client is.
+    assert (await wrong.json())["message"] == (
+        'invalid timeout specified in the request URL - time: unknown unit "x" in duration "3x"'
+    )

@@ -20,6 +20,7 @@ from aiohttp import web
 from haven import telemetry
 from haven.api.core import v1 as core
 from haven.apimachinery import apierrors, serialization, times
+from haven.client import httpserver
 from haven.client.upgrade import Backend, Refused, splice, upgrade
 from haven.clock import Clock
 from haven.cri.errors import RuntimeFailure
@@ -108,7 +109,7 @@ class KubeletServer:
 
     async def run(self, *, ready: asyncio.Event | None = None) -> None:
         """Serve until cancelled; raises OSError if the address is taken."""
-        server = web.Server(self._handle, keepalive_timeout=75.0)
+        server = httpserver.HttpServer(self._handle, keepalive_timeout=75.0)
         loop = asyncio.get_running_loop()
         settings = self._settings
         # Sockets of other devices share the port: the most specific one gets a connection.
