@@ -26,7 +26,8 @@ _REFUSAL = (
     b"431 Request Header Fields Too Large"
 )
 # Go bounds nothing but the sum, and so does `_Connection`: aiohttp's own limits are to stay out of its way.
-_LIMITS: dict[str, Any] = {"max_line_size": 4 * HEAD_BYTES_MAX, "max_field_size": 4 * HEAD_BYTES_MAX, "max_headers": HEAD_BYTES_MAX}
+_ANY = 4 * HEAD_BYTES_MAX
+_LIMITS: dict[str, Any] = {"max_line_size": _ANY, "max_field_size": _ANY, "max_headers": _ANY}
 
 
 class _Connection(RequestHandler):
