@@ -1,8 +1,8 @@
 """aiohttp's low-level server with the limit that Go's servers have for a request's head.
 
-A head (request line and header fields together) may have a mebibyte, however it is made up: `kubectl exec` puts each word
-of a command into the address, impersonation and front proxies send a field for each group. More is answered with 431 and
-the connection is closed, before anybody is known to be asking.
+A head (request line and header fields together) may have a mebibyte, however it is made up: `kubectl exec` puts each
+word of a command into the address, impersonation and front proxies send a field for each group. More is answered with
+431 and the connection is closed, before anybody is known to be asking.
 
 Source: https://pkg.go.dev/net/http#Server (MaxHeaderBytes, DefaultMaxHeaderBytes)
 """
