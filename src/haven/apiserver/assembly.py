@@ -62,6 +62,7 @@ from haven.apiserver.flags import values_of
 from haven.apiserver.flowcontrol.dumps import dump_paths
 from haven.apiserver.flowcontrol.metrics import FlowMetrics
 from haven.apiserver.flowcontrol.runner import FlowControl
+from haven.apiserver.http.server import HttpServer
 from haven.apiserver.local import LocalClient, LocalTransport
 from haven.apiserver.metrics import Metrics, ServerFacts
 from haven.apiserver.objects import Observers, StoredObjects
@@ -83,7 +84,6 @@ from haven.apiserver.reviews.identityreviews import TokenReviews
 from haven.apiserver.reviews.tokenrequests import TokenRequests
 from haven.apiserver.security import Guard
 from haven.apiserver.securitymetrics import SecurityMetrics
-from haven.apiserver.server import HttpServer
 from haven.apiserver.settings import Settings
 from haven.apiserver.streaming.handlers import NodeBackends, Streaming
 from haven.apiserver.watchcache import Statistics

@@ -252,8 +252,8 @@ class Chain:
             return await elsewhere(request)
         if info.is_resource:
             resources = self.resources
-            if resources.find(info.group, info.version, info.resource) is not None or (
-                (info.group, info.version) in resources.group_versions
+            if (info.group, info.version) in resources.group_versions or (
+                resources.find(info.group, info.version, info.resource) is not None
             ):
                 return await resources.handle(request)
             if info.group in resources.groups:

@@ -12,8 +12,13 @@ class Decisions:
 
     def __init__(self) -> None:
         self.identified = self.unidentified = 0
-        self.verdicts = dict.fromkeys(Verdict, 0)
+        self.allowed = self.denied = self.undecided = 0
 
     def count(self, verdict: Verdict) -> None:
         """Count an authorizer's verdict."""
-        self.verdicts[verdict] += 1
+        if verdict is Verdict.ALLOW:
+            self.allowed += 1
+        elif verdict is Verdict.DENY:
+            self.denied += 1
+        else:
+            self.undecided += 1

@@ -10,7 +10,6 @@ from prometheus_client.registry import Collector
 
 from haven.apiserver.audit.assembly import Audit
 from haven.apiserver.audit.policy import LEVELS
-from haven.apiserver.authorization.interface import Verdict
 from haven.apiserver.configfiles import FollowedFile
 from haven.apiserver.decisions import Decisions
 from haven.apiserver.security import Guard
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from haven.apiserver.encryption.runner import Encryption
 
 __all__ = ["SecurityMetrics"]
-
-_RESULTS = {Verdict.ALLOW: "allowed", Verdict.DENY: "denied", Verdict.NO_OPINION: "no-opinion"}
 
 
 class SecurityMetrics(Decisions, Collector):
@@ -40,8 +37,8 @@ class SecurityMetrics(Decisions, Collector):
         attempts.add_metric(("failure",), self.unidentified)
         yield attempts
         asked = CounterMetricFamily("authorization_attempts", "Requests that were judged.", labels=("result",))
-        for verdict, result in _RESULTS.items():
-            asked.add_metric((result,), self.verdicts[verdict])
+        for result, count in (("allowed", self.allowed), ("denied", self.denied), ("no-opinion", self.undecided)):
+            asked.add_metric((result,), count)
         yield asked
         if self._audit is not None:
             yield from self._of_audit(self._audit)

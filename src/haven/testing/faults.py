@@ -215,8 +215,6 @@ def _dropped(request: Request) -> Response:
         raise apierrors.ServiceUnavailable("the connection was dropped by a fault of the test")
 
     async def hijack() -> None:
-        transport = connection.raw.transport
-        if transport is not None:
-            transport.abort()
+        connection.transport.abort()
 
     return Response(101, hijack=hijack)

@@ -13,9 +13,9 @@ import pytest
 from multidict import CIMultiDict
 
 from haven.apiserver import assembly
-from haven.apiserver.answers import RenderedAnswer
 from haven.apiserver.authentication.tokenkeys import SigningKeys
-from haven.apiserver.request import UserInfo
+from haven.apiserver.http.answers import answer_head
+from haven.apiserver.request import Request, Response, UserInfo
 from haven.apiserver.settings import Settings
 from haven.store.memory import MemoryStore
 
@@ -106,10 +106,12 @@ async def test_health_is_told_check_by_check(served: Any) -> None:
 
 
 def test_a_header_that_would_end_its_line_is_never_written() -> None:
+    request = Request("GET", "/", {}, {})
     with pytest.raises(ValueError, match="line breaks"):
-        RenderedAnswer(200, {"Content-Type": "text/plain\r\nSet-Cookie: a=b"}, ("", ""), "id", b"")
+        answer_head(request, Response(200, {"Content-Type": "text/plain\r\nSet-Cookie: a=b"}), b"")
+    request.audit_id = "id\nSet-Cookie: a=b"
     with pytest.raises(ValueError, match="line breaks"):
-        RenderedAnswer(200, {}, ("", ""), "id\nSet-Cookie: a=b", b"")
+        answer_head(request, Response(200), b"")
 
 
 @pytest.mark.parametrize(

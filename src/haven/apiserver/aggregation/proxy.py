@@ -24,8 +24,8 @@ from haven import telemetry
 from haven.apimachinery import apierrors
 from haven.apimachinery.goformat import quote
 from haven.apiserver.aggregation.remote import AGGREGATOR, Remote, identity_headers, is_identity_header
+from haven.apiserver.http.takeover import Connection
 from haven.apiserver.request import Request, Response
-from haven.apiserver.server import Connection
 from haven.apiserver.webhooks.failures import describe, names_mismatch
 from haven.apiserver.webhooks.selfissued import issued_by, looks_self_signed, peer_certificate
 from haven.apiserver.webhooks.services import ServiceAddresses, Unroutable
@@ -154,8 +154,8 @@ class ExtensionServers:
         if isinstance(answer, Refused):
             plain = {name: value for name, value in answer.headers.items() if name not in _HOP_BY_HOP}
             return Response(answer.status, plain, answer.body)
-        client = cast("Connection", request.connection).raw.transport
-        if client is None:
+        client = cast("Connection", request.connection).transport
+        if client.is_closing():
             answer.transport.close()
             return _refused(503, "the client is gone")
         agreed = answer
@@ -273,14 +273,14 @@ def _all_headers(request: Request) -> list[tuple[str, str]]:
     connection = cast("Connection | None", request.connection)
     if connection is None:
         return list(request.headers.items())
-    return list(connection.raw.headers.items())
+    return list(connection.headers)
 
 
 def _path_and_query(request: Request) -> str:
     """Return the path as the client sent it, and the query in Go's form: sorted by name."""
     connection = cast("Connection | None", request.connection)
     if connection is not None:
-        path = str(connection.raw.raw_path).partition("?")[0]
+        path = request.uri.partition("?")[0]
     else:
         path = quote_path(request.path, safe="/:@!$&'()*+,;=~")
     pairs = [(name, value) for name in sorted(request.query) for value in request.query[name]]

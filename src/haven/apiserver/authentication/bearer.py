@@ -57,23 +57,33 @@ class BearerTokens:
         self._audiences = tuple(audiences)
         self._clock = clock
         self._trusted: dict[str, tuple[TokenIdentity, float]] = {}
+        self._by_header: dict[str, tuple[UserInfo, float]] = {}
 
     async def authenticate(self, request: Request) -> UserInfo | None:
-        token = _from_header(request.headers.get("authorization", ""))
+        header = request.headers.get("authorization", "")
+        known = self._by_header.get(header)
+        if known is not None and self._clock.now_seconds() < known[1]:
+            return known[0]
+        token = _from_header(header)
         if token is None and "sec-websocket-protocol" in request.headers:
             token = _from_subprotocols(request)
         if token is None:
             return None
-        identity = await self._identify(token)
+        identity, until = await self._identify(token)
         request.warnings.extend(identity.warnings)
         request.audit_annotations.update(identity.audit_annotations)
+        if header and not identity.warnings and not identity.audit_annotations:
+            if len(self._by_header) >= _CACHED_MAX:
+                self._by_header.clear()
+            self._by_header[header] = (identity.user, until)
         return identity.user
 
-    async def _identify(self, token: str) -> TokenIdentity:
+    async def _identify(self, token: str) -> tuple[TokenIdentity, float]:
+        """Return whom a token stands for, and until when that may be taken on trust."""
         now = self._clock.now_seconds()
         known = self._trusted.get(token)
         if known is not None and now < known[1]:
-            return known[0]
+            return known
         self._trusted.pop(token, None)
         identity = await self._tokens.wait_token(token, self._audiences)
         if identity is None:
@@ -81,8 +91,8 @@ class BearerTokens:
         until = now + TRUSTED_SECONDS
         if len(self._trusted) >= _CACHED_MAX:
             self._trusted.clear()
-        self._trusted[token] = (identity, min(until, identity.expires) if identity.expires else until)
-        return identity
+        found = self._trusted[token] = (identity, min(until, identity.expires) if identity.expires else until)
+        return found
 
 
 def _from_header(value: str) -> str | None:

@@ -144,12 +144,12 @@ class Impersonation:
         if mode is not _LEGACY:
             await require(
                 self._authorizer,
-                replace(asked, user=requester, verb=f"impersonate-on:{mode.name}:{asked.verb}"),
+                asked._replace(user=requester, verb=f"impersonate-on:{mode.name}:{asked.verb}"),
             )
         actual_groups = await self._check_name(mode, wanted, requester)
         if wanted.uid:
             uid = Attributes(requester, mode.verb, group="authentication.k8s.io", version="v1", resource="uids")
-            await self._ask(replace(uid, name=wanted.uid))
+            await self._ask(uid._replace(name=wanted.uid))
         await self._check_groups(mode, wanted.groups, requester)
         await self._check_extra(mode, wanted.extra, requester)
         if wanted.name == ANONYMOUS:
@@ -168,13 +168,13 @@ class Impersonation:
         account = split_username(wanted.name)
         given = wanted.groups
         if node is not None and mode is not _LEGACY:
-            question = replace(question, resource="nodes", name="*" if mode is _ASSOCIATED_NODE else node[1])
+            question = question._replace(resource="nodes", name="*" if mode is _ASSOCIATED_NODE else node[1])
             if given:
                 raise refusal(question, f"when impersonating a node, cannot impersonate groups {_list(given)}")
             given = ("system:nodes",)
         if account is not None:
             namespace, name = account
-            question = replace(question, resource="serviceaccounts", namespace=namespace, name=name)
+            question = question._replace(resource="serviceaccounts", namespace=namespace, name=name)
             if given and mode is not _LEGACY:
                 text = f"when impersonating a service account, cannot impersonate groups {_list(given)}"
                 raise refusal(question, text)
@@ -191,11 +191,11 @@ class Impersonation:
                 raise refusal(question, "impersonating the empty string group is not allowed")
             if MASTERS in wanted:
                 text = "impersonating the system:masters group is not allowed"
-                raise refusal(replace(question, name=MASTERS), text)
-            if len(wanted) >= MANY and await self._may(replace(question, name="*")):
+                raise refusal(question._replace(name=MASTERS), text)
+            if len(wanted) >= MANY and await self._may(question._replace(name="*")):
                 return
         for group in wanted:
-            await self._ask(replace(question, name=group))
+            await self._ask(question._replace(name=group))
 
     async def _check_extra(self, mode: _Mode, wanted: Mapping[str, Sequence[str]], requester: UserInfo) -> None:
         if not wanted:
@@ -206,11 +206,11 @@ class Impersonation:
             if wrong:
                 raise refusal(question, wrong)
             many = len(wanted) >= MANY or sum(map(len, wanted.values())) >= MANY
-            if many and await self._may(replace(question, subresource="*", name="*")):
+            if many and await self._may(question._replace(subresource="*", name="*")):
                 return
         for key, values in wanted.items():
             for value in values:
-                await self._ask(replace(question, subresource=key, name=value))
+                await self._ask(question._replace(subresource=key, name=value))
 
     async def _may(self, attributes: Attributes) -> bool:
         try:

@@ -27,8 +27,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(NamedTuple):
     """What a user wants to do. For paths that are no resources, only `verb` and `path` count."""
 
     user: UserInfo
@@ -47,19 +46,19 @@ class Attributes:
     @classmethod
     def of(cls, user: UserInfo, info: RequestInfo) -> Attributes:
         """Return the attributes of a request."""
-        return cls(
-            user=user,
-            verb=info.verb,
-            is_resource=info.is_resource,
-            namespace=info.namespace,
-            group=info.group,
-            version=info.version,
-            resource=info.resource,
-            subresource=info.subresource,
-            name=info.name,
-            path=info.path,
-            label_selector=info.label_selector,
-            field_selector=info.field_selector,
+        return cls(  # By position: it is made for every request.
+            user,
+            info.verb,
+            info.is_resource,
+            info.namespace,
+            info.group,
+            info.version,
+            info.resource,
+            info.subresource,
+            info.name,
+            info.path,
+            info.label_selector,
+            info.field_selector,
         )
 
 

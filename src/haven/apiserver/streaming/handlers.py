@@ -18,9 +18,9 @@ from haven.api.scheme import resource_of
 from haven.apimachinery import apierrors
 from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.interface import CONNECT, AdmissionRequest, Objects
+from haven.apiserver.http.takeover import Connection
 from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.request import Request, Response
-from haven.apiserver.server import Connection
 from haven.apiserver.streaming import channels, location, portforward, remotecommand
 from haven.apiserver.streaming.httpproxy import HttpProxy
 from haven.apiserver.streaming.remotecommand import Streams
@@ -274,12 +274,12 @@ class Streaming:
 
     async def _forward(self, request: Request, backend: Backend) -> Response:
         connection = cast("Connection | None", request.connection)
-        raw = connection.raw.raw_path.partition("?")[0] if connection is not None else request.path
+        raw = request.uri.partition("?")[0] if connection is not None else request.path
         prefix, rest = location.split_proxy_path(raw, is_namespaced=bool(request.info.namespace))
         upgrades = "upgrade" in request.headers.get("connection", "").lower()
         if raw == prefix and request.method in ("GET", "HEAD") and not upgrades:
             # Links of the page would lead beside the proxy otherwise.
-            query = f"?{connection.raw.raw_path.partition('?')[2]}" if connection and request.query else ""
+            query = f"?{request.uri.partition('?')[2]}" if connection and request.query else ""
             return Response(301, {"Location": f"{prefix}/{query}"})
         return await self._proxy.pass_on(request, backend, rest, prefix=prefix)
 
@@ -306,7 +306,8 @@ def _proxied_path(request: Request) -> str:
 
 
 def _is_websocket(request: Request) -> bool:
-    return request.headers.get("upgrade", "").lower() == "websocket"
+    headers = request.headers
+    return headers.get("upgrade", "").lower() == "websocket" and "upgrade" in headers.get("connection", "").lower()
 
 
 def _require_upgrade(request: Request) -> None:
@@ -331,8 +332,7 @@ async def _pass_spdy(request: Request, backend: Backend, target: str) -> Respons
     async def hijack() -> None:
         from haven.client.upgrade import splice
 
-        client = connection.raw.transport
-        assert client is not None
+        client = connection.transport
         client.write(agreed.head)
         await splice(client, agreed.transport, agreed.early)
 

@@ -14,8 +14,8 @@ import aiohttp
 import yarl
 
 from haven.apimachinery import apierrors
+from haven.apiserver.http.takeover import Connection
 from haven.apiserver.request import Request, Response
-from haven.apiserver.server import Connection
 from haven.apiserver.streaming.htmllinks import rewrite_page, rewrite_url
 from haven.client.upgrade import Backend, Refused, splice, upgrade
 
@@ -97,8 +97,8 @@ async def pass_upgrade(
         plain = {name: value for name, value in answer.headers.items() if name not in _HOP_BY_HOP}
         return Response(answer.status, plain, answer.body)
     connection = cast("Connection", request.connection)
-    client = connection.raw.transport
-    if client is None:
+    client = connection.transport
+    if client.is_closing():
         answer.transport.close()
         raise apierrors.ServiceUnavailable("the client is gone")
     agreed = answer
@@ -116,7 +116,7 @@ def _passed(headers: Mapping[str, str]) -> dict[str, str]:
 
 def _raw_query(request: Request) -> str:
     connection = cast("Connection | None", request.connection)
-    return connection.raw.raw_path.partition("?")[2] if connection is not None else ""
+    return request.uri.partition("?")[2] if connection is not None else ""
 
 
 def _exact_url(url: str) -> yarl.URL:

@@ -1,0 +1,105 @@
+"""Requests to go on in another protocol: aiohttp reads these, because its WebSockets want a request of its own.
+
+Whoever asked to upgrade and is answered otherwise gets a connection that closes behind the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from aiohttp import web
+from multidict import CIMultiDict
+
+from haven.apiserver.http.answers import audit_id_of
+from haven.apiserver.http.connection import Handle
+from haven.apiserver.http.messages import Headers, Malformed, split_target
+from haven.apiserver.http.takeover import Connection
+from haven.apiserver.request import Request, Response
+from haven.client import httpserver
+
+__all__ = ["Upgrades"]
+
+
+class Upgrades:
+    """Answers requests to upgrade; a handler that takes the connection over finds it in `Request.connection`."""
+
+    def __init__(self, handle: Handle, *, wants_certificates: bool) -> None:
+        self._handle = handle
+        self._wants_certificates = wants_certificates
+        self._server = httpserver.HttpServer(self._serve)
+
+    def take(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Go on with a connection; `data` is the request and what has come behind it."""
+        protocol = self._server()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        protocol.data_received(data)
+
+    async def close(self, grace_seconds: float) -> None:
+        """Close the connections."""
+        await self._server.shutdown(grace_seconds)
+
+    async def _serve(self, raw: web.BaseRequest) -> web.StreamResponse:
+        transport = raw.transport
+        assert transport is not None
+        headers = Headers(list(raw.headers.items()))
+        try:
+            path, query = split_target(raw.raw_path)
+        except Malformed as error:
+            return web.Response(status=error.status, text=f"{error.status} {error}")
+        request = Request(
+            method=raw.method,
+            path=path,
+            query=query,
+            headers=headers.by_name,
+            repeated_headers=headers.repeated,
+            remote=raw.remote or "",
+            connection=Connection(transport, headers.raw, raw),
+            uri=raw.raw_path,
+        )
+        if self._wants_certificates:
+            tls = transport.get_extra_info("ssl_object")
+            request.client_certificate = tls.getpeercert(True) if tls is not None else None
+        response = await self._handle(request)
+        try:
+            if response.hijack is not None:
+                return await self._hand_over(request, response)
+            return await self._answer(raw, request, response)
+        finally:
+            response.over()
+
+    @staticmethod
+    async def _hand_over(request: Request, response: Response) -> web.StreamResponse:
+        assert response.hijack is not None
+        await response.hijack()
+        prepared = cast("Connection", request.connection).response
+        if prepared is not None:
+            return prepared
+        raise asyncio.CancelledError  # How aiohttp is told that the connection is over and nothing is to be written.
+
+    @staticmethod
+    async def _answer(raw: web.BaseRequest, request: Request, response: Response) -> web.StreamResponse:
+        headers: CIMultiDict[str] = CIMultiDict(
+            {"Audit-Id": audit_id_of(request), "Cache-Control": "no-cache, private", **response.headers}
+        )
+        if request.flow[0]:
+            headers["X-Kubernetes-Pf-Flowschema-Uid"], headers["X-Kubernetes-Pf-Prioritylevel-Uid"] = request.flow
+        if response.warnings:
+            del headers["Warning"]
+            headers.extend(("Warning", text) for text in response.warnings)
+        if response.stream is None:
+            answer = web.Response(status=response.status, headers=headers, body=response.body)
+            answer.force_close()
+            return answer
+        stream: Any = response.stream
+        streamed = web.StreamResponse(status=response.status, headers=headers)
+        streamed.force_close()
+        await streamed.prepare(raw)
+        try:
+            async for chunk in stream:
+                await streamed.write(chunk)
+            await streamed.write_eof()
+        finally:
+            await stream.aclose()
+        return streamed
