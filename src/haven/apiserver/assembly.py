@@ -390,6 +390,7 @@ async def start(
     metrics = Metrics()
     metrics.registry.register(FlowMetrics(flows, clock))
     metrics.registry.register(webhooks.metrics)
+    metrics.registry.register(resources.deprecated)
     decisions = SecurityMetrics(audit, guard, encryption)
     metrics.registry.register(decisions)
     metrics.registry.register(ServerFacts(states, storages))

@@ -185,3 +185,14 @@ async def test_a_client_says_how_long_it_waits(served: Any) -> None:
     assert (await wrong.json())["message"] == (
         'invalid timeout specified in the request URL - time: unknown unit "x" in duration "3x"'
     )
+
+
+async def test_clients_of_deprecated_kinds_are_warned(served: Any) -> None:
+    _, client = served
+
+    old = await client.get("/api/v1/endpoints")
+    new = await client.get("/apis/discovery.k8s.io/v1/endpointslices")
+
+    text = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
+    assert old.headers["Warning"] == f'299 - "{text}"'
+    assert "Warning" not in new.headers

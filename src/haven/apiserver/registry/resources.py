@@ -12,6 +12,7 @@ from typing import Any
 
 from haven.api.scheme import GroupVersionResource, Resource
 from haven.apimachinery import apierrors, meta
+from haven.apiserver.deprecations import DeprecatedUse
 from haven.apiserver.registry.deletion import Deletion
 from haven.apiserver.registry.endpoint import Endpoint, View
 from haven.apiserver.registry.patching import Patching
@@ -73,6 +74,7 @@ class Resources:
     subresources: dict[tuple[str, str, str], Mapping[str, Handler]] = field(default_factory=dict)
     group_versions: set[tuple[str, str]] = field(default_factory=set)
     groups: set[str] = field(default_factory=set)
+    deprecated: DeprecatedUse = field(default_factory=DeprecatedUse)
     changes: int = 0
     """Counts changes of `endpoints`, for those who keep what they made of them."""
 
@@ -111,6 +113,7 @@ class Resources:
         resource = endpoint.resource
         if endpoint.view is not None:
             return await self._custom(request, endpoint, endpoint.view)
+        self.deprecated.note_built_in(request, resource)
         if info.verb == "proxy" or (info.namespace and not resource.namespaced and info.resource != "namespaces"):
             raise path_not_found()
         own = self.virtual.get((resource.group, resource.plural))
@@ -131,7 +134,8 @@ class Resources:
             resource.namespaced and not info.namespace and not everywhere
         ):
             return path_not_found_text()
-        request.warnings.extend(view.deprecations)
+        if view.deprecations:
+            self.deprecated.note(request, view.deprecations)
         unsupported = apierrors.MethodNotAllowed.of(endpoint.group_resource, info.verb)
         if info.subresource:
             known = endpoint.subresource(info.subresource)

@@ -1,0 +1,52 @@
+"""Use of deprecated APIs: the client is warned, the audit log and the metrics remember it.
+
+Source: https://kubernetes.io/docs/reference/using-api/deprecation-guide/#locate-use-of-deprecated-apis
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from haven.api.lifecycle import DEPRECATED
+from haven.api.scheme import Resource
+from haven.apiserver.request import Request
+
+__all__ = ["DeprecatedUse"]
+
+
+class DeprecatedUse(Collector):
+    """Which deprecated APIs were asked for."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[str, str, str, str, str]] = set()
+
+    def note_built_in(self, request: Request, resource: Resource[Any]) -> None:
+        """Note a request to a built-in resource if its kind is deprecated."""
+        kinds = DEPRECATED.get(resource.api_version)
+        deprecation = kinds.get(resource.kind) if kinds is not None else None
+        if deprecation is not None and not request.local:
+            warning = deprecation.warning(resource.api_version, resource.kind)
+            self.note(request, (warning,), deprecation.removed)
+
+    def note(self, request: Request, warnings: Sequence[str], removed: str = "") -> None:
+        """Note a request to a deprecated API, which goes with a release if that is known."""
+        info = request.info
+        request.warnings.extend(warnings)
+        request.audit_annotations["k8s.io/deprecated"] = "true"
+        if removed:
+            request.audit_annotations["k8s.io/removed-release"] = removed
+        self._seen.add((info.group, info.version, info.resource, info.subresource, removed))
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "apiserver_requested_deprecated_apis",
+            "[STABLE] Gauge of deprecated APIs that have been requested.",
+            labels=("group", "version", "resource", "subresource", "removed_release"),
+        )
+        for labels in sorted(self._seen):
+            family.add_metric(labels, 1)
+        yield family
