@@ -53,8 +53,9 @@ DEFAULTS = {
     ("io.k8s.api.core.v1.ContainerPort", "protocol"): "TCP",
     ("io.k8s.api.core.v1.ServicePort", "protocol"): "TCP",
 }
-# Types that the published v3 documents give a default which is no zero value, beside the keys of map lists.
+# Fields that the published v3 documents give a default although they may be left out, beside the keys of map lists.
 DEFAULTS_V3 = {
+    ("io.k8s.api.core.v1.LocalObjectReference", "name"): "",
     ("io.k8s.api.core.v1.ReplicationControllerSpec", "replicas"): 1,
 }
 
@@ -165,7 +166,7 @@ class Types:
                 field["k"] = key
             if schema.get("x-kubernetes-map-type") and field["t"] != "map":
                 field["m"] = schema["x-kubernetes-map-type"]
-            default = DEFAULTS.get((definition_name(go), name)) or DEFAULTS_V3.get((definition_name(go), name))
+            default = {**DEFAULTS, **DEFAULTS_V3}.get((definition_name(go), name))
             if default is not None:
                 field["d"] = default
             if name in definition.get("required", ()):

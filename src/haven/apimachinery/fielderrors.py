@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from haven.apimachinery.goformat import quote
+from haven.apimachinery.goformat import quote, show
 from haven.apimachinery.quantity import Quantity
 
 __all__ = [
@@ -165,7 +165,7 @@ def render(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
-        return str(value)
+        return show(value)
     if isinstance(value, Quantity):
         return quote(str(value))
     if isinstance(value, msgspec.Raw):

@@ -80,6 +80,11 @@ def _keep_spec(new: Any, old: Any) -> None:
     new.spec = old.spec
 
 
+def _update_job_status(new: v1.Job, old: v1.Job) -> None:
+    new.spec = old.spec
+    _label_like_pods(new)
+
+
 def _job_spec_warnings(spec: v1.JobSpec, path: Path) -> list[str]:
     warnings = []
     if spec.completion_mode == "Indexed" and (spec.completions or 0) > 100_000 and (spec.parallelism or 0) > 10_000:
@@ -127,7 +132,7 @@ STRATEGIES: dict[str, Strategy[Any]] = {
         selectable_fields={"status.successful": lambda job: str(job.status.succeeded)},
         subresources={
             "status": Strategy(
-                default=default_job, prepare_for_update=_keep_spec, validate_update=validate_job_status_update
+                default=default_job, prepare_for_update=_update_job_status, validate_update=validate_job_status_update
             )
         },
     ),

@@ -116,10 +116,11 @@ def _update_status(new: v1.ReplicationController, old: v1.ReplicationController)
 
 
 def _warnings(new: v1.ReplicationController, old: v1.ReplicationController | None) -> list[str]:
-    if old is not None and old.metadata.generation == new.metadata.generation:
-        return []
-    named = name_warnings(new.metadata.name) if old is None else []
-    return named + template_warnings(new.spec.template, _SPEC.child("template"))
+    path = _SPEC.child("template")
+    if old is None:
+        return name_warnings(new.metadata.name) + template_warnings(new.spec.template, path)
+    # Upstream looks at the template that was, and so do its clients.
+    return template_warnings(old.spec.template, path) if new.metadata.generation != old.metadata.generation else []
 
 
 def _name_errors(name: str) -> list[str]:

@@ -82,7 +82,8 @@ def _warnings(new: v1.Service, _old: v1.Service | None) -> list[str]:
     if spec.cluster_ip not in ("", "None"):
         for index, address in enumerate(spec.cluster_ips):
             warnings += ip_warnings(Path("spec").child("clusterIPs").index(index), address)
-    if spec.type == "ClusterIP" and spec.cluster_ip == "None":
+    headless = spec.type == "ClusterIP" and spec.cluster_ip == "None"
+    if headless:
         if spec.load_balancer_ip:
             warnings.append("spec.loadBalancerIP is ignored for headless services")
         if spec.external_ips:
@@ -91,6 +92,8 @@ def _warnings(new: v1.Service, _old: v1.Service | None) -> list[str]:
             warnings.append("spec.SessionAffinity is ignored for headless services")
     for index, address in enumerate(spec.external_ips):
         warnings += ip_warnings(Path("spec").child("externalIPs").index(index), address)
+    if spec.external_ips and spec.type != "ExternalName" and not headless:
+        warnings.append("spec.externalIPs is deprecated and may no longer be implemented in some clusters")
     if spec.load_balancer_ip:
         warnings += ip_warnings(Path("spec").child("loadBalancerIP"), spec.load_balancer_ip)
     for index, item in enumerate(spec.load_balancer_source_ranges):

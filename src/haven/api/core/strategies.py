@@ -290,6 +290,7 @@ STRATEGIES: dict[str, Strategy[Any]] = {
         validate=quota.validate_limit_range,
         validate_update=quota.validate_limit_range_update,
         name_errors=_subdomain,
+        allow_create_on_update=True,
     ),
     "resourcequotas": Strategy(
         default=defaults.default_quota,

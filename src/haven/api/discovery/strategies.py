@@ -162,10 +162,15 @@ def _create(new: v1.EndpointSlice) -> None:
     _drop_topology(new, None)
 
 
+def _content(one: v1.EndpointSlice) -> v1.EndpointSlice:
+    """Return what the generation counts; a list that is null is as good as an empty one."""
+    return msgspec.structs.replace(
+        one, metadata=meta.ObjectMeta(), endpoints=one.endpoints or [], ports=one.ports or []
+    )
+
+
 def _update(new: v1.EndpointSlice, old: v1.EndpointSlice) -> None:
-    bare = meta.ObjectMeta()
-    same = msgspec.structs.replace(new, metadata=bare) == msgspec.structs.replace(old, metadata=bare)
-    if not same or new.metadata.labels != old.metadata.labels:
+    if _content(new) != _content(old) or new.metadata.labels != old.metadata.labels:
         new.metadata.generation = old.metadata.generation + 1
     if new.endpoints != old.endpoints:
         _drop_topology(new, old)

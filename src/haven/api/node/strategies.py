@@ -62,6 +62,12 @@ def _warnings(new: v1.RuntimeClass, _old: v1.RuntimeClass | None) -> list[str]:
 
 STRATEGIES: dict[str, Strategy[Any]] = {
     "runtimeclasses": kind_strategy(
-        namespaced=False, check=_check, check_update=_check_update, order=UpdateOrder.META_ONLY, warnings=_warnings
+        namespaced=False,
+        check=_check,
+        check_update=_check_update,
+        order=UpdateOrder.META_ONLY,
+        warnings=_warnings,
+        allow_create_on_update=True,
+        allow_unconditional_update=False,
     )
 }

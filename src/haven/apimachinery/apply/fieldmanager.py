@@ -208,6 +208,8 @@ class _Versions:
     def at(self, version: str, main: str) -> Comparison | None:
         """Return the difference at a version; None if that version is gone."""
         if version not in self.known:
+            if version.count("/") > 1:
+                raise TypeMismatch(f"unexpected GroupVersion string: {version}")
             if self.convert is None:
                 self.known[version] = self.known[main]
             else:
@@ -215,6 +217,8 @@ class _Versions:
                 if old is None or new is None:
                     self.known[version] = None
                 else:
+                    validation.validate(*old)  # Another version is converted to strictly: no item twice.
+                    validation.validate(*new)
                     self.known[version] = self.filtered(compare(old[0], new[0], old[1]))
         return self.known[version]
 
@@ -433,8 +437,12 @@ def _text(metadata: Any, name: str) -> str:
 
 
 def _gvk(api_version: Any, kind: Any) -> str:
-    group, _, version = str(api_version or "").rpartition("/")
-    return f"{group}/{version}, Kind={kind or ''}"
+    """Name a kind as Go prints it; what is no text, or no version, counts as left out."""
+    api_version = api_version if isinstance(api_version, str) else ""
+    if api_version.count("/") > 1:
+        return "/, Kind="
+    group, _, version = api_version.rpartition("/")
+    return f"{group}/{version}, Kind={kind if isinstance(kind, str) else ''}"
 
 
 def _conflict(paths: dict[Manager, list[tuple[str, ...]]]) -> apierrors.Conflict:

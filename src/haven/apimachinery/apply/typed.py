@@ -68,8 +68,9 @@ def item_element(item: Any, schema: Schema) -> str:
             pairs.append((key, item[key]))
         else:
             field = schema.element.fields.get(key)
-            if field is not None and field.default is not None:
-                pairs.append((key, field.default))
+            default = None if field is None else field.key_default
+            if default is not None:
+                pairs.append((key, default))
     if not pairs:
         names = " ".join(quote(key) for key in schema.keys)
         raise TypeMismatch(

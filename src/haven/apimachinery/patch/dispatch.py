@@ -12,9 +12,11 @@ from typing import Any
 import orjson
 
 from haven.apimachinery import apierrors, facts
+from haven.apimachinery.fielderrors import HTML_ESCAPES
 from haven.apimachinery.goformat import quote, show
 from haven.apimachinery.patch import json_patch, merge_patch, strategic
 from haven.apimachinery.patch.errors import PatchError, invalid_patch, unprocessable
+from haven.apimachinery.patch.written import as_written
 from haven.apimachinery.schema.check import check, fits
 from haven.apimachinery.schema.explain import explain
 from haven.apimachinery.schema.gojson import lost_keys, syntax_error
@@ -22,7 +24,7 @@ from haven.apimachinery.schema.model import UNTYPED, Field, Schema
 from haven.apimachinery.schema.normalize import normalize
 from haven.apimachinery.schema.restore import RestoreError, restore
 
-__all__ = ["PATCH_TYPES", "PatchType", "merged", "patched", "refused"]
+__all__ = ["PATCH_TYPES", "PatchType", "json_kind", "merged", "patched", "refused"]
 
 Tree = dict[str, Any]
 
@@ -50,7 +52,15 @@ def patched(
     if kind is PatchType.STRATEGIC:
         return _strategic(live, body, schema, strict_level)
     tree, complaints = merged(kind, live, body, strict_level)
-    return _decoded(tree, live, schema, complaints, strict_level)
+    try:
+        return _decoded(tree, live, schema, complaints, strict_level)
+    except _Refused as refusal:
+        shown = as_written(kind is PatchType.JSON, tree, live, orjson.loads(body))
+        raise refused(shown, str(refusal)) from None
+
+
+class _Refused(Exception):
+    """What a patch made is no object of its kind."""
 
 
 def merged(kind: PatchType, live: Tree, body: bytes, field_validation: str) -> tuple[Any, list[str]]:
@@ -77,15 +87,15 @@ def _own(tree: Tree) -> Tree:
 
 def _decoded(tree: Any, live: Tree, schema: Schema, complaints: list[str], strict_level: str) -> tuple[Tree, list[str]]:
     if not isinstance(tree, dict):
-        raise refused(tree, f"json: cannot unmarshal {_json_kind(tree)} into Go value of type {schema.go}")
+        raise _Refused(f"json: cannot unmarshal {json_kind(tree)} into Go value of type {schema.go}")
     if tree.get("kind") != live.get("kind") or tree.get("apiVersion") != live.get("apiVersion"):
         problem = _foreign_kind(tree, live)
         if problem:
-            raise refused(tree, problem)
+            raise _Refused(problem)
     findings = check(tree, schema)
     if findings.error is not None:
-        raise refused(tree, findings.error)
-    warnings = _judge(complaints + findings.strict, strict_level, lambda text: refused(tree, text))
+        raise _Refused(findings.error)
+    warnings = _judge(complaints + findings.strict, strict_level, _Refused)
     return (normalize(tree, schema) if findings.dirty else tree), warnings
 
 
@@ -99,10 +109,11 @@ def _judge(complaints: list[str], strict_level: str, refuse: Any) -> list[str]:
 
 def refused(tree: Any, message: str) -> apierrors.ApiError:
     """Return the refusal of what a patch made."""
-    return invalid_patch(orjson.dumps(tree).decode(), message)
+    return invalid_patch(orjson.dumps(tree).decode().translate(HTML_ESCAPES), message)
 
 
-def _json_kind(value: Any) -> str:
+def json_kind(value: Any) -> str:
+    """Name what a JSON text holds that is no object, as Go does."""
     return {list: "array", str: "string", bool: "bool"}.get(type(value), "number")
 
 
@@ -156,7 +167,7 @@ def _operations(body: bytes, strict_level: str) -> tuple[list[Any], list[str]]:
         operations = []
     if not isinstance(operations, list):
         raise apierrors.BadRequest(
-            f"json: cannot unmarshal {'object' if isinstance(operations, dict) else _json_kind(operations)} "
+            f"json: cannot unmarshal {'object' if isinstance(operations, dict) else json_kind(operations)} "
             "into Go value of type jsonpatch.Patch"
         )
     if len(operations) > json_patch.OPERATIONS_MAX:

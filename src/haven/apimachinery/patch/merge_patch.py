@@ -1,4 +1,4 @@
-"""JSON Merge Patch (RFC 7386) as upstream's library does it: nulls inside lists stay."""
+"""JSON Merge Patch (RFC 7386) as upstream's library does it: nulls in lists stay, and in lists for objects too."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ def apply(document: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
         current = result.get(name)
         if type(current) is dict and type(value) is dict:
             result[name] = apply(current, value)
+        elif type(current) is dict:
+            result[name] = value
         else:
             result[name] = _without_nulls(value)
     return result

@@ -13,7 +13,9 @@ from typing import Any
 
 import orjson
 
+from haven.apimachinery import serialization
 from haven.apimachinery.fielderrors import render
+from haven.apimachinery.meta import ObjectMeta
 from haven.apimachinery.schema.check import check
 from haven.apimachinery.schema.explain import explain
 from haven.apimachinery.schema.model import schema_named
@@ -106,8 +108,12 @@ def _coerce_embedded(
             except MalformedObject as error:
                 shown = render(value["metadata"])
                 raise MalformedObject(f"{path}.metadata: Invalid value: {shown}: {error}") from None
-            if isinstance(value.get("metadata"), dict) and value["metadata"].get("creationTimestamp", "") is None:
-                del value["metadata"]["creationTimestamp"]
+            if isinstance(value.get("metadata"), dict):
+                # What is empty goes, as it does at the root.
+                metadata = serialization.to_tree(serialization.convert(value["metadata"], ObjectMeta))
+                if metadata.get("creationTimestamp", "") is None:
+                    del metadata["creationTimestamp"]
+                value["metadata"] = metadata
         properties, extra = schema.get("properties") or {}, schema.get("additionalProperties")
         for name, item in value.items():
             sub = properties.get(name)

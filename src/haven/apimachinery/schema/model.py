@@ -69,6 +69,13 @@ class Field:
             return ABSENT
         return None if self.pointer else self.schema.zero()
 
+    @property
+    def key_default(self) -> Any:
+        """What the field counts as where it is a key of its list's items and left out; None if it must be given."""
+        if self.default is not None or not self.always or self.pointer:
+            return self.default
+        return self.schema.zero()
+
 
 class Schema:
     """One type. `kind` is its wire form:

@@ -47,7 +47,7 @@ _DECLARED: dict[str, dict[str, Any]] = {
         f"core.v1.{kind}": {"name": ""}
         for kind in (
             "ConfigMapEnvSource", "ConfigMapKeySelector", "ConfigMapProjection", "ConfigMapVolumeSource",
-            "LocalObjectReference", "SecretEnvSource", "SecretKeySelector", "SecretProjection",
+            "SecretEnvSource", "SecretKeySelector", "SecretProjection",
         )
     },
     "core.v1.FileKeySelector": {"optional": False},

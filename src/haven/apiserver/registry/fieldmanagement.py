@@ -20,7 +20,7 @@ from haven.apiserver.request import Request
 from haven.apiserver.watchcache import Entry
 from haven.clock import Clock
 
-__all__ = ["FieldManagement", "manager_of", "typed_entries"]
+__all__ = ["FieldManagement", "keep_reset", "manager_of", "typed_entries"]
 
 Tree = dict[str, Any]
 _MANAGER_MAX = 128
@@ -35,6 +35,12 @@ def manager_of(field_manager: str, request: Request) -> str:
     while len(result.encode()) > _MANAGER_MAX:
         result = result[:-1]
     return result or "unknown"
+
+
+def keep_reset(tree: Tree, obj: Any) -> None:
+    """Let an object show that its tree's list of managedFields is there and empty, which gives up all ownership."""
+    if not obj.metadata.managed_fields and (tree.get("metadata") or {}).get("managedFields") is not None:
+        obj.metadata.managed_fields = [meta.ManagedFieldsEntry()]
 
 
 class FieldManagement:

@@ -12,11 +12,11 @@ import orjson
 from haven.api.strategy import Strategy
 from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.codecs import yaml
-from haven.apimachinery.patch.dispatch import PATCH_TYPES, PatchType, merged, patched
+from haven.apimachinery.patch.dispatch import PATCH_TYPES, PatchType, json_kind, merged, patched
 from haven.apiserver.registry import systemfields
 from haven.apiserver.registry.bodies import strict_yaml_error
 from haven.apiserver.registry.endpoint import Endpoint
-from haven.apiserver.registry.fieldmanagement import manager_of
+from haven.apiserver.registry.fieldmanagement import keep_reset, manager_of
 from haven.apiserver.registry.options import IGNORE, STRICT, WriteParameters, write_parameters
 from haven.apiserver.registry.output import answer_form, served_bytes
 from haven.apiserver.registry.writing import Result, UpdateRequest, Writing
@@ -85,22 +85,22 @@ class Patching:
             systemfields.check_name(new.metadata, info.name)
             return new
 
-        result = await self._writing.modify(
-            UpdateRequest(
-                request=request,
-                endpoint=endpoint,
-                subresource=subresource,
-                strategy=strategy,
-                name=info.name,
-                namespace=namespace,
-                compute=compute,
-                parameters=parameters,
-                allow_create=kind == APPLY and not subresource,
-                is_apply=kind == APPLY,
-            )
+        update = UpdateRequest(
+            request=request,
+            endpoint=endpoint,
+            subresource=subresource,
+            strategy=strategy,
+            name=info.name,
+            namespace=namespace,
+            compute=compute,
+            parameters=parameters,
+            allow_create=kind == APPLY and not subresource,
+            is_apply=kind == APPLY,
         )
-        request.warnings.extend(warned)
-        return result
+        try:
+            return await self._writing.modify(update)
+        finally:
+            request.warnings.extend(warned)
 
     def _patched(
         self,
@@ -144,7 +144,7 @@ class Patching:
         if not isinstance(patch, dict):
             raise apierrors.BadRequest(
                 "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
-                f"{'array' if isinstance(patch, list) else 'string'} into Go value of type map[string]interface {{}}"
+                f"{json_kind(patch)} into Go value of type map[string]interface {{}}"
             )
         tree = await self._writing.fields.applied(
             live, patch, endpoint, parameters.field_manager, subresource, force=bool(parameters.force)
@@ -160,6 +160,8 @@ class Patching:
     def _stored(tree: dict[str, Any], endpoint: Endpoint) -> Any:
         if endpoint.view is not None:
             return endpoint.view.applied(tree)
-        obj = endpoint.conversion.to_stored(serialization.convert(tree, endpoint.resource.type))
+        served = serialization.convert(tree, endpoint.resource.type)
+        keep_reset(tree, served)
+        obj = endpoint.conversion.to_stored(served)
         endpoint.strategy.default(obj)
         return obj

@@ -14,6 +14,7 @@ from haven.api.scheme import GroupVersionResource, Resource
 from haven.apimachinery import apierrors, meta
 from haven.apiserver.deprecations import DeprecatedUse
 from haven.apiserver.registry.deletion import Deletion
+from haven.apiserver.registry.deprecations import deprecation_warning
 from haven.apiserver.registry.endpoint import Endpoint, View
 from haven.apiserver.registry.patching import Patching
 from haven.apiserver.registry.reading import Reading
@@ -31,6 +32,9 @@ __all__ = [
 ]
 
 Handler = Callable[[Request, Endpoint], Awaitable[Response]]
+
+
+_NAMED_VERBS = {"get", "update", "patch", "delete"}
 
 
 def path_not_found() -> apierrors.NotFound:
@@ -121,8 +125,11 @@ class Resources:
             return await self._subresource(request, endpoint)
         if own is not None:
             handler = own.get(info.verb)
+            if info.name and not own.keys() & _NAMED_VERBS:
+                raise path_not_found()
             if handler is None or (resource.namespaced and not info.namespace and info.verb == "create"):
                 raise method_not_allowed()
+            _warn(request, resource)
             return await handler(request, endpoint)
         return await self._stored(request, endpoint, info)
 
@@ -181,6 +188,7 @@ class Resources:
                 raise method_not_allowed()
         if verb not in endpoint.resource.verbs:
             raise method_not_allowed()
+        _warn(request, endpoint.resource)
         if named:
             if verb == "get":
                 return await handlers.reading.get(request, endpoint)
@@ -217,6 +225,7 @@ class Resources:
         passed_on = info.subresource == "proxy" and request.method == "OPTIONS"
         if info.verb not in known.verbs and not passed_on:
             raise method_not_allowed()
+        _warn(request, resource)
         own = self.subresources.get((resource.group, resource.plural, info.subresource))
         if own is not None:
             handler = own.get("get" if passed_on else info.verb)
@@ -230,6 +239,12 @@ class Resources:
         if info.verb == "update":
             return await self.handlers.writing.update(request, endpoint, info.subresource)
         return await self.handlers.patching.patch(request, endpoint, info.subresource)
+
+
+def _warn(request: Request, resource: Resource[Any]) -> None:
+    warning = deprecation_warning(resource.api_version, resource.kind)
+    if warning is not None:
+        request.warnings.append(warning)
 
 
 def _watch_prefix(info: RequestInfo) -> str:

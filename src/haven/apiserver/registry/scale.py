@@ -124,7 +124,7 @@ class Scales:
         def change(old: autoscaling.Scale) -> autoscaling.Scale:
             live = orjson.loads(serialization.encode(old))
             if kind == APPLY:
-                tree = self._applied(live, request.body, parameters)
+                tree = self._applied(live, request.body, endpoint, parameters)
             else:
                 tree, warnings = patched(
                     PATCH_TYPES[kind], live, request.body, self._schema, parameters.field_validation
@@ -140,12 +140,18 @@ class Scales:
         result = await self._modify(request, endpoint, parameters, change, "")
         return object_response(request, endpoint, form, result, served=True)
 
-    def _applied(self, live: dict[str, Any], body: bytes, parameters: WriteParameters) -> dict[str, Any]:
+    def _applied(
+        self, live: dict[str, Any], body: bytes, endpoint: Endpoint, parameters: WriteParameters
+    ) -> dict[str, Any]:
         try:
             tree, _ = yaml.parse(body)
         except yaml.InvalidYAML as error:
             raise apierrors.BadRequest(f"error decoding YAML: {error}") from None
-        return apply.apply(
+        # Upstream takes the Scale for a custom resource and cannot convert it: only what needs no conversion works.
+        is_custom = endpoint.view is not None
+        if is_custom and not live["metadata"].get("managedFields"):
+            raise apierrors.ApiError(f"failed to create manager for existing fields: {_unconvertible('live', '/')}")
+        result = apply.apply(
             live,
             tree or {},
             self._schema,
@@ -155,7 +161,13 @@ class Scales:
             force=bool(parameters.force),
             now=self._now(),
             subresource="scale",
-        ).tree
+        )
+        if is_custom and result.changed:
+            metadata = (tree or {}).get("metadata") or {}
+            raise apierrors.ApiError(
+                _unconvertible("new", f"{metadata.get('namespace', '')}/{metadata.get('name', '')}")
+            )
+        return result.tree
 
     def _now(self) -> str:
         return times.format_time(self._clock.now_seconds())
@@ -210,6 +222,13 @@ class Scales:
             )
         )
         return self._fields.read(endpoint, result.final)
+
+
+def _unconvertible(which: str, who: str) -> str:
+    return (
+        f"failed to convert {which} object ({who}; autoscaling/v1, Kind=Scale) to proper version: "
+        "request to convert CR to an invalid group/version: autoscaling/v1"
+    )
 
 
 class _Replicas:

@@ -98,7 +98,7 @@ def deduplicate_owners(obj: Any, warnings: list[str], *, after_admission: bool) 
     warnings.append(
         f".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, "
         "and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: "
-        f"[{' '.join(repeated)}]"
+        + ", ".join(repeated)
     )
 
 

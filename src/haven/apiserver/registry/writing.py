@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from haven.api.strategy import Strategy, create_errors, make_canonical, update_errors
-from haven.apimachinery import apierrors, meta, serialization
+from haven.apimachinery import apierrors, serialization
 from haven.apimachinery.codecs.negotiate import Answer
 from haven.apimachinery.fielderrors import Path, invalid
 from haven.apimachinery.names import Revision
@@ -23,7 +23,7 @@ from haven.apiserver.authorization.interface import Attributes, Authorizer, Verd
 from haven.apiserver.registry import systemfields
 from haven.apiserver.registry.bodies import decode_object
 from haven.apiserver.registry.endpoint import Endpoint
-from haven.apiserver.registry.fieldmanagement import FieldManagement, manager_of
+from haven.apiserver.registry.fieldmanagement import FieldManagement, keep_reset, manager_of
 from haven.apiserver.registry.options import WriteParameters, parse_revision, write_parameters
 from haven.apiserver.registry.output import answer_form, entry_response, object_response
 from haven.apiserver.registry.storage import Reservation, Storages, Write
@@ -164,8 +164,7 @@ class Writing:
                 request.warnings,
             )
             obj = serialization.convert(tree, resource.type)
-            if "managedFields" in tree.get("metadata", ()) and not obj.metadata.managed_fields:
-                obj.metadata.managed_fields = [meta.ManagedFieldsEntry()]  # An empty list gives up all ownership.
+            keep_reset(tree, obj)
         stored = endpoint.conversion.to_stored(obj)
         if default:
             endpoint.strategy.default(stored)
@@ -389,7 +388,7 @@ class Writing:
                 continue  # Somebody was faster; look again.
 
     async def _modify_once(self, update: UpdateRequest, live: Entry | None) -> Result:
-        endpoint, request, strategy = update.endpoint, update.request, update.strategy
+        endpoint, request = update.endpoint, update.request
         if live is None and not update.allow_create:
             raise endpoint.not_found(update.name)
         if update.uid and (live is None or live.uid != update.uid):
@@ -399,6 +398,8 @@ class Writing:
             live = await endpoint.show(live)
         old = live.decoded() if live is not None else None
         new = await update.compute(old, live)
+        if live is None:
+            _asked_revision(new)
         if live is None and new.metadata.uid:
             because = (
                 f"uid mismatch: the provided object specified uid {new.metadata.uid}, and no existing object was found"
@@ -428,7 +429,7 @@ class Writing:
             await self._authorize_create(request, endpoint, update)
             return await self.insert(request, endpoint, new, admission, update.parameters)
         assert old is not None
-        self._check_revision(new, live, endpoint, strategy)
+        self._check_revision(new, live, endpoint)
         hooks = self.hooks.get(endpoint.storage.resource.group_resource)
         extra: Sequence[Write | Reservation] = ()
         if hooks is not None and not update.subresource:
@@ -452,14 +453,10 @@ class Writing:
             return Result(object=new)
         return Result(entry=await endpoint.show(entry))
 
-    def _check_revision(self, new: Any, live: Entry, endpoint: Endpoint, strategy: Strategy[Any]) -> None:
-        text = new.metadata.resource_version
-        try:
-            revision = parse_revision(text)
-        except ValueError as error:
-            raise _InvalidObjectVersion(str(error)) from None
+    def _check_revision(self, new: Any, live: Entry, endpoint: Endpoint) -> None:
+        revision = _asked_revision(new)
         if revision == 0:
-            if not strategy.allow_unconditional_update:
+            if not endpoint.strategy.allow_unconditional_update:
                 kind = apierrors.GroupKind(endpoint.resource.group, endpoint.resource.plural)
                 path = Path("metadata").child("resourceVersion")
                 raise apierrors.Invalid.of(kind, live.name, [invalid(path, 0, "must be specified for an update")])
@@ -557,6 +554,13 @@ class Writing:
         if result.entry is not None:
             return entry_response(request, endpoint, form, result.entry, status)
         return object_response(request, endpoint, form, result.object, status)
+
+
+def _asked_revision(new: Any) -> int:
+    try:
+        return parse_revision(new.metadata.resource_version)
+    except ValueError as error:
+        raise _InvalidObjectVersion(str(error)) from None
 
 
 def _check_version(obj: Any, endpoint: Endpoint) -> None:

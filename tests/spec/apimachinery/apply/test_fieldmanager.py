@@ -88,9 +88,29 @@ def test_the_quick_way_of_a_create_and_the_comparison_agree() -> None:
 
 def test_a_list_item_without_keys_costs_the_object_its_managed_fields() -> None:
     with pytest.raises(TypeMismatch):
-        created_fields({"metadata": {"ownerReferences": [{}]}}, of("Pod"))
-    tree = {"apiVersion": "v1", "kind": "Pod", "metadata": {"ownerReferences": [{}]}}
-    assert update(None, tree, of("Pod"), "me", now=NOW) == []
+        created_fields({"metadata": {}, "secrets": [{}]}, of("ServiceAccount"))
+    tree = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {}, "secrets": [{}]}
+    assert update(None, tree, of("ServiceAccount"), "me", now=NOW) == []
+
+
+def test_a_key_that_is_left_out_counts_as_its_zero_value_where_the_type_always_has_it() -> None:
+    schema = of("ServiceAccount")
+    tree = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"ownerReferences": [{}]}}
+    assert 'k:{"uid":""}' in created_fields(tree, schema)["f:metadata"]["f:ownerReferences"]
+    tree = {"apiVersion": "v1", "kind": "Pod", "metadata": {}, "spec": {"imagePullSecrets": [{}]}}
+    assert 'k:{"name":""}' in created_fields(tree, of("Pod"))["f:spec"]["f:imagePullSecrets"]
+
+
+def test_versions_that_cannot_be_read_or_hold_an_item_twice_cost_all_managed_fields() -> None:
+    schema = of("ConfigMap")
+    live = stored(None, config(k="v"), "one")
+    entry = {**live["metadata"]["managedFields"][0], "apiVersion": "a/b/c"}
+    new = {**live, "data": {"k": "w"}, "metadata": {**live["metadata"], "managedFields": [entry]}}
+    assert update(live, new, schema, "two", now=NOW, convert=lambda tree, _version: (tree, schema)) == []
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {}, "spec": {"ports": [{"port": 1}, {"port": 1}]}}
+    other = {**entry, "apiVersion": "v1beta1", "fieldsV1": {"f:spec": {"f:ports": {}}}}
+    new = {**service, "metadata": {"managedFields": [other]}}
+    assert update(service, new, of("Service"), "two", now=NOW, convert=lambda tree, _: (tree, of("Service"))) == []
 
 
 def test_an_update_takes_over_what_it_changes_and_drops_what_it_removes() -> None:
