@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Hijack", "Request", "RequestInfo", "Response", "UserInfo"]
+__all__ = ["Hijack", "LiveStream", "Request", "RequestInfo", "Response", "UserInfo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,17 @@ class Request:
 
 
 Hijack = Callable[[], Awaitable[None]]
+
+
+class LiveStream(AsyncIterator[bytes]):
+    """A stream whose owner may be told what comes without being woken, as long as it waits for the next chunk.
+
+    `push` takes a function that makes a chunk and what it is made of; it returns False if that cannot be sent now, and
+    then the chunk comes by iteration. It is set by who sends the stream, if that can take chunks at any time.
+    """
+
+    def __init__(self) -> None:
+        self.push: Callable[[Callable[[Any], bytes], Any], bool] | None = None
 
 
 @dataclass(slots=True)

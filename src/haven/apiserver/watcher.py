@@ -7,6 +7,7 @@ are woken in waves that leave time for other work, and a wave in parts; the firs
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Watcher", "Waves"]
 
 WATCHERS_FEW = WATCHERS_PER_TURN = 50
-WAVE_SECONDS_PER_WATCHER = 50e-6
+WAVE_SECONDS_PER_WATCHER = 40e-6
 WAVE_SECONDS_MAX = 0.1
 TIMER_SECONDS = 0.01
 
@@ -25,7 +26,7 @@ class Watcher:
 
     __slots__ = (
         "_cache", "_events", "_everything", "_in_wave", "_timer", "_waiter", "error", "events_max", "overrun",
-        "selection", "stopped",
+        "selection", "sink", "stopped",
     )  # fmt: skip
 
     def __init__(self, cache: WatchCache, selection: Selection, events_max: int) -> None:
@@ -41,6 +42,8 @@ class Watcher:
         self._timer: tuple[float, asyncio.TimerHandle] | None = None
         self.overrun = False
         self.stopped = False
+        self.sink: Callable[[list[Watched]], bool] | None = None
+        """Takes changes while the owner waits for some; returns False if it cannot, and the owner is woken."""
 
     def offer(self, event: Watched) -> None:
         """Take a change if it concerns this watcher."""
@@ -94,8 +97,14 @@ class Watcher:
     def wake(self) -> None:
         """Let the owner take what waits."""
         self._in_wave = False
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is None or self._waiter.done():
+            return
+        if self.sink is not None and self._events and not self.stopped:
+            events = self.take()
+            if self.sink(events):
+                return
+            self._events = events
+        self._waiter.set_result(None)
 
     def stop(self) -> None:
         """End the watch; no more changes come."""

@@ -196,3 +196,28 @@ async def test_clients_of_deprecated_kinds_are_warned(served: Any) -> None:
     text = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
     assert old.headers["Warning"] == f'299 - "{text}"'
     assert "Warning" not in new.headers
+
+
+async def test_a_watch_tells_every_change_in_order_however_they_come(served: Any) -> None:
+    _, client = served
+    answer = await client.get(f"{MAPS}?watch=1&resourceVersion=0")
+    wanted = [f"m{number}" for number in range(60)]
+
+    async def create(name: str) -> None:
+        assert (await client.post(MAPS, json={"metadata": {"name": name}})).status == 201
+
+    for name in wanted[:20]:
+        await create(name)
+    await asyncio.gather(*map(create, wanted[20:]))
+
+    events = []
+    async with asyncio.timeout(60):
+        while len(events) < len(wanted):
+            event = json.loads(await answer.content.readline())
+            if event["object"]["metadata"]["name"] in wanted:
+                events.append(event)
+    versions = [int(event["object"]["metadata"]["resourceVersion"]) for event in events]
+    assert versions == sorted(set(versions))
+    assert sorted(event["object"]["metadata"]["name"] for event in events) == sorted(wanted)
+    assert {event["type"] for event in events} == {"ADDED"}
+    answer.close()

@@ -15,7 +15,7 @@ from haven.apimachinery import apierrors, serialization
 from haven.apiserver.http.answers import answer_head, has_body, plain_error
 from haven.apiserver.http.messages import Malformed, Message, Messages, head_bytes, split_target
 from haven.apiserver.http.takeover import Connection
-from haven.apiserver.request import Request, Response
+from haven.apiserver.request import LiveStream, Request, Response
 
 __all__ = ["Handle", "HttpConnection", "Limits", "Server"]
 
@@ -310,6 +310,8 @@ class HttpConnection(asyncio.Protocol):
         self._stream = True
         try:
             transport.write(answer_head(request, response, framing + _persistence(message, keep)))
+            if chunked and isinstance(stream, LiveStream):
+                stream.push = self._push
             if has_body(message.method, response.status):
                 async for chunk in stream:
                     if self.is_lost:
@@ -333,6 +335,17 @@ class HttpConnection(asyncio.Protocol):
         if chunked:
             transport.write(_LAST_CHUNK)
         return keep
+
+    def _push(self, encode: Callable[[Any], bytes], what: Any) -> bool:
+        """Send a chunk of a stream beside the task, which waits for the next one; False if the client lags."""
+        if self._writable is not None or self.is_lost:
+            return False
+        try:
+            chunk = encode(what)
+        except Exception:  # The task meets it again, in its own place.
+            return False
+        self.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        return True
 
 
 def _persistence(message: Message, keep: bool) -> bytes:

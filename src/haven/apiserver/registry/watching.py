@@ -8,9 +8,9 @@ Changes too old for the cache are read from the store, so a watch only expires w
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from haven.apimachinery import apierrors, serialization
 from haven.apimachinery.codecs import protobuf
@@ -21,7 +21,7 @@ from haven.apiserver.registry.options import ListParameters, list_parameters
 from haven.apiserver.registry.output import answer_form, entry_bytes, partial_bytes
 from haven.apiserver.registry.reading import check_not_newer, checked_revision, selection_of
 from haven.apiserver.registry.tables import table_of_entries, table_of_objects
-from haven.apiserver.request import Request, Response
+from haven.apiserver.request import LiveStream, Request, Response
 from haven.apiserver.watchcache import ADDED, DELETED, MODIFIED, Entry, Selection, WatchCache, Watched, Watcher
 from haven.clock import Clock
 from haven.store.interface import Compacted, Store
@@ -77,10 +77,11 @@ class Watching:
         selection = selection_of(endpoint, parameters, info.namespace, info.name)
         revision = checked_revision(parameters.resource_version)
         form = self._stream_form(request, endpoint, form)
-        signals = self.signals(endpoint, parameters, selection, revision)
         frames = _Frames(request, endpoint, form)
+        stream = _Stream(frames.batch)
+        stream.signals = self.signals(endpoint, parameters, selection, revision, stream.take)
         media_type = form.media_type if form.media_type == JSON else form.media_type + STREAM_SUFFIX
-        return Response(200, {"Content-Type": media_type}, stream=_stream(signals, frames.batch))
+        return Response(200, {"Content-Type": media_type}, stream=stream)
 
     @staticmethod
     def _stream_form(request: Request, endpoint: Endpoint, form: Answer) -> Answer:
@@ -96,14 +97,19 @@ class Watching:
         return self._timeout_seconds_min * (1 + self._chance.random())
 
     async def signals(
-        self, endpoint: Endpoint, parameters: ListParameters, selection: Selection, revision: int
-    ) -> AsyncIterator[list[Signal]]:
-        """Yield what happens, in batches, until the time is over."""
+        self,
+        endpoint: Endpoint,
+        parameters: ListParameters,
+        selection: Selection,
+        revision: int,
+        sink: Callable[[list[Watched]], bool] | None = None,
+    ) -> AsyncGenerator[list[Signal], None]:
+        """Yield what happens, in batches, until the time is over; while waiting, offer it to the sink first."""
         if endpoint.view is not None:
             async for batch in self._viewed(endpoint, endpoint.view, parameters, selection, revision):
                 yield batch
             return
-        async for batch in self._raw_signals(endpoint, parameters, selection, revision):
+        async for batch in self._raw_signals(endpoint, parameters, selection, revision, sink):
             yield batch
 
     async def _viewed(
@@ -123,7 +129,12 @@ class Watching:
                 yield shown
 
     async def _raw_signals(
-        self, endpoint: Endpoint, parameters: ListParameters, selection: Selection, revision: int
+        self,
+        endpoint: Endpoint,
+        parameters: ListParameters,
+        selection: Selection,
+        revision: int,
+        sink: Callable[[list[Watched]], bool] | None = None,
     ) -> AsyncIterator[list[Signal]]:
         cache = endpoint.storage.cache
         deadline = self._clock.monotonic_seconds() + self.timeout_seconds(parameters)
@@ -152,6 +163,7 @@ class Watching:
                     message = f"too old resource version: {revision} ({error.oldest})"
                     yield [Failure(apierrors.Expired(message))]
                     return
+            watcher.sink = sink
             async for batch in self._live(watcher, parameters, deadline):
                 yield batch
         finally:
@@ -245,11 +257,25 @@ def _selected(signal: Signal, selection: Selection) -> list[Signal]:
     return [seen] if seen is not None else []
 
 
-async def _stream(
-    signals: AsyncIterator[list[Signal]], encode: Callable[[list[Signal]], bytes]
-) -> AsyncIterator[bytes]:
-    async for batch in signals:
-        yield encode(batch)
+class _Stream(LiveStream):
+    """The bytes of one watch."""
+
+    signals: AsyncGenerator[list[Signal], None]
+
+    def __init__(self, encode: Callable[[list[Signal]], bytes]) -> None:
+        super().__init__()
+        self._encode = encode
+
+    async def __anext__(self) -> bytes:
+        return self._encode(await anext(self.signals))
+
+    def take(self, events: list[Watched]) -> bool:
+        """Send changes at once; return False if that cannot be."""
+        return self.push is not None and self.push(self._encode, events)
+
+    async def aclose(self) -> None:
+        """End the watch."""
+        await self.signals.aclose()
 
 
 _frame_keys: dict[Any, int] = {}
@@ -261,7 +287,12 @@ def _key_of(form: Any) -> int:
 
 
 class _Frames:
-    """Turns signals into the bytes of one watch; the bytes of a change are shared by all watches of the same form."""
+    """Turns signals into the bytes of one watch; the bytes of a change are shared by all watches of the same form.
+
+    So are those of a whole batch: where many watch the same, each of them is given the same changes.
+    """
+
+    _latest: ClassVar[tuple[int, list[Any], bytes]] = (-1, [], b"")
 
     def __init__(self, request: Request, endpoint: Endpoint, form: Answer) -> None:
         self._request = request
@@ -272,7 +303,15 @@ class _Frames:
 
     def batch(self, signals: list[Signal]) -> bytes:
         """Return the frames of a batch."""
-        return b"".join([self._frame(signal) for signal in signals])
+        if len(signals) < 2:
+            return b"".join(map(self._frame, signals))
+        key, known, data = _Frames._latest
+        if key == self._key and known == signals:
+            return data
+        data = b"".join(map(self._frame, signals))
+        if self._form.kind != "Table" and all(isinstance(signal, Watched) for signal in signals):
+            _Frames._latest = (self._key, signals, data)
+        return data
 
     def _frame(self, signal: Signal) -> bytes:
         if isinstance(signal, Watched):

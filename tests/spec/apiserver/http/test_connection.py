@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from haven.apiserver.http.server import HttpServer
-from haven.apiserver.request import Request, Response
+from haven.apiserver.request import LiveStream, Request, Response
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 SECONDS_MAX = 30.0
@@ -249,3 +249,71 @@ async def test_silent_clients_are_sent_away(serve: Serve) -> None:
         connection.close_when_silent(now + server.limits.idle_seconds + 60)
     with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
         await idle.head()
+
+
+class Live(LiveStream):
+    """A stream that never yields by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = asyncio.Event()
+
+    async def __anext__(self) -> bytes:
+        self.waits.set()
+        await asyncio.Event().wait()
+        raise StopAsyncIteration
+
+
+async def test_what_comes_while_a_stream_waits_is_sent_at_once(serve: Serve) -> None:
+    live = Live()
+
+    async def stream(_: Request) -> Response:
+        return Response(200, {}, stream=live)
+
+    _, connect = await serve(stream)
+    peer = await connect()
+    peer.send(GET)
+    await peer.head()
+    await asyncio.wait_for(live.waits.wait(), SECONDS_MAX)
+
+    assert live.push is not None
+    assert live.push(str.encode, "one")
+    assert await peer.rest_until(b"one\r\n") == b"3\r\none\r\n"
+
+
+async def test_a_client_that_lags_is_not_pushed_to(serve: Serve) -> None:
+    live = Live()
+
+    async def stream(_: Request) -> Response:
+        return Response(200, {}, stream=live)
+
+    server, connect = await serve(stream)
+    peer = await connect()
+    peer.send(GET)
+    await peer.head()
+    await asyncio.wait_for(live.waits.wait(), SECONDS_MAX)
+    assert live.push is not None
+
+    [connection] = server.connections
+    connection.pause_writing()
+    assert not live.push(str.encode, "one")
+    connection.resume_writing()
+    assert live.push(str.encode, "two")
+
+    assert await peer.rest_until(b"\r\ntwo\r\n") == b"3\r\ntwo\r\n"
+
+
+async def test_what_cannot_be_encoded_is_left_to_the_stream_itself(serve: Serve) -> None:
+    live = Live()
+
+    async def stream(_: Request) -> Response:
+        return Response(200, {}, stream=live)
+
+    _, connect = await serve(stream)
+    peer = await connect()
+    peer.send(GET)
+    await peer.head()
+    await asyncio.wait_for(live.waits.wait(), SECONDS_MAX)
+
+    assert live.push is not None
+    assert not live.push(bytes.fromhex, "no hex")
