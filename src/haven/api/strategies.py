@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from haven.api.core.validation.metadata import validate_meta, validate_meta_update
+from haven.api.gatedfields import DROPPED_BY_DEFAULT, gated
 from haven.api.scheme import Resource
 from haven.api.strategy import Strategy, create_errors, update_errors
 from haven.apimachinery.fielderrors import ErrorList
@@ -44,8 +45,12 @@ _TABLES = {
 
 
 @cache
-def strategy_for(resource: Resource[Any]) -> Strategy[Any]:
-    """Return how objects of a resource are defaulted, checked and changed."""
+def strategy_for(resource: Resource[Any], off: frozenset[str] = DROPPED_BY_DEFAULT) -> Strategy[Any]:
+    """Return how objects of a resource are defaulted, checked and changed; `off` are the feature gates that are off."""
+    return gated(_strategy(resource), resource.group_resource, off)
+
+
+def _strategy(resource: Resource[Any]) -> Strategy[Any]:
     table = _TABLES.get((resource.group, resource.version))
     if table is None:
         return _structure_only(resource)

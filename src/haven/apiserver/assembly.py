@@ -255,8 +255,8 @@ async def start(
         encryption=encryption,
     )
     states = set_gates(settings.feature_gates)
-    table = served_resources((*settings.unstable_versions, *settings.runtime_config))
-    served = endpoints(storages, table)
+    table = served_resources((*settings.unstable_versions, *settings.runtime_config), states)
+    served = endpoints(storages, table, states)
     await storages.load()
 
     objects = StoredObjects(storages)

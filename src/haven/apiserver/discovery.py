@@ -75,6 +75,16 @@ _STORED_AS = {
     ("apiextensions.k8s.io", "CustomResourceDefinition"): ("apiextensions.k8s.io", "v1beta1"),
     ("events.k8s.io", "Event"): ("", "v1"),
     ("autoscaling", "HorizontalPodAutoscaler"): ("autoscaling", "v2"),
+    ("certificates.k8s.io", "ClusterTrustBundle"): ("certificates.k8s.io", "v1beta1"),
+    ("coordination.k8s.io", "LeaseCandidate"): ("coordination.k8s.io", "v1beta1"),
+    ("networking.k8s.io", "IPAddress"): ("networking.k8s.io", "v1"),
+    ("networking.k8s.io", "ServiceCIDR"): ("networking.k8s.io", "v1"),
+    ("resource.k8s.io", "DeviceClass"): ("resource.k8s.io", "v1"),
+    ("resource.k8s.io", "DeviceTaintRule"): ("resource.k8s.io", "v1alpha3"),
+    ("resource.k8s.io", "ResourceClaim"): ("resource.k8s.io", "v1"),
+    ("resource.k8s.io", "ResourceClaimTemplate"): ("resource.k8s.io", "v1"),
+    ("resource.k8s.io", "ResourceSlice"): ("resource.k8s.io", "v1"),
+    ("storage.k8s.io", "VolumeAttributesClass"): ("storage.k8s.io", "v1"),
 }
 
 _stable = re.compile(r"v[0-9]+", re.ASCII)

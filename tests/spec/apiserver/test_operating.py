@@ -32,9 +32,19 @@ def test_the_more_specific_setting_wins() -> None:
     assert any("beta" in name for name in served("api/beta=true"))
 
 
-@pytest.mark.parametrize("config", ["nothing/v1=true", "api/v1=perhaps"])
-def test_a_version_that_there_is_not_is_refused(config: str) -> None:
-    with pytest.raises(RuntimeConfigError):
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [
+        ("nothing/v1=true", "unknown api groups nothing/v1"),
+        ("api/v1=perhaps", "invalid value of api/v1: perhaps, err: strconv.ParseBool"),
+        ("api/all=maybe", "invalid value api/all=maybe"),
+        ("api/all=false", "invalid runtime-config with only api/all=false"),
+        ("batch/v7=true", "group version batch/v7 that has not been registered"),
+        ("batch=true", "runtime-config invalid key batch"),
+    ],
+)
+def test_a_version_that_there_is_not_is_refused(config: str, complaint: str) -> None:
+    with pytest.raises(RuntimeConfigError, match=complaint):
         served(config)
 
 
@@ -50,12 +60,41 @@ def test_gates_keep_their_defaults_unless_set() -> None:
     [
         ("Nonsense=true", "unrecognized feature gate: Nonsense"),
         ("ComponentFlagz=maybe", "invalid value"),
-        ("CBORServingAndStorage=true", "Haven has no switch for it"),
+        ("CPUManagerPolicyAlphaOptions=true", "Haven has no switch for it"),
+        ("ComponentFlagz", "missing bool value for ComponentFlagz"),
+        ("WatchList=false", "Haven has no switch for it"),
+        (
+            "AnyVolumeDataSource=false",
+            "cannot set feature gate AnyVolumeDataSource to false, feature is locked to true",
+        ),
+        (
+            "ClusterTrustBundleProjection=true",
+            r"ClusterTrustBundleProjection is enabled, but depends on features that are disabled: \[ClusterTrustBundle\]",
+        ),
     ],
 )
 def test_gates_that_mean_nothing_are_refused(setting: str, complaint: str) -> None:
     with pytest.raises(GateError, match=complaint):
         set_gates([setting])
+
+
+def test_one_gate_wins_over_all_of_its_stage() -> None:
+    states = set_gates(["AllBeta=true", "StorageVersionMigrator=false", "AllAlpha=true"])
+
+    assert states["ClusterTrustBundle"]
+    assert states["GenericWorkload"]
+    assert not states["StorageVersionMigrator"]
+    assert not set_gates(["AllBeta=false"])["NodeDeclaredFeatures"]
+
+
+def test_resources_of_a_gate_are_not_served_without_it() -> None:
+    def found(*gates: str) -> set[str]:
+        table = scheme.table().values()
+        return {one.plural for one in served_versions(table, ["api/all=true"], set_gates(gates))}
+
+    assert not {"clustertrustbundles", "workloads", "storageversionmigrations"} & found()
+    assert {"podgroups", "workloads"} <= found("GenericWorkload=true")
+    assert "podcertificaterequests" in found("PodCertificateRequest=true")
 
 
 def test_flags_reach_the_settings() -> None:

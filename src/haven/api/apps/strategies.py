@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from haven.api.apps import defaults, statefulset, v1, validation
-from haven.api.core.podstrategy import drop_disabled_spec_fields
 from haven.api.core.podwarnings import name_warnings, template_warnings
 from haven.api.core.validation.pod import PodOptions, pod_options
 from haven.api.strategy import Strategy
@@ -29,12 +28,10 @@ def _options(old: Any | None) -> PodOptions:
 def _create(new: Any) -> None:
     new.status = type(new.status)()
     new.metadata.generation = 1
-    drop_disabled_spec_fields(new.spec.template.spec, None)
 
 
 def _update(new: Any, old: Any) -> None:
     new.status = old.status
-    drop_disabled_spec_fields(new.spec.template.spec, old.spec.template.spec)
     if new.spec != old.spec:
         new.metadata.generation = old.metadata.generation + 1
 
@@ -75,24 +72,6 @@ def _update_daemon_set(new: v1.DaemonSet, old: v1.DaemonSet) -> None:
 def _update_daemon_set_status(new: v1.DaemonSet, old: v1.DaemonSet) -> None:
     new.spec = old.spec
     _set_template_generation(new, validation.template_generation(old))
-
-
-def _drop_max_unavailable(new: v1.StatefulSet, old: v1.StatefulSet | None) -> None:
-    """Drop maxUnavailable, whose feature is off, unless it is in use."""
-    rolling = new.spec.update_strategy.rolling_update
-    before = old.spec.update_strategy.rolling_update if old is not None else None
-    if rolling is not None and (before is None or before.max_unavailable is None):
-        rolling.max_unavailable = None
-
-
-def _create_stateful_set(new: v1.StatefulSet) -> None:
-    _drop_max_unavailable(new, None)
-    _create(new)
-
-
-def _update_stateful_set(new: v1.StatefulSet, old: v1.StatefulSet) -> None:
-    _drop_max_unavailable(new, old)
-    _update(new, old)
 
 
 def _checked(check: Callable[[Any, PodOptions], ErrorList]) -> Callable[[Any], ErrorList]:
@@ -190,9 +169,9 @@ STRATEGIES: dict[str, Strategy[Any]] = {
     ),
     "statefulsets": Strategy(
         default=defaults.default_stateful_set,
-        prepare_for_create=_create_stateful_set,
+        prepare_for_create=_create,
         validate=_checked(statefulset.validate_stateful_set),
-        prepare_for_update=_update_stateful_set,
+        prepare_for_update=_update,
         validate_update=_checked_update(statefulset.validate_stateful_set_update),
         warnings=_stateful_set_warnings,
         name_errors=lambda name: list(dns1123_label_errors(name)),

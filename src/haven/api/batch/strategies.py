@@ -20,7 +20,6 @@ from haven.api.batch.validation import (
     validate_job,
     validate_job_update,
 )
-from haven.api.core.podstrategy import drop_disabled_spec_fields
 from haven.api.core.podwarnings import name_warnings, template_warnings
 from haven.api.strategy import Strategy
 from haven.apimachinery import meta
@@ -35,7 +34,6 @@ def _create_job(job: v1.Job) -> None:
         _generate_selector(job)
     job.status = v1.JobStatus()
     job.metadata.generation = 1
-    drop_disabled_spec_fields(job.spec.template.spec, None)
 
 
 def _label_like_pods(job: v1.Job) -> None:
@@ -57,7 +55,6 @@ def _generate_selector(job: v1.Job) -> None:
 
 def _update_job(new: v1.Job, old: v1.Job) -> None:
     new.status = old.status
-    drop_disabled_spec_fields(new.spec.template.spec, old.spec.template.spec)
     if new.spec != old.spec:
         new.metadata.generation = old.metadata.generation + 1
 
@@ -65,13 +62,10 @@ def _update_job(new: v1.Job, old: v1.Job) -> None:
 def _create_cron_job(cron_job: v1.CronJob) -> None:
     cron_job.status = v1.CronJobStatus()
     cron_job.metadata.generation = 1
-    drop_disabled_spec_fields(cron_job.spec.job_template.spec.template.spec, None)
 
 
 def _update_cron_job(new: v1.CronJob, old: v1.CronJob) -> None:
     new.status = old.status
-    spec = new.spec.job_template.spec.template.spec
-    drop_disabled_spec_fields(spec, old.spec.job_template.spec.template.spec)
     if new.spec != old.spec:
         new.metadata.generation = old.metadata.generation + 1
 

@@ -84,18 +84,10 @@ def _same_lease(new: Any, old: Any) -> ErrorList:
     return validate_immutable(new.spec.lease_name, old.spec.lease_name, _SPEC.child("leaseName"))
 
 
-def _drop_strategy(new: v1.Lease, old: v1.Lease | None = None) -> None:
-    """Drop the fields of coordinated leader election, which is off, unless they are in use."""
-    if old is None or (old.spec.strategy is None and old.spec.preferred_holder is None):
-        new.spec.strategy = new.spec.preferred_holder = None
-
-
 STRATEGIES: dict[str, Strategy[Any]] = {
     "leases": kind_strategy(
         namespaced=True,
         check=_check_lease,
-        create=_drop_strategy,
-        update=_drop_strategy,
         allow_create_on_update=True,
         allow_unconditional_update=False,
     ),

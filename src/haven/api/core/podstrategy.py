@@ -1,6 +1,6 @@
-"""How Pods are written: what the server sets, which fields of switched-off features it drops, what it warns of.
+"""How Pods are written: what the server sets and what it warns of.
 
-Source: the behaviour of pkg/registry/core/pod and pkg/api/pod (v1.36, feature gates at their defaults).
+Source: the behaviour of pkg/registry/core/pod and pkg/api/pod (v1.36).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from haven.apimachinery.fielderrors import ErrorList, Path
 from haven.apimachinery.validation.addresses import ip_warnings
 from haven.apimachinery.validation.names import dns1123_subdomain_errors
 
-__all__ = ["POD", "create_pod", "drop_disabled_spec_fields", "pod_grace_period_seconds"]
+__all__ = ["POD", "create_pod", "pod_grace_period_seconds"]
 
 
 def create_pod(pod: v1.Pod) -> None:
@@ -37,7 +37,6 @@ def create_pod(pod: v1.Pod) -> None:
     pod.metadata.generation = 1
     pod.status = v1.PodStatus(phase="Pending", qos_class=qos_class(pod))
     spec = pod.spec
-    drop_disabled_spec_fields(spec, None)
     if spec.scheduling_gates:
         pod.status.conditions = [
             v1.PodCondition(
@@ -96,34 +95,6 @@ def _app_armor_fields(pod: v1.Pod) -> None:
         container.security_context.app_armor_profile = profile
 
 
-def drop_disabled_spec_fields(spec: v1.PodSpec, old: v1.PodSpec | None) -> None:
-    """Drop fields of features that are off, unless the older form used them."""
-    old_containers = [container for container, _ in containers_of(old, Path(""))] if old is not None else []
-    if not any(item.lifecycle is not None and item.lifecycle.stop_signal is not None for item in old_containers):
-        for container, _ in containers_of(spec, Path("")):
-            if container.lifecycle is not None and container.lifecycle.stop_signal is not None:
-                container.lifecycle.stop_signal = None
-                if container.lifecycle.post_start is None and container.lifecycle.pre_stop is None:
-                    container.lifecycle = None
-    if spec.scheduling_group is not None and (old is None or old.scheduling_group is None):
-        spec.scheduling_group = None
-    for name in ("cluster_trust_bundle", "pod_certificate"):
-        if old is not None and _projects(old, name):
-            continue
-        for volume in spec.volumes:
-            for source in (volume.projected.sources or ()) if volume.projected is not None else ():
-                setattr(source, name, None)
-
-
-def _projects(spec: v1.PodSpec, name: str) -> bool:
-    return any(
-        getattr(source, name) is not None
-        for volume in spec.volumes
-        if volume.projected is not None
-        for source in volume.projected.sources or ()
-    )
-
-
 def _raise_generation(new: v1.Pod, old: v1.Pod) -> None:
     if new.spec != old.spec:
         new.metadata.generation += 1
@@ -131,7 +102,6 @@ def _raise_generation(new: v1.Pod, old: v1.Pod) -> None:
 
 def _update_pod(new: v1.Pod, old: v1.Pod) -> None:
     new.status = old.status
-    drop_disabled_spec_fields(new.spec, old.spec)
     _raise_generation(new, old)
 
 
@@ -152,10 +122,6 @@ def _update_pod_status(new: v1.Pod, old: v1.Pod) -> None:
         generation = known.pop(0) if known else 0
         if condition.observed_generation == 0:
             condition.observed_generation = generation
-    for statuses in (status.container_statuses, status.init_container_statuses, status.ephemeral_container_statuses):
-        for item in statuses:
-            for mount in item.volume_mounts:
-                mount.volume_status = None
 
 
 def keep_metadata(new: Any, old: Any) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from haven.api.core import v1
 from haven.api.core.pod_defaults import default_pod_template
-from haven.api.core.podstrategy import drop_disabled_spec_fields
 from haven.api.core.podwarnings import name_warnings, template_warnings
 from haven.api.core.validation.metadata import validate_meta, validate_meta_update
 from haven.api.core.validation.pod import PodOptions, pod_options, validate_pod_template_spec
@@ -93,20 +92,13 @@ def _validate_status_update(new: v1.ReplicationController, old: v1.ReplicationCo
     return errors + validate_not_more(status, counters[2:], status.ready_replicas, words)
 
 
-def _drop(new: v1.PodTemplateSpec | None, old: v1.PodTemplateSpec | None) -> None:
-    if new is not None:
-        drop_disabled_spec_fields(new.spec, old.spec if old is not None else None)
-
-
 def _create(new: v1.ReplicationController) -> None:
     new.status = v1.ReplicationControllerStatus()
     new.metadata.generation = 1
-    _drop(new.spec.template, None)
 
 
 def _update(new: v1.ReplicationController, old: v1.ReplicationController) -> None:
     new.status = old.status
-    _drop(new.spec.template, old.spec.template)
     if new.spec != old.spec:
         new.metadata.generation = old.metadata.generation + 1
 
@@ -160,11 +152,9 @@ def _validate_pod_template_update(new: v1.PodTemplate, old: v1.PodTemplate) -> E
 
 def _create_pod_template(new: v1.PodTemplate) -> None:
     new.metadata.generation = 1
-    _drop(new.template, None)
 
 
 def _update_pod_template(new: v1.PodTemplate, old: v1.PodTemplate) -> None:
-    _drop(new.template, old.template)
     if new.template != old.template:
         new.metadata.generation = old.metadata.generation + 1
 

@@ -175,10 +175,6 @@ def _update_claim(new: v1.PersistentVolumeClaim, old: v1.PersistentVolumeClaim) 
 
 def _normalize_sources(spec: v1.PersistentVolumeClaimSpec, old: v1.PersistentVolumeClaimSpec | None) -> None:
     """Let `dataSource` and `dataSourceRef` say the same; drop what older clients could not have meant."""
-    if spec.data_source_ref is not None:
-        crosses = old is not None and old.data_source_ref is not None and old.data_source_ref.namespace is not None
-        if spec.data_source_ref.namespace is not None and not crosses:
-            spec.data_source_ref.namespace = None
     in_use = old is not None and old.data_source is not None
     if spec.data_source is not None and not in_use and not _is_known_source(spec.data_source):
         spec.data_source = None

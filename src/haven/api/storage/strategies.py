@@ -192,13 +192,7 @@ def _check_driver_update(new: v1.CSIDriver, old: v1.CSIDriver) -> ErrorList:
     return errors + validate_immutable(after.volume_lifecycle_modes, before.volume_lifecycle_modes, place)
 
 
-def _create_driver(new: v1.CSIDriver) -> None:
-    new.spec.prevent_pod_scheduling_if_missing = None
-
-
 def _update_driver(new: v1.CSIDriver, old: v1.CSIDriver) -> None:
-    if old.spec.prevent_pod_scheduling_if_missing is None:
-        new.spec.prevent_pod_scheduling_if_missing = None
     if new.spec != old.spec:
         new.metadata.generation = old.metadata.generation + 1
 
@@ -371,7 +365,6 @@ STRATEGIES: dict[str, Strategy[Any]] = {
         default=_default_driver,
         check=_check_driver,
         check_update=_check_driver_update,
-        create=_create_driver,
         update=_update_driver,
         warnings=_driver_warnings,
         allow_unconditional_update=False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from haven.api import scheme, strategies
 from haven.api.authentication import v1 as authentication
 from haven.api.authorization import v1 as authorization
 from haven.api.certificates import v1 as certificates
+from haven.api.gatedfields import FIELD_GATES
 from haven.api.scheme import GroupVersionKind, Resource
 from haven.api.strategy import Strategy
 from haven.apimachinery.apierrors import GroupResource
@@ -48,19 +49,20 @@ def _stricter(stored: Strategy[Any], served: Strategy[Any], change: Conversion) 
     )
 
 
-def served_resources(runtime_config: Iterable[str] = ()) -> list[Resource[Any]]:
-    """Return the built-in resources that are served; raise RuntimeConfigError."""
-    return served_versions(scheme.table().values(), runtime_config)
+def served_resources(runtime_config: Iterable[str], states: Mapping[str, bool]) -> list[Resource[Any]]:
+    """Return the built-in resources that are served, with feature gates as `states` says; raise RuntimeConfigError."""
+    return served_versions(scheme.table().values(), runtime_config, states)
 
 
-def endpoints(storages: Storages, resources: Sequence[Resource[Any]]) -> list[Endpoint]:
+def endpoints(storages: Storages, resources: Sequence[Resource[Any]], states: Mapping[str, bool]) -> list[Endpoint]:
     """Return an endpoint for each resource, and begin to keep every kind, served or not."""
+    off = frozenset(name for name in FIELD_GATES if not states[name])
     result: list[Endpoint] = []
     wanted = set(resources)
     for resource in scheme.table().values():
         change = conversion(resource)
         stored = change.stored
-        strategy = strategies.strategy_for(stored)
+        strategy = strategies.strategy_for(stored, off)
         try:
             storage = storages.of(stored.group_resource)
         except KeyError:
@@ -69,7 +71,7 @@ def endpoints(storages: Storages, resources: Sequence[Resource[Any]]) -> list[En
         assert schema is not None, resource
         if resource in wanted:
             if resource.group != stored.group:
-                strategy = _stricter(strategy, strategies.strategy_for(resource), change)
+                strategy = _stricter(strategy, strategies.strategy_for(resource, off), change)
             result.append(Endpoint(resource, storage, strategy, change, schema))
     return result
 
