@@ -69,7 +69,7 @@ def test_gates_keep_their_defaults_unless_set() -> None:
         ),
         (
             "ClusterTrustBundleProjection=true",
-            r"ClusterTrustBundleProjection is enabled, but depends on features that are disabled: \[ClusterTrustBundle\]",
+            r"Projection is enabled, but depends on features that are disabled: \[ClusterTrustBundle\]",
         ),
     ],
 )
