@@ -7,7 +7,7 @@ Source: https://kubernetes.io/docs/reference/using-api/deprecation-policy/ and u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -100,11 +100,12 @@ def _clear(owner: Any, name: str, keeps: Any) -> None:
     value = getattr(owner, name)
     if value is None or (keeps is not None and value == keeps):
         return
-    setattr(owner, name, type(value)() if isinstance(value, list | dict) else _unset(type(owner), name))
+    kind: Any = type(owner)
+    setattr(owner, name, type(value)() if isinstance(value, list | dict) else _unset(kind, name))
 
 
 @cache
-def _unset(kind: type[Any], name: str) -> Any:
+def _unset(kind: Any, name: str) -> Any:
     return getattr(kind(), name)
 
 
@@ -127,7 +128,7 @@ def _expanded(path: str) -> list[str]:
     return [path]
 
 
-_OF_POD_SPECS = (
+_OF_POD_SPECS: tuple[tuple[str, tuple[str, ...], dict[str, Any]], ...] = (
     ("ContainerStopSignals", ("{containers}.lifecycle.stop_signal",), {"prunes": True}),
     ("GenericWorkload", ("scheduling_group",), {}),
     ("ClusterTrustBundleProjection", ("volumes.projected.sources.cluster_trust_bundle",), {}),
@@ -291,11 +292,11 @@ def _wrapped(strategy: Strategy[Any], dropped: tuple[Rule, ...], filled: tuple[R
             rule.drop(new, old)
         update(new, old)
 
-    changes: dict[str, Callable[..., None]] = {}
-    if filled:
-        changes["default"] = default_all
-    if dropped:
-        changes["prepare_for_create"] = prepare_for_create
-        changes["prepare_for_update"] = prepare_for_update
     subresources = {name: _wrapped(one, dropped, filled) for name, one in strategy.subresources.items()}
-    return replace(strategy, subresources=subresources, **changes)
+    return replace(
+        strategy,
+        default=default_all if filled else default,
+        prepare_for_create=prepare_for_create if dropped else create,
+        prepare_for_update=prepare_for_update if dropped else update,
+        subresources=subresources,
+    )

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 from cryptography import x509
 
 from haven import telemetry
+from haven.api import scheme
 from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.names import Revision
 from haven.apiserver.admission.adminaccess import AdminAccess
 from haven.apiserver.admission.chain import AdmissionChain
-from haven.apiserver.admission.plugins import AdmissionSettings, make_plugins
+from haven.apiserver.admission.configuration import read_configuration
+from haven.apiserver.admission.plugins import AdmissionSettings, Parts, make_plugins
 from haven.apiserver.admission.policies.plugins import PolicyAdmission, WebhookConditions
 from haven.apiserver.admission.rolewrites import RoleWrites
 from haven.apiserver.admission.signingrequests import SigningRequests
@@ -82,12 +84,13 @@ from haven.apiserver.request import UserInfo
 from haven.apiserver.reviews.accessreviews import AccessReviews
 from haven.apiserver.reviews.identityreviews import TokenReviews
 from haven.apiserver.reviews.tokenrequests import TokenRequests
-from haven.apiserver.security import Guard
+from haven.apiserver.security import WEBHOOK_SECONDS, Guard, webhook_target
 from haven.apiserver.securitymetrics import SecurityMetrics
 from haven.apiserver.settings import Settings
 from haven.apiserver.streaming.handlers import NodeBackends, Streaming
 from haven.apiserver.watchcache import Statistics
 from haven.apiserver.webhooks.caller import WebhookCaller
+from haven.apiserver.webhooks.retrying import retrying
 from haven.apiserver.webhooks.services import ClusterAddresses, EndpointAddresses, ServiceAddresses
 from haven.apiserver.zpages import debug_paths, flagz, statusz
 from haven.clock import Clock, SystemClock
@@ -323,13 +326,33 @@ async def start(
 
     admission = AdmissionChain(
         make_plugins(
-            objects,
-            authorizer,
-            clock,
-            chance,
-            webhooks,
-            policies,
-            AdmissionSettings(settings.enable_admission_plugins, settings.disable_admission_plugins),
+            Parts(
+                objects,
+                authorizer,
+                clock,
+                chance,
+                webhooks,
+                policies,
+                AdmissionSettings(
+                    settings.enable_admission_plugins,
+                    settings.disable_admission_plugins,
+                    read_configuration(settings.admission_control_config_file),
+                    states,
+                    settings.default_not_ready_toleration_seconds,
+                    settings.default_unreachable_toleration_seconds,
+                ),
+                create_namespace=lambda namespace: server.local_client().create(
+                    scheme.resource_of(type(namespace)), namespace
+                ),
+                post_of=lambda path, pause: retrying(
+                    caller,
+                    webhook_target(path),
+                    clock,
+                    chance,
+                    timeout_seconds=WEBHOOK_SECONDS,
+                    first_seconds=pause,
+                ),
+            )
         ),
         guards=[RoleWrites(EscalationGuard(rbac, authorizer)), SigningRequests(clock), AdminAccess(objects)],
     )

@@ -6,12 +6,13 @@ Source: https://kubernetes.io/docs/reference/command-line-tools-reference/featur
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
 from haven.api.gatedfields import FIELD_GATES
+from haven.apimachinery.goformat import aggregate
 
 __all__ = ["RESOURCE_GATES", "TRUTHS", "Gate", "GateError", "gates", "set_gates"]
 
@@ -24,7 +25,7 @@ RESOURCE_GATES = {
 }
 """The resources that are not served, whatever --runtime-config says, without a gate."""
 SWITCHES = frozenset(
-    {"ComponentFlagz", "ComponentStatusz", "NodeDeclaredFeatures", "WorkloadWithJob"}
+    {"ComponentFlagz", "ComponentStatusz", "NodeDeclaredFeatures", "PodTopologyLabelsAdmission", "WorkloadWithJob"}
     | set(RESOURCE_GATES.values())
     | FIELD_GATES
 )
@@ -90,7 +91,7 @@ def set_gates(values: Iterable[str]) -> dict[str, bool]:
     if not errors:
         errors = _missing(known, states, wanted)
     if errors:
-        raise GateError(errors[0] if len(errors) == 1 else f"[{', '.join(errors)}]")
+        raise GateError(aggregate(errors))
     return states
 
 
@@ -104,7 +105,7 @@ def _setting(text: str) -> tuple[str, bool]:
     return name, TRUTHS[value]
 
 
-def _missing(known: Mapping[str, Gate], states: Mapping[str, bool], wanted: Mapping[str, bool]) -> Sequence[str]:
+def _missing(known: Mapping[str, Gate], states: Mapping[str, bool], wanted: Mapping[str, bool]) -> list[str]:
     """Complain about gates that are on although others that they need are off."""
     errors = []
     for gate in known.values():

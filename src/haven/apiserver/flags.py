@@ -43,6 +43,9 @@ _OF_SETTINGS = {
     "feature-gates": ("feature_gates", "list"),
     "enable-admission-plugins": ("enable_admission_plugins", "list"),
     "disable-admission-plugins": ("disable_admission_plugins", "list"),
+    "admission-control-config-file": ("admission_control_config_file", "text"),
+    "default-not-ready-toleration-seconds": ("default_not_ready_toleration_seconds", "number"),
+    "default-unreachable-toleration-seconds": ("default_unreachable_toleration_seconds", "number"),
     "profiling": ("profiling", "switch"),
 }
 

@@ -106,6 +106,12 @@ class Settings:
     enable_admission_plugins: tuple[str, ...] = ("NodeRestriction",)
     """Plugins beyond upstream's default ones. NodeRestriction is among them as every installer of clusters adds it."""
     disable_admission_plugins: tuple[str, ...] = ()
+    admission_control_config_file: str = ""
+    """File with an AdmissionConfiguration: what plugins are told."""
+    default_not_ready_toleration_seconds: int = 300
+    """How long Pods that say nothing stay on a node that is not ready."""
+    default_unreachable_toleration_seconds: int = 300
+    """The same for a node that cannot be reached."""
     profiling: bool = True
     """Whether profiles are served below /debug/pprof."""
     security: SecuritySettings = field(default_factory=SecuritySettings)

@@ -96,6 +96,18 @@ def parse_kubeconfig(text: str, *, folder: Path, context: str = "", source: str 
     )
 
 
+def of_user(user: Mapping[str, Any], server: str, folder: Path, *, source: str = "kubeconfig") -> Connection:
+    """Return how one of a kubeconfig's users reaches a server that is not in it; raise ConfigError."""
+    token_file = _text(user, "tokenFile")
+    return Connection(
+        server=server,
+        certificate=_pem(user, "client-certificate", folder, source),
+        key=_pem(user, "client-key", folder, source),
+        token=_text(user, "token"),
+        token_file=folder / token_file if token_file else None,
+    )
+
+
 def from_pod(environment: Mapping[str, str], *, folder: Path = SERVICE_ACCOUNT_FOLDER) -> Connection:
     """Return how a program in a pod reaches its API server; raise ConfigError outside of one."""
     host, port = environment.get("KUBERNETES_SERVICE_HOST", ""), environment.get("KUBERNETES_SERVICE_PORT", "")

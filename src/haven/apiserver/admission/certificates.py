@@ -13,6 +13,7 @@ from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.goformat import quote
 from haven.apiserver.admission.interface import CREATE, UPDATE, AdmissionRequest, forbidden
 from haven.apiserver.authentication.interface import MASTERS
+from haven.apiserver.authorization.escalation import only_changes_collection
 from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict, decide
 from haven.apiserver.request import UserInfo
 
@@ -20,6 +21,7 @@ __all__ = [
     "CertificateApproval",
     "CertificateSigning",
     "CertificateSubjectRestriction",
+    "ClusterTrustBundleAttest",
     "is_allowed_for_signer",
 ]
 
@@ -79,6 +81,28 @@ class CertificateSigning:
         signer = old.spec.signer_name
         if not await is_allowed_for_signer(self._authorizer, request.user, "sign", signer):
             raise forbidden(request, f"user not permitted to sign requests with signerName {quote(signer)}")
+
+
+class ClusterTrustBundleAttest:
+    """Only who may attest for a signer writes down whom that signer trusts."""
+
+    name = "ClusterTrustBundleAttest"
+    resources = frozenset({GroupResource("certificates.k8s.io", "clustertrustbundles")})
+
+    def __init__(self, authorizer: Authorizer) -> None:
+        self._authorizer = authorizer
+
+    def handles(self, operation: str) -> bool:
+        return operation in (CREATE, UPDATE)
+
+    async def validate(self, request: AdmissionRequest) -> None:
+        signer = request.object.spec.signer_name
+        if not signer:
+            return
+        if request.operation == UPDATE and only_changes_collection(request.object, request.old):
+            return
+        if not await is_allowed_for_signer(self._authorizer, request.user, "attest", signer):
+            raise forbidden(request, f"user not permitted to attest for signerName {quote(signer)}")
 
 
 class CertificateSubjectRestriction:

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from haven.api import scheme
+from haven.api.core import v1 as core
 from haven.api.scheme import GroupVersionKind, Resource, subresource_kind
-from haven.apimachinery.apierrors import Forbidden, GroupResource
+from haven.apimachinery.apierrors import ApiError, Forbidden, GroupResource, NotFound
 from haven.apiserver.request import UserInfo
 
 __all__ = [
@@ -22,9 +24,11 @@ __all__ = [
     "Mutator",
     "Objects",
     "Plugin",
+    "PluginFailure",
     "Reinvocation",
     "Validator",
     "forbidden",
+    "namespace_of",
 ]
 
 T = TypeVar("T")
@@ -147,3 +151,18 @@ def forbidden(request: AdmissionRequest, because: str) -> Forbidden:
         metadata = getattr(request.object, "metadata", None)
         name = (metadata and (metadata.name or metadata.generate_name)) or "Unknown"
     return Forbidden.of(request.resource.group_resource, name, because)
+
+
+class PluginFailure(ApiError):
+    """A plugin stumbles over something that upstream has no status for: a 500 without a reason."""
+
+    code, reason = 500, ""
+
+
+def namespace_of(objects: Objects, name: str) -> core.Namespace:
+    """Return a namespace; raise NotFound."""
+    resource = scheme.resource_of(core.Namespace)
+    found = objects.get(resource, "", name)
+    if found is None:
+        raise NotFound.of(resource.group_resource, name)
+    return found

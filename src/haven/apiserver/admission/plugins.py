@@ -1,132 +1,247 @@
-"""Which admission plugins run: upstream's defaults, with what an operator switches on and off.
+"""Which admission plugins run: upstream's defaults, with what an operator switches on and off, and how each is made.
 
+A plugin that does not run is not imported.
 Source: https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#which-plugins-are-enabled-by-default
 """
 
 from __future__ import annotations
 
+import importlib
 import random
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
 
-from haven.apiserver.admission.certificates import (
-    CertificateApproval,
-    CertificateSigning,
-    CertificateSubjectRestriction,
-)
+from haven.api.core import v1 as core
+from haven.apimachinery.goformat import aggregate
+from haven.apiserver.admission.chain import ORDER
+from haven.apiserver.admission.configuration import PluginConfigs
 from haven.apiserver.admission.interface import Objects, Plugin
-from haven.apiserver.admission.limitranger import LimitRanger
-from haven.apiserver.admission.namespacelifecycle import NamespaceLifecycle
-from haven.apiserver.admission.network import DefaultIngressClass, DenyServiceExternalIPs
-from haven.apiserver.admission.noderestriction import NodeRestriction
-from haven.apiserver.admission.ownerreferences import OwnerReferencesPermissionEnforcement
-from haven.apiserver.admission.pods import (
-    AlwaysPullImages,
-    LimitPodHardAntiAffinityTopology,
-    PodResizeValidator,
-    PodTopologyLabels,
-)
-from haven.apiserver.admission.podsecurity.plugin import Exemptions, PodSecurity
-from haven.apiserver.admission.podsecurity.policy import Policy
 from haven.apiserver.admission.policies.plugins import PolicyAdmission
-from haven.apiserver.admission.priority import Priority
-from haven.apiserver.admission.resourcequota import ResourceQuota
-from haven.apiserver.admission.runtimeclass import RuntimeClass
-from haven.apiserver.admission.serviceaccount import ServiceAccount
-from haven.apiserver.admission.storage import (
-    DefaultStorageClass,
-    PersistentVolumeClaimResize,
-    StorageObjectInUseProtection,
-)
-from haven.apiserver.admission.switches import AlwaysDeny, EventLimit, EventRateLimit, NamespaceExists
-from haven.apiserver.admission.tolerations import (
-    DefaultTolerationSeconds,
-    ExtendedResourceToleration,
-    TaintNodesByCondition,
-)
 from haven.apiserver.admission.webhooks.plugins import WebhookAdmission
 from haven.apiserver.authorization.interface import Authorizer
+from haven.apiserver.configfiles import ConfigError
+from haven.apiserver.webhooks.retrying import Post
 from haven.clock import Clock
 
-__all__ = ["DEFAULT", "AdmissionSettings", "make_plugins"]
+__all__ = ["DEFAULT", "AdmissionSettings", "Parts", "chosen_plugins", "make_plugins"]
 
 DEFAULT = frozenset(
     {
         "NamespaceLifecycle", "LimitRanger", "ServiceAccount", "TaintNodesByCondition", "PodSecurity", "Priority",
-        "DefaultTolerationSeconds", "DefaultStorageClass", "StorageObjectInUseProtection",
+        "DefaultTolerationSeconds", "DefaultStorageClass", "StorageObjectInUseProtection", "PodGroupProtection",
         "PersistentVolumeClaimResize", "RuntimeClass", "CertificateApproval", "CertificateSigning",
-        "CertificateSubjectRestriction", "DefaultIngressClass", "PodTopologyLabels", "PodResizeValidator",
+        "ClusterTrustBundleAttest", "CertificateSubjectRestriction", "DefaultIngressClass", "PodTopologyLabels",
+        "PodGroupWorkloadExists", "NodeDeclaredFeatureValidator", "JobValidation", "PodResizeValidator",
         "ResourceQuota", "MutatingAdmissionWebhook", "ValidatingAdmissionWebhook", "MutatingAdmissionPolicy",
         "ValidatingAdmissionPolicy",
     }
 )  # fmt: skip
 """What upstream runs by default."""
+OWN_DEFAULT = ("NodeRestriction",)
+"""What Haven adds to that unless the operator names others, as every installer of clusters does."""
+_GATES = {
+    "ClusterTrustBundleAttest": ("ClusterTrustBundle",),
+    "JobValidation": ("GenericWorkload", "WorkloadWithJob"),
+    "NodeDeclaredFeatureValidator": ("NodeDeclaredFeatures",),
+    "PodGroupProtection": ("GenericWorkload",),
+    "PodGroupWorkloadExists": ("GenericWorkload",),
+    "PodTopologyLabels": ("PodTopologyLabelsAdmission",),
+}
+"""Plugins that are idle unless one of these feature gates is on."""
 
 
 @dataclass(frozen=True)
 class AdmissionSettings:
-    """What an operator may set on admission."""
+    """What an operator may set on admission. A gate that `states` does not know counts as on."""
 
-    enabled: Collection[str] = ("NodeRestriction",)
+    enabled: Collection[str] = OWN_DEFAULT
     disabled: Collection[str] = ()
-    pod_security_defaults: Policy | None = None
-    pod_security_exemptions: Exemptions | None = None
-    event_limits: tuple[EventLimit, ...] = ()
+    configs: PluginConfigs = field(default_factory=PluginConfigs)
+    states: Mapping[str, bool] = field(default_factory=dict)
+    not_ready_seconds: int = 300
+    unreachable_seconds: int = 300
 
 
-class UnknownPlugin(ValueError):
-    """The settings name a plugin that Haven does not have."""
+@dataclass(frozen=True)
+class Parts:
+    """What plugins are made of."""
+
+    objects: Objects
+    authorizer: Authorizer
+    clock: Clock
+    chance: random.Random
+    webhooks: WebhookAdmission
+    policies: PolicyAdmission
+    settings: AdmissionSettings = field(default_factory=AdmissionSettings)
+    create_namespace: Callable[[core.Namespace], Awaitable[object]] | None = None
+    post_of: Callable[[str, float], Post] | None = None
+    """How to post to the server of a kubeconfig, with a first pause in seconds between tries."""
 
 
-def make_plugins(
-    objects: Objects,
-    authorizer: Authorizer,
-    clock: Clock,
-    chance: random.Random,
-    webhooks: WebhookAdmission,
-    policies: PolicyAdmission,
-    settings: AdmissionSettings | None = None,
-) -> list[Plugin]:
-    """Return the plugins that are to run; raise UnknownPlugin."""
-    settings = settings or AdmissionSettings()
-    makers: dict[str, Callable[[], Plugin]] = {
-        "AlwaysDeny": AlwaysDeny,
-        "AlwaysPullImages": AlwaysPullImages,
-        "CertificateApproval": lambda: CertificateApproval(authorizer),
-        "CertificateSigning": lambda: CertificateSigning(authorizer),
-        "CertificateSubjectRestriction": CertificateSubjectRestriction,
-        "DefaultIngressClass": lambda: DefaultIngressClass(objects),
-        "DefaultStorageClass": lambda: DefaultStorageClass(objects),
-        "DefaultTolerationSeconds": DefaultTolerationSeconds,
-        "DenyServiceExternalIPs": DenyServiceExternalIPs,
-        "EventRateLimit": lambda: EventRateLimit(settings.event_limits, clock),
-        "ExtendedResourceToleration": ExtendedResourceToleration,
-        "LimitPodHardAntiAffinityTopology": LimitPodHardAntiAffinityTopology,
-        "LimitRanger": lambda: LimitRanger(objects),
-        "MutatingAdmissionPolicy": lambda: policies.mutating,
-        "MutatingAdmissionWebhook": lambda: webhooks.mutating,
-        "NamespaceExists": lambda: NamespaceExists(objects),
-        "NamespaceLifecycle": lambda: NamespaceLifecycle(objects),
-        "NodeRestriction": lambda: NodeRestriction(objects, authorizer),
-        "OwnerReferencesPermissionEnforcement": lambda: OwnerReferencesPermissionEnforcement(authorizer),
-        "PersistentVolumeClaimResize": lambda: PersistentVolumeClaimResize(objects),
-        "PodResizeValidator": lambda: PodResizeValidator(objects),
-        "PodSecurity": lambda: PodSecurity(
-            objects, defaults=settings.pod_security_defaults, exemptions=settings.pod_security_exemptions
-        ),
-        "PodTopologyLabels": lambda: PodTopologyLabels(objects),
-        "Priority": lambda: Priority(objects),
-        "ResourceQuota": lambda: ResourceQuota(objects, clock),
-        "RuntimeClass": lambda: RuntimeClass(objects),
-        "ServiceAccount": lambda: ServiceAccount(objects, clock, chance),
-        "StorageObjectInUseProtection": StorageObjectInUseProtection,
-        "TaintNodesByCondition": TaintNodesByCondition,
-        "ValidatingAdmissionPolicy": lambda: policies.validating,
-        "ValidatingAdmissionWebhook": lambda: webhooks.validating,
-    }
-    named = {*settings.enabled, *settings.disabled}
-    unknown = sorted(named - makers.keys())
-    if unknown:
-        raise UnknownPlugin(f"unknown admission plugins: {', '.join(unknown)}")
-    chosen = (DEFAULT | set(settings.enabled)) - set(settings.disabled)
-    return [makers[name]() for name in sorted(chosen)]
+def chosen_plugins(settings: AdmissionSettings) -> list[str]:
+    """Return the names of the plugins that are to run, in order; raise ConfigError."""
+    enabled, disabled = list(settings.enabled), list(settings.disabled)
+    errors = [
+        f'{flag}-admission-plugins plugin "{name}" is unknown'
+        for flag, names in (("enable", enabled), ("disable", disabled))
+        for name in names
+        if name not in ORDER
+    ]
+    if tuple(enabled) == OWN_DEFAULT:
+        enabled = [name for name in enabled if name not in disabled]
+    both = sorted(set(enabled) & set(disabled))
+    if both:
+        errors.append(f"[{' '.join(both)}] in enable-admission-plugins and disable-admission-plugins overlapped")
+    if errors:
+        raise ConfigError(aggregate(errors))
+    wanted = (DEFAULT | set(enabled)) - set(disabled)
+    return [name for name in ORDER if name in wanted and _has_work(name, settings.states)]
+
+
+def _has_work(name: str, states: Mapping[str, bool]) -> bool:
+    gates = _GATES.get(name)
+    return gates is None or any(states.get(gate, True) for gate in gates)
+
+
+def make_plugins(parts: Parts) -> list[Plugin]:
+    """Return the plugins that are to run; raise ConfigError."""
+    return [_make(name, parts) for name in chosen_plugins(parts.settings)]
+
+
+def _make(name: str, parts: Parts) -> Plugin:
+    place = _PLAIN.get(name)
+    try:
+        if place is None:
+            return _SPECIAL[name](parts)
+        module, needs = place
+        made = getattr(_module(module), name)(*(getattr(parts, need) for need in needs))
+        return cast("Plugin", made)
+    except ConfigError as error:
+        raise ConfigError(f'couldn\'t init admission plugin "{name}": {error}') from None
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"haven.apiserver.admission.{name}")
+
+
+def _event_rate_limit(parts: Parts) -> Plugin:
+    from haven.apiserver.admission.eventratelimit import EventRateLimit, parse_limits
+
+    return EventRateLimit(parse_limits(parts.settings.configs.of("EventRateLimit")), parts.clock)
+
+
+def _image_policy(parts: Parts) -> Plugin:
+    from haven.apiserver.admission.imagepolicy import ImagePolicyWebhook, parse_image_policy
+
+    policy = parse_image_policy(parts.settings.configs.of("ImagePolicyWebhook"))
+    assert parts.post_of is not None
+    return ImagePolicyWebhook(policy, parts.post_of(policy.kubeconfig, policy.backoff_seconds), parts.clock)
+
+
+def _namespace_auto_provision(parts: Parts) -> Plugin:
+    from haven.apiserver.admission.autoprovision import NamespaceAutoProvision
+
+    assert parts.create_namespace is not None
+    return NamespaceAutoProvision(parts.objects, parts.create_namespace)
+
+
+def _pod_node_selector(parts: Parts) -> Plugin:
+    from haven.apiserver.admission.podnodeselector import PodNodeSelector, parse_selectors
+
+    return PodNodeSelector(parts.objects, parse_selectors(parts.settings.configs.of("PodNodeSelector")))
+
+
+def _pod_tolerations(parts: Parts) -> Plugin:
+    from haven.apiserver.admission.podtolerations import PodTolerationRestriction, parse_tolerations
+
+    limits = parse_tolerations(parts.settings.configs.of("PodTolerationRestriction"))
+    return PodTolerationRestriction(parts.objects, limits)
+
+
+def _pod_security(parts: Parts) -> Plugin:
+    from haven.apiserver.admission.podsecurity.plugin import PodSecurity
+
+    document = parts.settings.configs.of("PodSecurity")
+    if document is None:
+        return PodSecurity(parts.objects)
+    from haven.apiserver.admission.podsecurity.configuration import parse_pod_security
+
+    defaults, exemptions = parse_pod_security(document)
+    return PodSecurity(parts.objects, defaults=defaults, exemptions=exemptions)
+
+
+def _resource_quota(parts: Parts) -> Plugin:
+    from haven.apiserver.admission.resourcequota import ResourceQuota
+
+    document = parts.settings.configs.of("ResourceQuota")
+    if document is None:
+        return ResourceQuota(parts.objects, parts.clock)
+    from haven.apiserver.admission.limitedresources import parse_limited_resources
+
+    return ResourceQuota(parts.objects, parts.clock, parse_limited_resources(document))
+
+
+def _default_toleration_seconds(parts: Parts) -> Plugin:
+    from haven.apiserver.admission.tolerations import DefaultTolerationSeconds
+
+    return DefaultTolerationSeconds(
+        not_ready_seconds=parts.settings.not_ready_seconds, unreachable_seconds=parts.settings.unreachable_seconds
+    )
+
+
+def _mutating_webhooks(parts: Parts) -> Plugin:
+    return parts.webhooks.mutating_as(parts.settings.configs.of("MutatingAdmissionWebhook"))
+
+
+def _validating_webhooks(parts: Parts) -> Plugin:
+    return parts.webhooks.validating_as(parts.settings.configs.of("ValidatingAdmissionWebhook"))
+
+
+_PLAIN: dict[str, tuple[str, tuple[str, ...]]] = {
+    "AlwaysAdmit": ("switches", ()),
+    "AlwaysDeny": ("switches", ()),
+    "AlwaysPullImages": ("pods", ()),
+    "CertificateApproval": ("certificates", ("authorizer",)),
+    "CertificateSigning": ("certificates", ("authorizer",)),
+    "CertificateSubjectRestriction": ("certificates", ()),
+    "ClusterTrustBundleAttest": ("certificates", ("authorizer",)),
+    "DefaultIngressClass": ("network", ("objects",)),
+    "DefaultStorageClass": ("storage", ("objects",)),
+    "DenyServiceExternalIPs": ("network", ()),
+    "ExtendedResourceToleration": ("tolerations", ()),
+    "JobValidation": ("workloads", ("objects",)),
+    "LimitPodHardAntiAffinityTopology": ("pods", ()),
+    "LimitRanger": ("limitranger", ("objects",)),
+    "NamespaceExists": ("switches", ("objects",)),
+    "NamespaceLifecycle": ("namespacelifecycle", ("objects",)),
+    "NodeDeclaredFeatureValidator": ("declaredfeatures", ("objects",)),
+    "NodeRestriction": ("noderestriction", ("objects", "authorizer")),
+    "OwnerReferencesPermissionEnforcement": ("ownerreferences", ("authorizer",)),
+    "PersistentVolumeClaimResize": ("storage", ("objects",)),
+    "PodGroupProtection": ("workloads", ()),
+    "PodGroupWorkloadExists": ("workloads", ("objects",)),
+    "PodResizeValidator": ("pods", ("objects",)),
+    "PodTopologyLabels": ("pods", ("objects",)),
+    "Priority": ("priority", ("objects",)),
+    "RuntimeClass": ("runtimeclass", ("objects",)),
+    "ServiceAccount": ("serviceaccount", ("objects", "clock", "chance")),
+    "StorageObjectInUseProtection": ("storage", ()),
+    "TaintNodesByCondition": ("tolerations", ()),
+}
+"""Where each plugin is, and the parts that it is made of."""
+_SPECIAL: dict[str, Callable[[Parts], Plugin]] = {
+    "DefaultTolerationSeconds": _default_toleration_seconds,
+    "EventRateLimit": _event_rate_limit,
+    "ImagePolicyWebhook": _image_policy,
+    "MutatingAdmissionPolicy": lambda parts: parts.policies.mutating,
+    "MutatingAdmissionWebhook": _mutating_webhooks,
+    "NamespaceAutoProvision": _namespace_auto_provision,
+    "PodNodeSelector": _pod_node_selector,
+    "PodSecurity": _pod_security,
+    "PodTolerationRestriction": _pod_tolerations,
+    "ResourceQuota": _resource_quota,
+    "ValidatingAdmissionPolicy": lambda parts: parts.policies.validating,
+    "ValidatingAdmissionWebhook": _validating_webhooks,
+}
+assert _PLAIN.keys() | _SPECIAL.keys() == set(ORDER)

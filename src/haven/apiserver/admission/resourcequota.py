@@ -15,11 +15,27 @@ from typing import Any
 
 from haven.api import scheme
 from haven.api.core import v1 as core
-from haven.api.core.quotausage import IGNORED, Usage, counting_of, covers, is_terminating
+from haven.api.core.quotausage import (
+    IGNORED,
+    Counting,
+    Usage,
+    counting_of,
+    covers,
+    is_terminating,
+    scope_selectors,
+)
 from haven.apimachinery import serialization
 from haven.apimachinery.apierrors import ApiError, Conflict, GroupResource
 from haven.apimachinery.quantity import Quantity
-from haven.apiserver.admission.interface import CREATE, UPDATE, AdmissionRequest, Objects, forbidden
+from haven.apiserver.admission.interface import (
+    CREATE,
+    UPDATE,
+    AdmissionRequest,
+    Objects,
+    PluginFailure,
+    forbidden,
+)
+from haven.apiserver.admission.limitedresources import LimitedResource
 from haven.clock import Clock
 
 __all__ = ["ResourceQuota", "reserve"]
@@ -52,9 +68,10 @@ class ResourceQuota:
     name = "ResourceQuota"
     resources: frozenset[GroupResource] | None = None
 
-    def __init__(self, objects: Objects, clock: Clock) -> None:
+    def __init__(self, objects: Objects, clock: Clock, limited: Sequence[LimitedResource] = ()) -> None:
         self._objects = objects
         self._clock = clock
+        self._limited = tuple(limited)
         self._quotas = scheme.resource_of(core.ResourceQuota)
         self._queues: dict[str, _Queue] = {}
 
@@ -65,7 +82,7 @@ class ResourceQuota:
         namespace, resource = request.namespace, request.resource.group_resource
         if not namespace or resource == _NAMESPACES or resource in IGNORED or not _counts(request):
             return
-        if not self._objects.list(self._quotas, namespace):
+        if not self._limited and not self._objects.list(self._quotas, namespace):
             return
         queue = self._queues.setdefault(namespace, _Queue())
         waiter = _Waiter(request)
@@ -91,7 +108,7 @@ class ResourceQuota:
                 if waiter.decided:
                     continue
                 try:
-                    after = reserve(waiter.request, quotas, used, now)
+                    after = reserve(waiter.request, quotas, used, now, self._limited)
                 except ApiError as error:
                     waiter.decide(error)
                     continue
@@ -161,9 +178,16 @@ def _replenishes(new: core.PersistentVolumeClaim, old: core.PersistentVolumeClai
 
 
 def reserve(
-    request: AdmissionRequest, quotas: Sequence[core.ResourceQuota], used: Mapping[str, Usage], now: float
+    request: AdmissionRequest,
+    quotas: Sequence[core.ResourceQuota],
+    used: Mapping[str, Usage],
+    now: float,
+    limited: Sequence[LimitedResource] = (),
 ) -> dict[str, Usage]:
-    """Return what is used of each quota, by its name, once the request is granted; raise Forbidden if it cannot be."""
+    """Return what is used of each quota, by its name, once the request is granted; raise Forbidden if it cannot be.
+
+    What is `limited` is granted only if a quota covers it.
+    """
     counting = counting_of(request.resource.group_resource)
     obj: Any = request.object
     interesting: list[core.ResourceQuota] = []
@@ -180,23 +204,26 @@ def reserve(
             raise forbidden(request, f"status unknown for quota: {name}, resources: {','.join(names)}")
         interesting.append(quota)
     result = dict(used)
-    if not interesting:
+    own = [one for one in limited if one.resource == request.resource.group_resource]
+    if not interesting and not own:
         return result
     usage = counting.usage(obj, now)
     negative = sorted(name for name, amount in usage.items() if amount < Quantity.ZERO)
     if negative:
         raise forbidden(request, f"quota usage is negative for resource(s): {','.join(negative)}")
     before = counting.usage(request.old, now) if request.operation == UPDATE else {}
+    if own and (_added(usage, before) if interesting or request.operation == CREATE else {}):
+        _check_covered(request, counting, quotas, interesting, usage, own)
     for quota in interesting:
         name, hard = quota.metadata.name, quota.status.hard
         counted_before = bool(before) and covers(counting, quota, hard, request.old)
         added = _added(usage, before if counted_before else {})
-        asked = {limited: amount for limited, amount in added.items() if limited in hard}
+        asked = {one: amount for one, amount in added.items() if one in hard}
         after = dict(used[name])
-        for limited, amount in asked.items():
-            after[limited] = after[limited] + amount if limited in after else amount
+        for one, amount in asked.items():
+            after[one] = after[one] + amount if one in after else amount
         if request.subresource != "status":
-            exceeded = sorted(limited for limited in asked if after[limited] > hard[limited])
+            exceeded = sorted(one for one in asked if after[one] > hard[one])
             if exceeded:
                 raise forbidden(
                     request,
@@ -205,6 +232,37 @@ def reserve(
                 )
         result[name] = after
     return result
+
+
+def _check_covered(
+    request: AdmissionRequest,
+    counting: Counting,
+    quotas: Sequence[core.ResourceQuota],
+    interesting: Sequence[core.ResourceQuota],
+    usage: Usage,
+    limited: Sequence[LimitedResource],
+) -> None:
+    """Raise what refuses a request that uses something which only quotas may grant."""
+    needed = {
+        name
+        for one in limited
+        for name, amount in usage.items()
+        if amount > Quantity.ZERO and any(part in name for part in one.match_contains)
+    }
+    covered = {name for quota in interesting for name in counting.names(quota.status.hard)}
+    if needed - covered:
+        raise forbidden(request, f"insufficient quota to consume: {','.join(sorted(needed - covered))}")
+    obj = request.object
+    known = {one.scope_name for quota in quotas for one in scope_selectors(quota) if counting.in_scope(one, obj)}
+    uncovered = [
+        one
+        for limit in limited
+        for one in limit.match_scopes
+        if counting.in_scope(one, obj) and one.scope_name not in known
+    ]
+    if uncovered:
+        shown = " ".join(f"{{{one.scope_name} {one.operator} [{' '.join(one.values)}]}}" for one in uncovered)
+        raise PluginFailure(f"insufficient quota to match these scopes: [{shown}]")
 
 
 def _added(usage: Usage, before: Usage) -> Usage:

@@ -12,7 +12,13 @@ from haven.api.core.resources import is_extended
 from haven.apimachinery.apierrors import GroupResource
 from haven.apiserver.admission.interface import CREATE, UPDATE, AdmissionRequest
 
-__all__ = ["DefaultTolerationSeconds", "ExtendedResourceToleration", "TaintNodesByCondition", "merge_tolerations"]
+__all__ = [
+    "DefaultTolerationSeconds",
+    "ExtendedResourceToleration",
+    "TaintNodesByCondition",
+    "covers_toleration",
+    "merge_tolerations",
+]
 
 NOT_READY = "node.kubernetes.io/not-ready"
 UNREACHABLE = "node.kubernetes.io/unreachable"
@@ -67,7 +73,7 @@ class ExtendedResourceToleration:
         }
         for name in sorted(names):
             wanted = core.Toleration(key=name, operator="Exists", effect="NoSchedule")
-            if not any(_covers(present, wanted) for present in spec.tolerations):
+            if not any(covers_toleration(present, wanted) for present in spec.tolerations):
                 spec.tolerations = [*spec.tolerations, wanted]
 
 
@@ -93,15 +99,16 @@ def merge_tolerations(first: list[core.Toleration], second: list[core.Toleration
     everything = [*first, *second]
     merged: list[core.Toleration] = []
     for index, item in enumerate(everything):
-        if any(_covers(kept, item) for kept in merged):
+        if any(covers_toleration(kept, item) for kept in merged):
             continue
-        if any(later != item and _covers(later, item) for later in everything[index + 1 :]):
+        if any(later != item and covers_toleration(later, item) for later in everything[index + 1 :]):
             continue
         merged.append(item)
     return merged
 
 
-def _covers(wide: core.Toleration, narrow: core.Toleration) -> bool:
+def covers_toleration(wide: core.Toleration, narrow: core.Toleration) -> bool:
+    """Tell whether a toleration bears everything that another one bears."""
     if wide == narrow:
         return True
     if wide.key != narrow.key and (wide.key or wide.operator != "Exists"):

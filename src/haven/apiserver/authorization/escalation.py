@@ -19,7 +19,7 @@ from haven.apiserver.authorization.rules import compact, describe, uncovered
 from haven.apiserver.authorization.union import EVERYTHING
 from haven.apiserver.request import UserInfo
 
-__all__ = ["EscalationGuard"]
+__all__ = ["EscalationGuard", "only_changes_collection"]
 
 GROUP = "rbac.authorization.k8s.io"
 
@@ -54,7 +54,7 @@ class EscalationGuard:
         )
         if (await decide(self._authorizer, escalate)).verdict is Verdict.ALLOW:
             return
-        if old is not None and _only_changes_collection(new, old):
+        if old is not None and only_changes_collection(new, old):
             return
         kind = GroupResource(GROUP, resource)
         self._check_rules(user, namespace, new.rules or [], kind, new.metadata.name)
@@ -67,7 +67,7 @@ class EscalationGuard:
     async def _check_binding(
         self, user: UserInfo, new: rbac.RoleBinding | rbac.ClusterRoleBinding, old: Any | None
     ) -> None:
-        if old is not None and _only_changes_collection(new, old):
+        if old is not None and only_changes_collection(new, old):
             return
         namespace, reference = new.metadata.namespace, new.role_ref
         if reference.kind in ("Role", "ClusterRole"):
@@ -120,7 +120,7 @@ def _aggregates(role: rbac.ClusterRole) -> bool:
     return role.aggregation_rule is not None and bool(role.aggregation_rule.cluster_role_selectors)
 
 
-def _only_changes_collection(new: Any, old: Any) -> bool:
+def only_changes_collection(new: Any, old: Any) -> bool:
     """Tell whether only owners and finalizers differ, which the garbage collector writes."""
     one, other = serialization.to_tree(new), serialization.to_tree(old)
     for tree in (one, other):

@@ -22,12 +22,18 @@ _JITTER = 0.2
 
 
 def retrying(
-    caller: WebhookCaller, target: Target, clock: Clock, chance: random.Random, *, timeout_seconds: float
+    caller: WebhookCaller,
+    target: Target,
+    clock: Clock,
+    chance: random.Random,
+    *,
+    timeout_seconds: float,
+    first_seconds: float = _FIRST_SECONDS,
 ) -> Post:
     """Return how to post to a target; it raises CallFailed when the last try failed."""
 
     async def post(body: bytes) -> bytes:
-        pause = _FIRST_SECONDS
+        pause = first_seconds
         for left in range(_TRIES - 1, -1, -1):
             try:
                 return await caller.post(target, body, timeout_seconds=timeout_seconds)

@@ -19,7 +19,7 @@ from haven.apimachinery.apierrors import ApiError, Conflict, Forbidden, Invalid,
 from haven.apimachinery.quantity import Quantity
 from haven.apiserver.admission.chain import ORDER, AdmissionChain
 from haven.apiserver.admission.interface import CREATE, DELETE, UPDATE, AdmissionRequest
-from haven.apiserver.admission.plugins import DEFAULT, AdmissionSettings, make_plugins
+from haven.apiserver.admission.plugins import DEFAULT, AdmissionSettings, Parts, make_plugins
 from haven.apiserver.admission.policies.plugins import PolicyAdmission, WebhookConditions
 from haven.apiserver.admission.tolerations import merge_tolerations
 from haven.apiserver.admission.versions import ServedVersions
@@ -40,7 +40,7 @@ def chain(objects: Any) -> AdmissionChain:
     objects.put(core.ServiceAccount(metadata=meta.ObjectMeta(namespace="ns", name="default")))
     return AdmissionChain(
         make_plugins(
-            objects, RBAC(), FakeClock(), random.Random(7), without_webhooks(objects), without_policies(objects)
+            Parts(objects, RBAC(), FakeClock(), random.Random(7), without_webhooks(objects), without_policies(objects))
         )
     )
 
@@ -457,7 +457,15 @@ async def test_a_namespace_with_an_unknown_level_is_refused_and_a_stricter_one_w
 
 def test_unknown_plugins_are_refused(objects: Any) -> None:
     wrong = AdmissionSettings(enabled=["Nosuch"])
-    with pytest.raises(ValueError, match="unknown admission plugins: Nosuch"):
+    with pytest.raises(ValueError, match='enable-admission-plugins plugin "Nosuch" is unknown'):
         make_plugins(
-            objects, RBAC(), FakeClock(), random.Random(1), without_webhooks(objects), without_policies(objects), wrong
+            Parts(
+                objects,
+                RBAC(),
+                FakeClock(),
+                random.Random(1),
+                without_webhooks(objects),
+                without_policies(objects),
+                wrong,
+            )
         )

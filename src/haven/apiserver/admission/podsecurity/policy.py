@@ -15,7 +15,17 @@ from typing import NamedTuple
 from haven.apimachinery import fielderrors
 from haven.apimachinery.fielderrors import FieldError, Path
 
-__all__ = ["LATEST", "PREFIX", "Level", "LevelVersion", "Policy", "policy_of"]
+__all__ = [
+    "LATEST",
+    "LEVEL_NAMES",
+    "PREFIX",
+    "Level",
+    "LevelVersion",
+    "Policy",
+    "parse_level",
+    "parse_minor",
+    "policy_of",
+]
 
 PREFIX = "pod-security.kubernetes.io/"
 LATEST = 1 << 30
@@ -37,6 +47,7 @@ class Level(Enum):
 
 
 _LEVELS = {level.label: level for level in Level}
+LEVEL_NAMES = tuple(_LEVELS)
 
 
 class LevelVersion(NamedTuple):
@@ -80,14 +91,14 @@ def _policy_of(items: tuple[tuple[str, str], ...], defaults: Policy) -> tuple[Po
     def chosen(mode: str, default: LevelVersion, wrong: Level) -> LevelVersion:
         level, minor = default
         if mode in labels:
-            found = _LEVELS.get(labels[mode])
+            found = parse_level(labels[mode])
             if found is None:
                 names = ", ".join(_LEVELS)
                 errors.append(_invalid(mode, labels[mode], f"must be one of {names}"))
             level = found or wrong
         version = labels.get(f"{mode}-version")
         if version is not None:
-            parsed = _minor(version)
+            parsed = parse_minor(version)
             if parsed is None:
                 errors.append(_invalid(f"{mode}-version", version, 'must be "latest" or "v1.x"'))
             minor = LATEST if parsed is None else parsed
@@ -102,7 +113,13 @@ def _policy_of(items: tuple[tuple[str, str], ...], defaults: Policy) -> tuple[Po
     return Policy(enforce, audit, warn), tuple(errors)
 
 
-def _minor(version: str) -> int | None:
+def parse_level(name: str) -> Level | None:
+    """Return the level of a name; None if there is none."""
+    return _LEVELS.get(name)
+
+
+def parse_minor(version: str) -> int | None:
+    """Return the minor version that a text stands for; None if it is no version."""
     if version == "latest":
         return LATEST
     match = _VERSION.fullmatch(version)

@@ -15,6 +15,7 @@ from haven.apimachinery.selectors import SelectorError
 from haven.apiserver.admission.interface import AdmissionRequest, Objects
 from haven.apiserver.admission.matching import first_matching_rule, namespace_matches, object_matches
 from haven.apiserver.admission.versions import Versions
+from haven.apiserver.admission.webhooks.credentials import Credentials
 from haven.apiserver.admission.webhooks.hooks import Hook
 from haven.apiserver.admission.webhooks.review import InvalidReview, Verdict, denial, read_review, review_of
 from haven.apiserver.webhooks.caller import CallFailed, WebhookCaller, calling_webhook
@@ -62,6 +63,8 @@ class Dispatcher:
         self.versions = versions
         self._caller = caller
         self._conditions = conditions
+        self.credentials: Credentials | None = None
+        """Who we are to webhooks."""
 
     async def wanted(self, hook: Hook, request: AdmissionRequest) -> Resource[Any] | None:
         """Return as which resource a webhook wants to see a request; None if it does not."""
@@ -118,6 +121,8 @@ class Dispatcher:
             raise CannotAsk(f"could not create admission objects: {text}", 400)
         try:
             target = Target.of(webhook.client_config)
+            if self.credentials is not None:
+                target = self.credentials.complete(target)
         except ValueError as error:
             raise CannotAsk(f"could not get REST client: {error}", 500) from error
         uid = str(uuid.uuid4())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from haven.api.admissionregistration import v1
 from haven.apiserver.admission.interface import Objects, Plugin
 from haven.apiserver.admission.versions import Versions
+from haven.apiserver.admission.webhooks.credentials import parse_credentials
 from haven.apiserver.admission.webhooks.dispatch import Conditions, Dispatcher
 from haven.apiserver.admission.webhooks.hooks import Hooks
 from haven.apiserver.admission.webhooks.metrics import WebhookMetrics
@@ -22,10 +23,20 @@ class WebhookAdmission:
     def __init__(
         self, objects: Objects, versions: Versions, caller: WebhookCaller, conditions: Conditions, clock: Clock
     ) -> None:
-        dispatcher = Dispatcher(objects, versions, caller, conditions)
+        self._judging, self._changing = (Dispatcher(objects, versions, caller, conditions) for _ in range(2))
         mutating = Hooks(v1.MutatingWebhookConfiguration)
         validating = Hooks(v1.ValidatingWebhookConfiguration)
         self.observers = (mutating, validating)
         self.metrics = WebhookMetrics(clock)
-        self.mutating: Plugin = MutatingAdmissionWebhook(mutating, dispatcher, self.metrics)
-        self.validating: Plugin = ValidatingAdmissionWebhook(validating, dispatcher, self.metrics)
+        self.mutating: Plugin = MutatingAdmissionWebhook(mutating, self._changing, self.metrics)
+        self.validating: Plugin = ValidatingAdmissionWebhook(validating, self._judging, self.metrics)
+
+    def mutating_as(self, document: bytes | None) -> Plugin:
+        """Return the plugin that changes, with the users of its configuration; raise ConfigError."""
+        self._changing.credentials = parse_credentials(document)
+        return self.mutating
+
+    def validating_as(self, document: bytes | None) -> Plugin:
+        """Return the plugin that judges, with the users of its configuration; raise ConfigError."""
+        self._judging.credentials = parse_credentials(document)
+        return self.validating
