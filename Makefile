@@ -29,10 +29,10 @@ bench: venv
 
 # What containers need on this machine, installed if missing (Debian, Ubuntu).
 host:
-	@sh tools/install-host.sh
+	@PYTHON=$(PYTHON) sh tools/install-host.sh
 
 host-for-tests:
-	@sh tools/install-host.sh tests
+	@PYTHON=$(PYTHON) sh tools/install-host.sh tests
 
 venv: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml requirements.lock

@@ -22,7 +22,13 @@ else
 	need iptables iptables
 	need ip iproute2
 	need /bin/busybox busybox-static
-	python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
+	python=${PYTHON:-python3}
+	if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+		echo "Haven needs Python 3.11 or newer and $python is older or missing: install one (on Ubuntu 22.04:" \
+			"apt-get install python3.11 python3.11-venv), then say which: make up PYTHON=python3.11" >&2
+		exit 1
+	fi
+	"$python" -c 'import ensurepip' 2>/dev/null || missing="$missing $(basename "$python")-venv"
 fi
 if [ "${1:-}" = tests ]; then
 	need etcd etcd-server
