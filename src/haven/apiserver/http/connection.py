@@ -65,7 +65,7 @@ class HttpConnection(asyncio.Protocol):
 
     __slots__ = (
         "_certificate", "_is_paused", "_is_reading", "_lingering", "_messages", "_problem", "_remote",
-        "_server", "_since", "_stream",
+        "_seen", "_server", "_since", "_stream",
         "_waiter", "_writable", "is_lost", "task", "transport",
     )  # fmt: skip
 
@@ -77,6 +77,7 @@ class HttpConnection(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._problem: Malformed | None = None
         self._stream = self._is_reading = self._is_paused = self._lingering = False
+        self._seen: tuple[int, bool, bool] | None = None
         self._since = 0.0
         self._remote = ""
         self._certificate: bytes | None = None
@@ -96,7 +97,6 @@ class HttpConnection(asyncio.Protocol):
             self._certificate = tls.getpeercert(True) if tls is not None else None
         server.connections.add(self)
         loop = asyncio.get_running_loop()
-        self._since = loop.time()
         self.task = loop.create_task(self._serve())
 
     def data_received(self, data: bytes) -> None:
@@ -144,15 +144,17 @@ class HttpConnection(asyncio.Protocol):
         return self._messages.is_partial
 
     def close_when_silent(self, now: float) -> None:
-        """Close the connection if its client has sent nothing, or not all, for too long."""
+        """Close the connection if its client has sent nothing, or not all, for too long. To be called now and then."""
         if self._waiter is None:
             return
-        limits = self._server.limits
-        messages = self._messages
+        limits, messages = self._server.limits, self._messages
         seconds = limits.idle_seconds
         if messages.is_partial:
             seconds = limits.head_seconds if messages.is_in_head else limits.body_seconds
-        if now - self._since > seconds:
+        state = (messages.count, messages.is_partial, messages.is_in_head)
+        if state != self._seen:
+            self._seen, self._since = state, now
+        elif now - self._since > seconds:
             self.transport.abort()
 
     def stop(self) -> None:
@@ -187,7 +189,6 @@ class HttpConnection(asyncio.Protocol):
                     if self._server.closing:
                         self.transport.close()
                         return
-                    self._since = loop.time()
                     self._waiter = loop.create_future()
                     if self._is_paused:
                         self._is_paused = False

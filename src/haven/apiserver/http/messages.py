@@ -82,6 +82,8 @@ class Messages:
         self.ready: deque[Message] = deque()
         self.rest = b""
         self.is_over = False
+        self.count = 0
+        """How many messages have begun."""
         self._body_bytes_max = body_bytes_max
         self._on_continue = on_continue
         self._parser: Any = None
@@ -119,6 +121,7 @@ class Messages:
         found = _REQUEST_LINE.fullmatch(line)
         if found is None:
             return False
+        self.count += 1
         self.ready.append(Message(found[1].decode(), found[2].decode(), self._known[1]))
         return True
 
@@ -169,6 +172,7 @@ class Messages:
     def on_message_begin(self) -> None:
         """A request begins."""
         self._in_head = self._in_message = True
+        self.count += 1
         self._target = b""
         self._raw = []
         self._pieces = []

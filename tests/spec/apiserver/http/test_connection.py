@@ -237,18 +237,41 @@ async def test_silent_clients_are_sent_away(serve: Serve) -> None:
     async with asyncio.timeout(SECONDS_MAX):
         while sum(one.is_partial for one in server.connections) < 1 or len(server.connections) < 3:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-    now = asyncio.get_running_loop().time()
 
-    for connection in tuple(server.connections):
-        connection.close_when_silent(now + server.limits.head_seconds + 1)
+    def sweep(seconds: float) -> None:
+        for connection in tuple(server.connections):
+            connection.close_when_silent(seconds)
+
+    sweep(1000.0)
+    sweep(1000.0 + server.limits.head_seconds + 1)
     with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
         await partial.head()
     assert len(server.connections) == 2
 
-    for connection in tuple(server.connections):
-        connection.close_when_silent(now + server.limits.idle_seconds + 60)
+    sweep(1000.0 + server.limits.idle_seconds + 1)
     with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
         await idle.head()
+
+
+async def test_who_sends_one_request_after_another_is_never_silent(serve: Serve) -> None:
+    server, connect = await serve(echo)
+    peer = await connect()
+    for number in range(4):
+        peer.send(GET[:10])
+        async with asyncio.timeout(SECONDS_MAX):
+            while not any(one.is_partial for one in server.connections):  # noqa: ASYNC110  # Nothing tells of it.
+                await asyncio.sleep(0.01)
+        for connection in server.connections:
+            connection.close_when_silent(1000.0 + number * (server.limits.head_seconds + 1))
+        peer.send(GET[10:])
+        assert (await peer.answer())[0] == 200
+    for number in range(1, 5):
+        peer.send(GET)
+        assert (await peer.answer())[0] == 200
+        for connection in server.connections:
+            connection.close_when_silent(2000.0 + number * (server.limits.idle_seconds + 1))
+    peer.send(GET)
+    assert (await peer.answer())[0] == 200
 
 
 class Live(LiveStream):
