@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -66,7 +67,8 @@ from haven.apiserver.flowcontrol.metrics import FlowMetrics
 from haven.apiserver.flowcontrol.runner import FlowControl
 from haven.apiserver.http.server import HttpServer
 from haven.apiserver.local import LocalClient, LocalTransport
-from haven.apiserver.metrics import Metrics, ServerFacts
+from haven.apiserver.metrics import Metrics, MetricsSwitches, make_registry
+from haven.apiserver.monitoring import ServerFacts
 from haven.apiserver.objects import Observers, StoredObjects
 from haven.apiserver.registry.builtin import add_handlers, endpoints, served_resources
 from haven.apiserver.registry.deletion import Deletion
@@ -78,6 +80,7 @@ from haven.apiserver.registry.resources import Handlers, Resources
 from haven.apiserver.registry.scale import Scales
 from haven.apiserver.registry.services import ServiceAllocation
 from haven.apiserver.registry.storage import Storages
+from haven.apiserver.registry.storemeter import StoreMeter
 from haven.apiserver.registry.watching import Watching
 from haven.apiserver.registry.writing import Writing
 from haven.apiserver.request import UserInfo
@@ -94,6 +97,7 @@ from haven.apiserver.webhooks.retrying import retrying
 from haven.apiserver.webhooks.services import ClusterAddresses, EndpointAddresses, ServiceAddresses
 from haven.apiserver.zpages import debug_paths, flagz, statusz
 from haven.clock import Clock, SystemClock
+from haven.metrics.families import Registry
 from haven.store.interface import Store
 
 if TYPE_CHECKING:
@@ -156,6 +160,7 @@ class ApiServer:
         flows: FlowControl,
         extensions: ExtensionServers,
         components: Components,
+        metrics: Registry,
         clock: Clock,
         ready_seconds: float,
     ) -> None:
@@ -169,6 +174,7 @@ class ApiServer:
         self.guard = guard
         self.flows = flows
         self.components = components
+        self.metrics = metrics
         self._audit = audit
         self._extensions = extensions
         self.port = 0
@@ -250,6 +256,7 @@ async def start(
     began = time.monotonic()
     clock = clock or SystemClock()
     chance = chance or random.Random()
+    registry = make_registry(_metrics_switches(settings))
     encryption = _encryption(settings, clock)
     storages = Storages(
         store,
@@ -257,6 +264,7 @@ async def start(
         queue_max=settings.watch_queue_events_max,
         encryption=encryption,
     )
+    storages.meter = StoreMeter(registry)
     states = set_gates(settings.feature_gates)
     table = served_resources((*settings.unstable_versions, *settings.runtime_config), states)
     served = endpoints(storages, table, states)
@@ -286,8 +294,8 @@ async def start(
     )
     authorizer = guard.authorizer
     versions = ServedVersions()
-    webhooks = WebhookAdmission(objects, versions, caller, WebhookConditions(authorizer), clock)
-    policies = PolicyAdmission(objects, versions, authorizer)
+    webhooks = WebhookAdmission(objects, versions, caller, WebhookConditions(authorizer), clock, registry)
+    policies = PolicyAdmission(objects, versions, authorizer, registry)
     observers = Observers(storages, [rbac, graph, flows, *webhooks.observers, *policies.observers])
     observers.load()
     beginning = BootstrapSettings(
@@ -355,9 +363,10 @@ async def start(
             )
         ),
         guards=[RoleWrites(EscalationGuard(rbac, authorizer)), SigningRequests(clock), AdminAccess(objects)],
+        registry=registry,
     )
     fields = FieldManagement(clock)
-    reading = Reading(store, clock)
+    reading = Reading(store, clock, storages.meter)
     writing = Writing(
         storages,
         admission,
@@ -375,6 +384,7 @@ async def start(
             chance,
             timeout_seconds_min=settings.watch_timeout_seconds_min,
             bookmark_interval_seconds=settings.bookmark_interval_seconds,
+            registry=registry,
         ),
         writing=writing,
         patching=Patching(writing),
@@ -410,13 +420,17 @@ async def start(
     streaming = Streaming(objects, admission, trust.nodes or NodeBackends(ssl.create_default_context()))
     resources.subresources.update(streaming.handlers())
     audit = make_audit(settings.security, caller, clock)
-    metrics = Metrics()
-    metrics.registry.register(FlowMetrics(flows, clock))
-    metrics.registry.register(webhooks.metrics)
-    metrics.registry.register(resources.deprecated)
-    decisions = SecurityMetrics(audit, guard, encryption)
-    metrics.registry.register(decisions)
-    metrics.registry.register(ServerFacts(states, storages))
+    metrics = Metrics(registry)
+    FlowMetrics(registry, flows, clock)
+    decisions = SecurityMetrics(registry, audit, guard, encryption, identity=socket.gethostname())
+    ServerFacts(
+        registry,
+        states,
+        storages,
+        history_max=settings.watch_history_events_max,
+        node_ports=len(settings.service_node_ports),
+    )
+    resources.deprecated.show(registry)
     documents = document_paths(
         resources=table,
         metrics=metrics,
@@ -499,6 +513,7 @@ async def start(
         flows=flows,
         extensions=extensions,
         components=components,
+        metrics=registry,
         clock=clock,
         ready_seconds=time.monotonic() - began,
     )
@@ -517,6 +532,18 @@ async def start(
         await server.listen()
     _log.info("The API server is ready.", port=server.port, seconds=round(time.monotonic() - began, 3))
     return server
+
+
+def _metrics_switches(settings: Settings) -> MetricsSwitches:
+    allowed: dict[str, set[str]] = {}
+    for text in settings.allow_metric_labels:
+        name, _, value = text.partition("=")
+        allowed.setdefault(name, set()).add(value)
+    return MetricsSwitches(
+        settings.show_hidden_metrics_for_version,
+        settings.disabled_metrics,
+        {name: frozenset(values) for name, values in allowed.items()},
+    )
 
 
 def _encryption(settings: Settings, clock: Clock) -> Encryption | None:

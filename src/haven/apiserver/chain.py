@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import unicodedata
 from collections.abc import Awaitable, Callable, Mapping
+from time import perf_counter
 from typing import Protocol
 
 from haven import telemetry
@@ -114,6 +115,8 @@ class Chain:
         except asyncio.CancelledError:
             if request.audit is not None and self._auditor is not None:
                 self._auditor.abandoned(request, long=_is_long(request.info))
+            if request.served:
+                self._metrics.aborted(request)
             raise
         except RecursionError:
             response = self.refuse(request, apierrors.BadRequest("the object in the request nests too deeply"))
@@ -128,7 +131,8 @@ class Chain:
             self._add_warnings(request, response)
         if request.audit is not None and self._auditor is not None:
             self._auditor.answered(request, response, long=_is_long(request.info), panicked=panicked)
-        self._metrics.observe(request, response, self._clock.monotonic_seconds() - started)
+        if request.served or response.status == 429:
+            self._metrics.observe(request, response, self._clock.monotonic_seconds() - started)
         return response
 
     async def _handle(self, request: Request, started: float) -> Response:
@@ -172,19 +176,21 @@ class Chain:
             return await self._timed(request, info)
         if not ticket.started:
             await self._flows.wait_turn(ticket)
+            request.waits()["queue"] = ticket.started - ticket.arrived
         return await self._seated(request, info, self._flows, ticket)
 
     async def _identified(self, request: Request) -> UserInfo:
+        began = perf_counter()
         try:
             request.user = await self._identify.authenticate(request)
         except apierrors.Unauthorized:
-            self._decisions.unidentified += 1
+            self._decisions.disbelieved(perf_counter() - began)
             if self._auditor is None:
                 raise
             request.user = _NOBODY
             self._auditor.begin(request, known=False)
             raise
-        self._decisions.identified += 1
+        self._decisions.believed(request.user.name, perf_counter() - began)
         if self._auditor is not None:
             self._auditor.begin(request)
         return request.user
@@ -225,6 +231,7 @@ class Chain:
             with self._write_deadlines.limit():
                 return await self._authorized(request, info)
         except TimeoutError:
+            self._metrics.terminated(request, 504)
             text = "Timeout: request did not complete within requested timeout - context deadline exceeded"
             raise apierrors.Timeout(text, meta.StatusDetails()) from None
 
@@ -237,8 +244,9 @@ class Chain:
     async def _authorized(self, request: Request, info: RequestInfo) -> Response:
         attributes = Attributes.of(request.user, info)
         authorizer = self._authorizer
+        began = perf_counter()
         decision = await authorizer.decide(attributes) if authorizer.is_remote else authorizer.authorize(attributes)
-        self._decisions.count(decision.verdict)
+        self._decisions.count(decision.verdict, perf_counter() - began)
         if decision.verdict is not Verdict.ALLOW:
             if decision.error and self._authorizer.is_remote:
                 request.audit_annotations["authorization.k8s.io/reason"] = "internal error"
@@ -249,12 +257,16 @@ class Chain:
             self._annotate(request, "allow", decision.reason)
         elsewhere = self.delegate(info.path)
         if elsewhere is not None:
-            return await elsewhere(request)
+            response = await elsewhere(request)
+            if response.status == 503 and response.stream is None:
+                self._metrics.terminated(request, 503, "aggregator")
+            return response
         if info.is_resource:
             resources = self.resources
             if (info.group, info.version) in resources.group_versions or (
                 resources.find(info.group, info.version, info.resource) is not None
             ):
+                request.served = True
                 return await resources.handle(request)
             if info.group in resources.groups:
                 raise path_not_found()
@@ -282,6 +294,7 @@ class Chain:
             return path_not_found_text()
         if request.method not in ("GET", "HEAD") and not getattr(handler, "any_method", False):
             raise method_not_allowed()
+        request.served = True
         return await handler(request)
 
     def refuse(self, request: Request, error: apierrors.ApiError) -> Response:

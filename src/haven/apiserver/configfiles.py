@@ -63,14 +63,16 @@ class FollowedFile:
         self._apply = apply
         self._clock = clock
         self._every_seconds = every_seconds
-        self._digest = ""
+        self.digest = ""
         self.reloads = self.failures = 0
+        self.reloaded_at = self.failed_at = 0.0
+        """When that was last, in seconds since 1970."""
 
     def load(self) -> None:
         """Take the content over for the first time; raise ConfigError."""
         data = self._read()
         self._apply(data)
-        self._digest = hashlib.sha256(data).hexdigest()
+        self.digest = hashlib.sha256(data).hexdigest()
 
     async def follow(self) -> None:
         """Look at the file again and again, until cancelled."""
@@ -83,15 +85,17 @@ class FollowedFile:
         try:
             data = await asyncio.to_thread(self._read)
             digest = hashlib.sha256(data).hexdigest()
-            if digest == self._digest:
+            if digest == self.digest:
                 return
-            self._digest = digest
+            self.digest = digest
             self._apply(data)
         except ConfigError as error:
             self.failures += 1
+            self.failed_at = self._clock.now_seconds()
             _log.error("A changed configuration file is not used.", path=str(self.path), error=str(error))
             return
         self.reloads += 1
+        self.reloaded_at = self._clock.now_seconds()
         _log.info("A changed configuration file is in force.", path=str(self.path))
 
     def _read(self) -> bytes:

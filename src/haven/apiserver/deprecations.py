@@ -5,20 +5,18 @@ Source: https://kubernetes.io/docs/reference/using-api/deprecation-guide/#locate
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from haven.api.lifecycle import DEPRECATED
 from haven.api.scheme import Resource
 from haven.apiserver.request import Request
+from haven.metrics.families import Family, Registry
 
 __all__ = ["DeprecatedUse"]
 
 
-class DeprecatedUse(Collector):
+class DeprecatedUse:
     """Which deprecated APIs were asked for."""
 
     def __init__(self) -> None:
@@ -41,12 +39,10 @@ class DeprecatedUse(Collector):
             request.audit_annotations["k8s.io/removed-release"] = removed
         self._seen.add((info.group, info.version, info.resource, info.subresource, removed))
 
-    def collect(self) -> Iterator[Metric]:
-        family = GaugeMetricFamily(
-            "apiserver_requested_deprecated_apis",
-            "[STABLE] Gauge of deprecated APIs that have been requested.",
-            labels=("group", "version", "resource", "subresource", "removed_release"),
-        )
-        for labels in sorted(self._seen):
-            family.add_metric(labels, 1)
-        yield family
+    def show(self, registry: Registry) -> None:
+        """Have this shown among a server's metrics."""
+        registry.add_collector(lambda: self._fill(registry["apiserver_requested_deprecated_apis"]))
+
+    def _fill(self, family: Family) -> None:
+        for group, version, resource, subresource, removed in self._seen:
+            family.set((group, removed, resource, subresource, version), 1)

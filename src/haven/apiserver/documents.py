@@ -11,7 +11,7 @@ from haven.api.scheme import Resource
 from haven.apiserver.authentication.tokenkeys import JWKS_PATH, OPENID_CONFIGURATION_PATH, SigningKeys
 from haven.apiserver.chain import PathHandler
 from haven.apiserver.discovery import Discovery, built_in
-from haven.apiserver.health import Check, health_paths
+from haven.apiserver.health import Check, CheckMeter, health_paths
 from haven.apiserver.metrics import Metrics
 from haven.apiserver.openapi.server import OpenAPI
 from haven.apiserver.registry.storage import Storages
@@ -86,8 +86,15 @@ def document_paths(
 ) -> Documents:
     """Return the handlers by path, and the documents that change with what is served."""
 
-    async def show_metrics(_: Request) -> Response:
-        return Response(200, {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}, metrics.text())
+    async def show_metrics(request: Request) -> Response:
+        if request.method == "DELETE":
+            metrics.registry.reset()
+            return Response(200, {"Content-Type": "text/plain; charset=utf-8"}, b"metrics reset\n")
+        content_type, body = metrics.answer(request.headers.get("accept", ""))
+        return Response(200, {"Content-Type": content_type}, body)
+
+    show_metrics.any_method = True  # type: ignore[attr-defined]
+    check_meter = CheckMeter()
 
     async def openid_configuration(_: Request) -> Response:
         body = keys.openid_configuration(issuer, f"https://{server_address}{JWKS_PATH}")
@@ -98,8 +105,9 @@ def document_paths(
         return Response(200, headers, keys.jwks())
 
     paths: dict[str, PathHandler] = {
-        **health_paths(_checks(store_check(storages.store), more_checks or {})),
+        **health_paths(_checks(store_check(storages.store), more_checks or {}), check_meter),
         "/metrics": show_metrics,
+        "/metrics/slis": check_meter.show,
         OPENID_CONFIGURATION_PATH: openid_configuration,
         JWKS_PATH: jwks,
     }

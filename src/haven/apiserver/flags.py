@@ -47,6 +47,9 @@ _OF_SETTINGS = {
     "default-not-ready-toleration-seconds": ("default_not_ready_toleration_seconds", "number"),
     "default-unreachable-toleration-seconds": ("default_unreachable_toleration_seconds", "number"),
     "profiling": ("profiling", "switch"),
+    "show-hidden-metrics-for-version": ("show_hidden_metrics_for_version", "text"),
+    "disabled-metrics": ("disabled_metrics", "list"),
+    "allow-metric-labels": ("allow_metric_labels", "list"),
 }
 
 

@@ -6,11 +6,14 @@ Source: https://kubernetes.io/docs/reference/using-api/health-checks/
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from importlib.resources import files
 
 from haven.apiserver.chain import PathHandler
 from haven.apiserver.request import Request, Response
+from haven.metrics.exposition import expose
+from haven.metrics.families import Registry, read_table
 
-__all__ = ["Check", "health_paths"]
+__all__ = ["Check", "CheckMeter", "health_paths"]
 
 Check = Callable[[], Awaitable[str]]
 """Returns "" if all is well, else what is wrong."""
@@ -18,15 +21,43 @@ Check = Callable[[], Awaitable[str]]
 _TEXT = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
 
 
+class CheckMeter:
+    """Counts how checks go, for /metrics/slis."""
+
+    def __init__(self) -> None:
+        table = files("haven.apiserver").joinpath("metrics.tsv").read_text(encoding="utf-8")
+        self.registry = Registry(one for one in read_table(table) if one.name.startswith("kubernetes_healthcheck"))
+
+    def counting(self, endpoint: str, name: str, check: Check) -> Check:
+        """Return the same check, counted."""
+        last = self.registry["kubernetes_healthcheck"]
+        total = self.registry["kubernetes_healthchecks_total"]
+
+        async def counted() -> str:
+            problem = await check()
+            last.child(name, endpoint).value = 0 if problem else 1
+            total.child(name, "error" if problem else "success", endpoint).value += 1
+            return problem
+
+        return counted
+
+    async def show(self, request: Request) -> Response:
+        """Answer with the counts."""
+        content_type, body = expose(self.registry.families(), request.headers.get("accept", ""))
+        return Response(200, {"Content-Type": content_type}, body)
+
+
 async def _ping() -> str:
     return ""
 
 
-def health_paths(checks: Mapping[str, Mapping[str, Check]]) -> dict[str, PathHandler]:
+def health_paths(checks: Mapping[str, Mapping[str, Check]], meter: CheckMeter | None = None) -> dict[str, PathHandler]:
     """Return the handlers of each endpoint (livez, readyz, healthz) and of each of its checks."""
     paths: dict[str, PathHandler] = {}
     for endpoint, own in checks.items():
         every = {"ping": _ping, **own}
+        if meter is not None:
+            every = {name: meter.counting(endpoint, name, check) for name, check in every.items()}
         paths[f"/{endpoint}"] = _all(endpoint, every)
         for name, check in every.items():
             paths[f"/{endpoint}/{name}"] = _one(name, check)

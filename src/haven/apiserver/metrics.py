@@ -1,192 +1,278 @@
-"""What the API server counts, under upstream's metric names."""
+"""What the API server counts of requests, under upstream's metric names.
+
+The event loop alone counts, so plain numbers will do. What a kind of request counts in is looked up once and kept;
+durations are counted once, in buckets fine enough for every metric that shows them.
+"""
 
 from __future__ import annotations
 
-import platform
-from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from itertools import accumulate
+from collections.abc import Mapping
+from importlib import resources as files
+from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
+from haven.apiserver.request import Request, RequestInfo, Response
+from haven.metrics.exposition import expose
+from haven.metrics.families import Family, Histogram, Labels, Registry, Value, read_table
 
-from haven.apiserver.discovery import version_info
-from haven.apiserver.featuregates import gates
-from haven.apiserver.registry.storage import Storages
-from haven.apiserver.request import Request, Response
+__all__ = ["Metrics", "MetricsSwitches", "make_registry"]
 
-__all__ = ["Metrics", "ServerFacts"]
-
-Labels = tuple[str, ...]
 _LONG_VERBS = frozenset({"watch", "proxy", "connect"})
 _LONG = frozenset({"attach", "exec", "log", "portforward", "proxy"})
-_BYTES = (1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9)
+_WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 _SECONDS = (0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60)
+_HTTP = {"create": "POST", "update": "PUT", "deletecollection": "DELETE"}
+_KNOWN_MAX = 20_000
+"""Kinds of requests; who asks for yet another subresource that there is not must not fill the memory."""
+_APPLY = "application/apply-patch+yaml"
+_HEALTH = ("/healthz", "/livez", "/readyz")
+_COUNTED_PATHS = ("/api", "/apis", "/version", "/openapi/v2", "/openapi/v3")
+_FIELD_VALIDATIONS = {"ignore": "Ignore", "warn": "Warn", "strict": "Strict"}
+_PROCESS = """\
+process_cpu_seconds_total\tcounter\t\t\t\t\tProcessor time that the process has used.
+process_max_fds\tgauge\t\t\t\t\tHow many file descriptors may be open.
+process_network_receive_bytes_total\tcounter\t\t\t\t\tBytes that came over the network.
+process_network_transmit_bytes_total\tcounter\t\t\t\t\tBytes that went over the network.
+process_open_fds\tgauge\t\t\t\t\tHow many file descriptors are open.
+process_resident_memory_bytes\tgauge\t\t\t\t\tMemory in use.
+process_start_time_seconds\tgauge\t\t\t\t\tWhen the process started.
+process_virtual_memory_bytes\tgauge\t\t\t\t\tAddresses in use.
+process_virtual_memory_max_bytes\tgauge\t\t\t\t\tAddresses that may be used; -1 for any number.
+"""
 
 
-class _Spread:
-    """How values are spread over buckets: `counts` has one number per bound and one for what is above them all."""
+class MetricsSwitches(NamedTuple):
+    """What an operator wants shown: --show-hidden-metrics-for-version, --disabled-metrics, --allow-metric-labels."""
 
-    __slots__ = ("bounds", "counts", "total")
+    show_hidden: str = ""
+    disabled: tuple[str, ...] = ()
+    allowed: Mapping[str, frozenset[str]] = {}
 
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
 
-    def add(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+def make_registry(switches: MetricsSwitches | None = None) -> Registry:
+    """Return all metrics of an API server and what runs in its process; raise MetricsError."""
+    switches = switches or MetricsSwitches()
+    table = files.files("haven.apiserver").joinpath("metrics.tsv").read_text(encoding="utf-8")
+    return Registry(
+        read_table(table + _PROCESS),
+        show_hidden=switches.show_hidden,
+        disabled=switches.disabled,
+        allowed=switches.allowed,
+    )
 
-    def buckets(self) -> list[tuple[str, float]]:
-        """Return how many values are at most each bound, as Prometheus writes it."""
-        names = [floatToGoString(bound) for bound in (*self.bounds, float("inf"))]  # type: ignore[no-untyped-call]
-        return list(zip(names, accumulate(self.counts), strict=True))
+
+class _Durations:
+    """Times of one kind of request: most count alike for both metrics, some waited for others in between."""
+
+    __slots__ = ("delayed", "delayed_sli", "plain")
+
+    def __init__(self) -> None:
+        self.plain = Histogram(_SECONDS)
+        self.delayed = Histogram(_SECONDS)
+        self.delayed_sli = Histogram(_SECONDS)
 
 
 class _Counts:
     """What one kind of request counts in."""
 
-    __slots__ = ("durations", "labels", "long", "requests", "sizes")
+    __slots__ = ("bodies", "durations", "long", "own", "requests", "sizes")
 
-    def __init__(self, labels: Labels, durations: _Spread, sizes: _Spread | None, long: Gauge | None) -> None:
-        self.labels = labels
-        self.requests = 0
+    def __init__(
+        self,
+        requests: Value,
+        durations: Histogram,
+        sizes: Histogram | None,
+        bodies: Histogram | None,
+        long: Value | None,
+        own: Labels,
+    ) -> None:
+        self.requests = requests
         self.durations = durations
         self.sizes = sizes
+        self.bodies = bodies
         self.long = long
+        self.own = own
 
 
-class Metrics(Collector):
-    """Counters of one server. Labels of a request are looked up once and kept.
+class Metrics:
+    """Counters of the requests of one server."""
 
-    The event loop alone counts, so plain numbers will do: the client library's would cost a tenth of a GET.
-    """
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        self._long = Gauge(
-            "apiserver_longrunning_requests",
-            "Watches and other long requests under way.",
-            ("verb", "group", "version", "resource", "subresource", "scope", "component"),
-            registry=self.registry,
-        )
-        self._known: dict[tuple[str | int, ...], _Counts] = {}
-        self._durations: dict[Labels, _Spread] = {}
-        self._sizes: dict[Labels, _Spread] = {}
-        self.registry.register(self)
+    def __init__(self, registry: Registry | None = None) -> None:
+        self.registry = registry or make_registry()
+        self._known: dict[tuple[object, ...], _Counts] = {}
+        self._durations: dict[Labels, _Durations] = {}
+        self.registry.add_collector(self._collect)
 
     def observe(self, request: Request, response: Response, seconds: float) -> None:
         """Count an answer."""
         info = request.info
-        key: tuple[str | int, ...] = (
-            info.verb,
-            info.group,
-            info.version,
-            info.resource,
-            info.subresource,
-            response.status,
-        )
-        dry_run = request.query.get("dryRun")
-        if dry_run:
-            key = (*key, *dry_run)
+        verb = info.verb
+        key: tuple[object, ...]
+        if info.is_resource:
+            place = info.name != "", info.namespace != ""
+            key = (verb, info.resource, info.group, info.version, info.subresource, response.status, place)
+        elif _is_counted(info.path):
+            key = (info.path, response.status)
+        else:
+            return
+        if verb == "patch" and request.headers.get("content-type", "").startswith(_APPLY):
+            key = (*key, "apply")
+        if request.query:
+            dry_run = request.query.get("dryRun")
+            if dry_run:
+                key = (*key, *dry_run)
+            validation = request.query.get("fieldValidation")
+            if validation:
+                key = (*key, validation[0])
         found = self._known.get(key)
         if found is None:
+            if len(self._known) >= _KNOWN_MAX:
+                return
             found = self._known[key] = self._labelled(request, response)
-        found.requests += 1
+        found.requests.value += 1
+        if request.local and request.headers.get("user-agent", "").startswith("kube-apiserver"):
+            self.registry["apiserver_selfrequest_total"].child(*found.own).value += 1
         if found.long is not None:
             if response.stream is not None:
-                found.long.inc()
-                response.when_over.append(found.long.dec)
+                found.long.value += 1
+                response.when_over.append(_Less(found.long))
             return
-        found.durations.add(seconds)
-        if found.sizes is not None and response.body:
-            found.sizes.add(len(response.body))
+        if request.delays:
+            self._add_delayed(request, response, seconds)
+        else:
+            found.durations.add(seconds)
+        if found.sizes is not None:
+            if response.body:
+                found.sizes.add(len(response.body))
+        elif found.bodies is not None and request.body:
+            found.bodies.add(len(request.body))
+
+    def _add_delayed(self, request: Request, response: Response, seconds: float) -> None:
+        verb, dry_run, place = _labels(request)
+        durations = self._durations[_ordered(verb, place, dry_run)]
+        durations.delayed.add(seconds)
+        durations.delayed_sli.add(max(0.0, seconds - sum(request.waits().values())))
 
     def _labelled(self, request: Request, response: Response) -> _Counts:
         info = request.info
-        verb = {"create": "POST", "update": "PUT"}.get(info.verb, info.verb.upper())
-        scope = (
-            "" if not info.is_resource else "resource" if info.name else "namespace" if info.namespace else "cluster"
+        verb, dry_run, place = _labels(request)
+        group, resource, scope, subresource, version, component = place
+        registry = self.registry
+        code = str(response.status)
+        requests = registry["apiserver_request_total"].child(
+            code, component, dry_run, group, resource, scope, subresource, verb, version
         )
-        component = "apiserver" if info.is_resource else ""
-        place = (info.group, info.version, info.resource, info.subresource, scope, component)
-        dry_run = ",".join(sorted(set(request.query.get("dryRun", ()))))
-        sizes = None
-        if info.is_resource and info.verb in ("get", "list"):
-            sizes = self._sizes.setdefault((verb, *place), _Spread(_BYTES))
-        long = info.verb in _LONG_VERBS or info.subresource in _LONG
-        return _Counts(
-            (verb, dry_run, *place, str(response.status)),
-            self._durations.setdefault((verb, dry_run, *place), _Spread(_SECONDS)),
-            sizes,
-            self._long.labels(verb, *place) if long else None,
-        )
+        durations = self._durations.setdefault(_ordered(verb, place, dry_run), _Durations())
+        sizes = bodies = long = None
+        if info.verb in ("get", "list"):
+            sizes = registry["apiserver_response_sizes"].histogram(
+                component, group, resource, scope, subresource, verb, version
+            )
+        elif info.verb in _WRITES:
+            bodies = registry["apiserver_request_body_size_bytes"].histogram(group, resource, info.verb)
+        if info.verb in _LONG_VERBS or info.subresource in _LONG:
+            long = registry["apiserver_longrunning_requests"].child(
+                component, group, resource, scope, subresource, verb, version
+            )
+        if info.is_resource:
+            validation = request.get("fieldValidation")
+            shown = _FIELD_VALIDATIONS.get(validation.lower(), "invalid") if validation else ""
+            registry["field_validation_request_duration_seconds"].histogram(shown)
+        return _Counts(requests, durations.plain, sizes, bodies, long, (group, resource, subresource, verb))
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield what was counted."""
-        names = ("verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component", "code")
-        requests = CounterMetricFamily("apiserver_request", "Requests by verb, resource and code.", labels=names)
-        totals: Counter[Labels] = Counter()
-        for counts in self._known.values():
-            totals[counts.labels] += counts.requests
-        for labels, total in totals.items():
-            requests.add_metric(labels, total)
-        yield requests
-        durations = HistogramMetricFamily(
-            "apiserver_request_duration_seconds",
-            "Time to the answer's beginning, watches excepted.",
-            labels=names[:-1],
+    def terminated(self, request: Request, code: int, component: str = "apiserver") -> None:
+        """Count a request that was ended to protect the server."""
+        verb, _, (group, resource, scope, subresource, version, _) = _labels(request)
+        self.registry["apiserver_request_terminations_total"].child(
+            str(code), component, group, resource, scope, subresource, verb, version
+        ).value += 1
+
+    def aborted(self, request: Request) -> None:
+        """Count a request whose client did not wait for the answer."""
+        verb, _, (group, resource, scope, subresource, version, _) = _labels(request)
+        self.registry["apiserver_request_aborts_total"].child(
+            group, resource, scope, subresource, verb, version
+        ).value += 1
+
+    def _collect(self) -> None:
+        registry = self.registry
+        durations = registry["apiserver_request_duration_seconds"]
+        both: tuple[Family, ...] = tuple(
+            registry[f"apiserver_request_{name}_duration_seconds"] for name in ("sli", "slo")
         )
-        for labels, spread in self._durations.items():
-            durations.add_metric(labels, spread.buckets(), spread.total)
-        yield durations
-        sizes = HistogramMetricFamily(
-            "apiserver_response_sizes",
-            "Bytes of answers to reads.",
-            labels=("verb", "group", "version", "resource", "subresource", "scope", "component"),
-        )
-        for labels, spread in self._sizes.items():
-            sizes.add_metric(labels, spread.buckets(), spread.total)
-        yield sizes
+        for family in (durations, *both):
+            family.clear()
+        sli: dict[Labels, Histogram] = {}
+        for labels, found in self._durations.items():
+            durations.show(labels, found.plain.merged(found.delayed))
+            if labels[1]:
+                continue  # Requests that only try are no part of a service level.
+            short = (labels[0], *labels[2:])
+            total = found.plain.merged(found.delayed_sli).coarser(both[0].bounds)
+            sli[short] = sli[short].merged(total) if short in sli else total
+        for short, total in sli.items():
+            for family in both:
+                family.show(short, total)
+
+    def answer(self, accept: str) -> tuple[str, bytes]:
+        """Return (content type, everything) as a client that accepts this wants it."""
+        return expose(self.registry.families(), accept)
 
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return self.answer("")[1]
 
 
-class ServerFacts(Collector):
-    """What is known of a server without counting: its build, its feature gates, how many objects it keeps."""
+class _Less:
+    """What a long request's end counts."""
 
-    def __init__(self, states: Mapping[str, bool], storages: Storages) -> None:
-        self._states = states
-        self._storages = storages
+    __slots__ = ("_value",)
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        info = version_info()
-        build = GaugeMetricFamily(
-            "kubernetes_build_info",
-            "Always 1, with the version in its labels.",
-            labels=("major", "minor", "git_version", "git_commit", "platform", "python_version"),
-        )
-        version = platform.python_version()
-        build.add_metric((info.major, info.minor, info.git_version, info.git_commit, info.platform, version), 1)
-        yield build
-        features = GaugeMetricFamily(
-            "kubernetes_feature_enabled", "Whether a feature gate is on.", labels=("name", "stage")
-        )
-        for name, state in self._states.items():
-            stage = gates()[name].stage.upper()
-            features.add_metric((name, "" if stage == "GA" else stage), int(state))
-        yield features
-        objects = GaugeMetricFamily("apiserver_storage_objects", "Objects by resource.", labels=("resource",))
-        own = GaugeMetricFamily("apiserver_resource_objects", "Objects by resource.", labels=("group", "resource"))
-        for storage in self._storages.all():
-            objects.add_metric((str(storage.resource.group_resource),), len(storage.cache))
-            own.add_metric((storage.resource.group, storage.resource.plural), len(storage.cache))
-        yield objects
-        yield own
+    def __init__(self, value: Value) -> None:
+        self._value = value
+
+    def __call__(self) -> None:
+        self._value.value -= 1
+
+
+def _is_counted(path: str) -> bool:
+    return path.startswith(_HEALTH) or path.startswith(_COUNTED_PATHS)
+
+
+def _labels(request: Request) -> tuple[str, str, tuple[str, str, str, str, str, str]]:
+    """Return verb, dry run, and (group, resource, scope, subresource, version, component)."""
+    info = request.info
+    wanted = set(request.query.get("dryRun", ()))
+    dry_run = ("All" if wanted == {"All"} else "invalid") if wanted else ""
+    if not info.is_resource:
+        return info.verb.upper(), dry_run, _of_path(info)
+    verb = _HTTP.get(info.verb, info.verb.upper())
+    if info.verb == "patch" and request.headers.get("content-type", "").startswith(_APPLY):
+        verb = "APPLY"
+    elif info.subresource in ("attach", "exec", "portforward", "proxy"):
+        verb = "CONNECT"
+    scope = "cluster"
+    if info.name or info.verb == "create":
+        scope = "resource"
+    elif info.namespace:
+        scope = "namespace"
+    return verb, dry_run, (info.group, info.resource, scope, info.subresource, info.version, "apiserver")
+
+
+def _of_path(info: RequestInfo) -> tuple[str, str, str, str, str, str]:
+    parts = info.path.strip("/").split("/")
+    if parts[0] == "apis" and len(parts) in (2, 3):
+        return parts[1], "", "", "", parts[2] if len(parts) == 3 else "", "apiserver"
+    if parts[0] == "api" and len(parts) == 2:
+        return "", "", "", "", parts[1], "apiserver"
+    if info.path.startswith(_HEALTH):
+        return "", "", "", "/" + parts[0], "", ""
+    if parts[0] == "openapi":
+        below = "/".join(parts[:2])
+        return "", "", "", below + "/" if len(parts) > 2 else below, "", ""
+    return "", "", "", parts[0], "", "apiserver"
+
+
+def _ordered(verb: str, place: tuple[str, str, str, str, str, str], dry_run: str) -> Labels:
+    """Return the labels of durations in the order of the table."""
+    group, resource, scope, subresource, version, component = place
+    return (component, dry_run, group, resource, scope, subresource, verb, version)

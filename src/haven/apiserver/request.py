@@ -80,6 +80,17 @@ class Request:
     audit: Any = None
     """What the auditor writes down about this request; None if it does not."""
 
+    served: bool = False
+    """Whether the request got as far as somebody who answers it: those are counted."""
+    delays: dict[str, float] | None = None
+    """For how many seconds it waited for its turn and for webhooks, which is not this server's work."""
+
+    def waits(self) -> dict[str, float]:
+        """Return where to write down how long others were waited for."""
+        if self.delays is None:
+            self.delays = {}
+        return self.delays
+
     def get(self, name: str, default: str = "") -> str:
         """Return a query parameter's first value."""
         values = self.query.get(name)

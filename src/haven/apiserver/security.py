@@ -111,7 +111,9 @@ class Guard:
         if settings.authorization_config:
             self._follow("authorization", settings.authorization_config, self._apply_authorization)
         else:
-            self._set_authorizers([self._by_mode(mode) for mode in _checked_modes(settings)])
+            modes = _checked_modes(settings)
+            names = [(mode, "default" if mode == "Webhook" else mode.lower()) for mode in modes]
+            self._set_authorizers([self._by_mode(mode) for mode in modes], names)
             if "AlwaysAllow" in settings.authorization_mode and settings.anonymous_auth is None:
                 self._anonymous = (False, None)  # Else everybody who reaches the port might do everything.
 
@@ -172,10 +174,11 @@ class Guard:
 
     def _apply_authorization(self, data: bytes) -> None:
         configs = parse_authorization(data, self.engine())
-        self._set_authorizers([self._by_config(config) for config in configs])
+        names = [(config.type, config.name) for config in configs]
+        self._set_authorizers([self._by_config(config) for config in configs], names)
 
-    def _set_authorizers(self, authorizers: Sequence[Authorizer]) -> None:
-        self.authorizer.replace([AlwaysAllowGroups(), *authorizers])
+    def _set_authorizers(self, authorizers: Sequence[Authorizer], names: Sequence[tuple[str, str]]) -> None:
+        self.authorizer.replace([AlwaysAllowGroups(), *authorizers], [None, *names])
 
     def _by_config(self, config: AuthorizerConfig) -> Authorizer:
         hook = config.webhook

@@ -2,66 +2,94 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from prometheus_client.core import CounterMetricFamily
-from prometheus_client.registry import Collector
-
 from haven.apiserver.audit.assembly import Audit
 from haven.apiserver.audit.policy import LEVELS
+from haven.apiserver.authorization.interface import Verdict
 from haven.apiserver.configfiles import FollowedFile
-from haven.apiserver.decisions import Decisions
+from haven.apiserver.decisions import DOUBLED, FILTER, Decisions
 from haven.apiserver.security import Guard
+from haven.metrics.families import Registry
 
 if TYPE_CHECKING:
     from haven.apiserver.encryption.runner import Encryption
 
 __all__ = ["SecurityMetrics"]
 
+_DECISIONS = {Verdict.ALLOW: "allowed", Verdict.DENY: "denied"}
 
-class SecurityMetrics(Decisions, Collector):
-    """The chain's counters, and those of what guards it."""
 
-    def __init__(self, audit: Audit | None, guard: Guard, encryption: Encryption | None) -> None:
+class SecurityMetrics(Decisions):
+    """The chain's counters, and those of what guards it. `identity` is that of the server, of which a hash is shown."""
+
+    def __init__(
+        self, registry: Registry, audit: Audit | None, guard: Guard, encryption: Encryption | None, identity: str
+    ) -> None:
         super().__init__()
+        self._registry = registry
         self._audit = audit
         self._guard = guard
         self._encryption = encryption
+        self._identity_hash = f"sha256:{hashlib.sha256(identity.encode()).hexdigest()}"
+        registry.add_collector(self._collect)
 
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        attempts = CounterMetricFamily(
-            "authentication_attempts", "Requests whose sender was looked for.", labels=("result",)
-        )
-        attempts.add_metric(("success",), self.identified)
-        attempts.add_metric(("failure",), self.unidentified)
-        yield attempts
-        asked = CounterMetricFamily("authorization_attempts", "Requests that were judged.", labels=("result",))
-        for result, count in (("allowed", self.allowed), ("denied", self.denied), ("no-opinion", self.undecided)):
-            asked.add_metric((result,), count)
-        yield asked
+    def _collect(self) -> None:
+        registry = self._registry
+        attempts = registry["authentication_attempts"]
+        attempts.set(("success",), self.identified)
+        attempts.set(("error",), self.unidentified)
+        others = self.identified - sum(self.users.values())
+        for name, number in (*self.users.items(), ("other", others)):
+            if number:
+                registry["authenticated_user_requests"].set((name,), number)
+        identifying = registry["authentication_duration_seconds"]
+        identifying.show(("success",), self.identifying.coarser(DOUBLED))
+        identifying.show(("error",), self.identifying_failed.coarser(DOUBLED))
+        filters = registry["apiserver_request_filter_duration_seconds"]
+        filters.show(("authentication",), self.identifying.merged(self.identifying_failed).coarser(FILTER))
+        judged = self.allowed.merged(self.denied).merged(self.undecided)
+        for result, found in (("allowed", self.allowed), ("denied", self.denied), ("no-opinion", self.undecided)):
+            if number := sum(found.counts):
+                registry["authorization_attempts_total"].set((result,), number)
+                registry["authorization_duration_seconds"].show((result,), found.coarser(DOUBLED))
+        filters.show(("authorization",), judged.coarser(FILTER))
+        self._of_authorizers()
         if self._audit is not None:
-            yield from self._of_audit(self._audit)
+            self._of_audit(self._audit)
         for name, file in self._files():
-            family = CounterMetricFamily(
-                f"apiserver_{name}_config_controller_automatic_reloads", "Changed files.", labels=("status",)
-            )
-            family.add_metric(("success",), file.reloads)
-            family.add_metric(("failure",), file.failures)
-            yield family
+            self._of_file(name, file)
 
-    def _of_audit(self, audit: Audit) -> Iterator[CounterMetricFamily]:
-        events = CounterMetricFamily("apiserver_audit_event", "Audit events that were written.")
-        events.add_metric((), audit.auditor.emitted)
-        yield events
-        levels = CounterMetricFamily("apiserver_audit_level", "Requests by how they are audited.", labels=("level",))
+    def _of_authorizers(self) -> None:
+        decisions = self._registry["apiserver_authorization_decisions_total"]
+        for ((kind, name), verdict), number in self._guard.authorizer.decisions.items():
+            decisions.set((_DECISIONS[verdict], name, kind), number)
+
+    def _of_audit(self, audit: Audit) -> None:
+        registry = self._registry
+        registry["apiserver_audit_event_total"].set((), audit.auditor.emitted)
         for name, level in LEVELS.items():
-            levels.add_metric((name,), audit.auditor.events[level])
-        yield levels
-        errors = CounterMetricFamily("apiserver_audit_error", "Events that were lost.", labels=("plugin",))
+            if audit.auditor.events[level]:
+                registry["apiserver_audit_level_total"].set((name,), audit.auditor.events[level])
         for plugin, lost in audit.losses().items():
-            errors.add_metric((plugin,), lost)
-        yield errors
+            registry["apiserver_audit_error_total"].set((plugin,), lost)
+
+    def _of_file(self, name: str, file: FollowedFile) -> None:
+        registry, prefix = self._registry, f"apiserver_{name}_config_controller"
+        own = self._identity_hash
+        info = registry[f"{prefix}_last_config_info"]
+        info.clear()
+        if file.digest:
+            info.set((own, f"sha256:{file.digest}"), 1)
+        for status, number, moment in (
+            ("success", file.reloads, file.reloaded_at),
+            ("failure", file.failures, file.failed_at),
+        ):
+            registry[f"{prefix}_automatic_reloads_total"].set((own, status), number)
+            if moment:
+                registry[f"{prefix}_automatic_reload_last_timestamp_seconds"].set((own, status), moment)
 
     def _files(self) -> Iterator[tuple[str, FollowedFile]]:
         yield from self._guard.followed.items()

@@ -112,6 +112,11 @@ class Settings:
     """How long Pods that say nothing stay on a node that is not ready."""
     default_unreachable_toleration_seconds: int = 300
     """The same for a node that cannot be reached."""
+    show_hidden_metrics_for_version: str = ""
+    """The previous minor version, to be shown the metrics that it still showed."""
+    disabled_metrics: tuple[str, ...] = ()
+    allow_metric_labels: tuple[str, ...] = ()
+    """Values of labels that are shown, as metric,label=value; others are shown as unexpected."""
     profiling: bool = True
     """Whether profiles are served below /debug/pprof."""
     security: SecuritySettings = field(default_factory=SecuritySettings)

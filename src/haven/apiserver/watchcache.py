@@ -339,6 +339,8 @@ class WatchCache:
         self._watchers: dict[str, set[Watcher]] = {}
         self._by_field: dict[str, dict[str, set[Watcher]]] = {}
         self.bytes = 0
+        self.received = self.overruns = 0
+        """How many changes came, and how many watchers were cut off because they lagged."""
         self._count = 0
         self.waves = Waves()
 
@@ -389,6 +391,7 @@ class WatchCache:
         else:
             self._put(event.entry)
         self.newest = event.revision
+        self.received += 1
         self._history.append(event)
         if len(self._history) > self._history_max:
             self.dropped = self._history.popleft().revision

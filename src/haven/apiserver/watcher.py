@@ -52,6 +52,7 @@ class Watcher:
             return
         if len(self._events) >= self.events_max:
             self.overrun = True
+            self._cache.overruns += 1
             self.stop()
             return
         self._events.append(seen)

@@ -119,6 +119,8 @@ async def serve(settings: ClusterSettings) -> None:
     from haven.client.events import EventRecorder
     from haven.client.sharedinformers import SharedInformers
     from haven.controllers.manager import ControllerManager
+    from haven.controllers.metrics import show_controllers
+    from haven.scheduler.metrics import show_scheduler
     from haven.scheduler.runner import Scheduler
     from haven.scheduler.runner import Settings as SchedulerSettings
 
@@ -140,6 +142,8 @@ async def serve(settings: ClusterSettings) -> None:
     scheduler_client = server.local_client(UserInfo("system:kube-scheduler", groups=("system:authenticated",)))
     recorder = EventRecorder(scheduler_client, "default-scheduler", series=True, clock=clock, chance=chance)
     scheduler = Scheduler(SchedulerSettings(), scheduler_client, informers, recorder, clock, chance)
+    show_controllers(server.metrics, controllers.statistics)
+    show_scheduler(server.metrics, "default-scheduler", scheduler.statistics, scheduler.times)
     await ensure_addons(server.local_client(), settings)
     garbage.settle()
     control: Callable[[], Awaitable[None]] = controllers.run

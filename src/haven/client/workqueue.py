@@ -16,11 +16,13 @@ from typing import Generic, TypeVar
 
 from haven import telemetry
 from haven.clock import Clock, SystemClock
+from haven.metrics.families import Histogram
 
 __all__ = ["QueueCore", "QueueLimits", "QueueShutDown", "QueueStatistics", "WorkQueue"]
 
 K = TypeVar("K", bound=Hashable)
 
+_DURATIONS = (1e-08, 1e-07, 1e-06, 1e-06 * 10, 1e-06 * 10 * 10, 0.001, 0.01, 0.1, 1.0, 10.0)
 _log = telemetry.logger("workqueue")
 
 
@@ -47,6 +49,8 @@ class QueueStatistics:
     failing: int
     added: int
     retried: int
+    unfinished_seconds: float = 0.0
+    longest_seconds: float = 0.0
 
 
 class QueueCore(Generic[K]):
@@ -161,14 +165,22 @@ class WorkQueue(Generic[K]):
         self._timer: asyncio.Task[None] | None = None
         self._timer_seconds = float("inf")
         self._shut_down = False
+        self._arrived: dict[K, float] = {}
+        self._began: dict[K, float] = {}
+        self.waits = Histogram(_DURATIONS)
+        """How long keys waited, in seconds, once they could be worked on."""
+        self.work = Histogram(_DURATIONS)
+        """How long workers held them."""
 
     def __len__(self) -> int:
         return self._core.counts()[0]
 
     def add(self, key: K) -> None:
         """Have a key worked on soon; nothing happens if it is in the queue."""
-        if not self._shut_down and self._core.add(key):
-            self._wake_one()
+        if not self._shut_down:
+            self._arrived.setdefault(key, self._clock.monotonic_seconds())
+            if self._core.add(key):
+                self._wake_one()
 
     def add_after(self, key: K, seconds: float) -> None:
         """Have a key worked on that much later."""
@@ -183,6 +195,9 @@ class WorkQueue(Generic[K]):
         while True:
             key = self._core.take()
             if key is not None:
+                now = self._clock.monotonic_seconds()
+                self.waits.add(now - self._arrived.pop(key, now))
+                self._began[key] = now
                 return key
             if self._shut_down:
                 raise QueueShutDown(self._name)
@@ -232,9 +247,23 @@ class WorkQueue(Generic[K]):
     def statistics(self) -> QueueStatistics:
         """Return a snapshot for metrics."""
         waiting, processing, delayed, failing = self._core.counts()
-        return QueueStatistics(self._name, waiting, processing, delayed, failing, self._core.added, self._core.retried)
+        now = self._clock.monotonic_seconds()
+        held = [now - began for began in self._began.values()]
+        return QueueStatistics(
+            self._name,
+            waiting,
+            processing,
+            delayed,
+            failing,
+            self._core.added,
+            self._core.retried,
+            sum(held),
+            max(held, default=0.0),
+        )
 
     def _answer(self, key: K) -> None:
+        now = self._clock.monotonic_seconds()
+        self.work.add(now - self._began.pop(key, now))
         if self._core.answer(key):
             self._wake_one()
 

@@ -41,6 +41,7 @@ from haven.controllers.actions import (
     Wiring,
     key_from,
 )
+from haven.metrics.families import Histogram
 
 __all__ = ["ControllerRunner", "ControllerStatistics", "Recorder"]
 
@@ -67,6 +68,8 @@ class ControllerStatistics:
     syncs: int
     failures: int
     queue: QueueStatistics
+    waits: Histogram
+    work: Histogram
 
 
 class ControllerRunner:
@@ -142,7 +145,15 @@ class ControllerRunner:
 
     def statistics(self) -> ControllerStatistics:
         """Return a snapshot for metrics."""
-        return ControllerStatistics(self.name, self._running, self._syncs, self._failures, self._queue.statistics())
+        return ControllerStatistics(
+            self.name,
+            self._running,
+            self._syncs,
+            self._failures,
+            self._queue.statistics(),
+            self._queue.waits,
+            self._queue.work,
+        )
 
     async def _work(self) -> None:
         while True:

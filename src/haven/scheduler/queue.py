@@ -183,6 +183,11 @@ class Queue:
         """Tell whether a Pod is known to the queue."""
         return uid in self._entries
 
+    def attempts(self, uid: UID) -> int:
+        """Return how many attempts a Pod has had, the present one included."""
+        entry = self._entries.get(uid)
+        return entry.attempts if entry is not None else 1
+
     def statistics(self) -> Statistics:
         return Statistics(len(self._in_active), len(self._in_backoff), len(self._waiting))
 

@@ -11,6 +11,7 @@ import contextlib
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any, Protocol, cast
 
 from haven import telemetry
@@ -25,6 +26,7 @@ from haven.client.sharedinformers import SharedInformers
 from haven.clock import Clock
 from haven.scheduler import queue as queues
 from haven.scheduler.cycle import Failure, Placement, default_profile, place
+from haven.scheduler.metrics import AttemptTimes
 from haven.scheduler.podinfo import PodInfo
 from haven.scheduler.preemption import Preemption, find_preemption
 from haven.scheduler.queue import ClusterEvent, Queue
@@ -65,6 +67,10 @@ class Statistics:
     placed: int
     failed: int
     preempted: int
+    errors: int
+    pods: int
+    assumed: int
+    gated: int
 
 
 class Scheduler:
@@ -88,9 +94,12 @@ class Scheduler:
         self._queue = Queue()
         self._wake = asyncio.Event()
         self._assumed: dict[UID, str] = {}
+        self._began: dict[UID, float] = {}
+        """When the attempt began that placed a Pod which is being bound."""
         self._nominated: dict[UID, tuple[PodInfo, str]] = {}
         self._binds = asyncio.Semaphore(settings.binds_max)
-        self._placed = self._failed = self._preempted = 0
+        self._placed = self._failed = self._preempted = self._errors = 0
+        self.times = AttemptTimes()
         self._pods = informers.informer(core.Pod)
         self._nodes = informers.informer(core.Node)
         self._namespaces = informers.informer(core.Namespace)
@@ -117,7 +126,15 @@ class Scheduler:
     def statistics(self) -> Statistics:
         """Return a snapshot for metrics."""
         return Statistics(
-            self._snapshot.node_count, self._queue.statistics(), self._placed, self._failed, self._preempted
+            self._snapshot.node_count,
+            self._queue.statistics(),
+            self._placed,
+            self._failed,
+            self._preempted,
+            self._errors,
+            len(self._snapshot.row_of_pod),
+            len(self._assumed),
+            sum(1 for pod in self._pods.list() if pod.spec.scheduling_gates),
         )
 
     async def run(self) -> None:
@@ -250,12 +267,17 @@ class Scheduler:
     # One Pod
 
     async def _schedule(self, info: PodInfo, tasks: asyncio.TaskGroup) -> None:
+        began = perf_counter()
         with self._with_nominated(info):
             result = place(info, self._snapshot, self._profile, self._chance)
             preemption = Preemption("", ())
             if isinstance(result, Failure) and result.nodes:
                 preemption = find_preemption(info, result, self._snapshot, self._profile, self._budgets.list)
+        took = perf_counter() - began
+        self.times.algorithm.add(took)
         if isinstance(result, Placement):
+            self.times.attempts.add(self._queue.attempts(info.uid))
+            self._began[info.uid] = began
             volumes = self._reserve_volumes(info, result.node_name)
             self._snapshot.add_pod(info, result.node_name)
             self._assumed[info.uid] = result.node_name
@@ -267,6 +289,9 @@ class Scheduler:
             tasks.create_task(self._bind(info, result), name=name)
             return
         self._failed += 1
+        self.times.unschedulable.add(took)
+        if preemption.node_name:
+            self.times.victims.add(len(preemption.victims))
         self._queue.failed(info.uid, result.rejected_by, self._clock.now_seconds())
         if preemption.node_name:
             self._nominated[info.uid] = (info, preemption.node_name)
@@ -298,6 +323,8 @@ class Scheduler:
             await self._nominate(info, placement.node_name)
             await self._volume_writer.write(volumes, placement.node_name, lambda: info.uid in self._assumed)
         except (BindingFailed, apierrors.ApiError) as error:
+            self._errors += 1
+            self._began.pop(info.uid, None)
             self._volumes.forget(volumes)
             if info.uid in self._assumed:
                 self._unassume(info)
@@ -325,6 +352,8 @@ class Scheduler:
                 cast("Any", _PODS), binding, namespace=info.namespace, subresource="binding", name=info.name
             )
         except apierrors.ApiError as error:
+            self._errors += 1
+            self._began.pop(info.uid, None)
             self._unassume(info)
             if isinstance(error, apierrors.NotFound | apierrors.Conflict):
                 _log.info("the pod changed before it was bound", pod=f"{info.namespace}/{info.name}", uid=info.uid)
@@ -334,6 +363,7 @@ class Scheduler:
         finally:
             self._binds.release()
         self._placed += 1
+        self.times.scheduled.add(perf_counter() - self._began.pop(info.uid, perf_counter()))
         if info.uid in self._assumed:
             self._queue.remove(info.uid)
         self._recorder.event(

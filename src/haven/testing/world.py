@@ -34,10 +34,12 @@ from haven.client.upgrade import Backend
 from haven.cluster.certificates import Pair, Subject
 from haven.controllers.certificateauthority import CertificateAuthority
 from haven.controllers.manager import ControllerManager
+from haven.controllers.metrics import show_controllers
 from haven.controllers.settings import Settings as ControllerSettings
 from haven.hollow.nodes import NodeSettings
 from haven.hollow.runner import Fleet, FleetSettings, FleetSnapshot
 from haven.hollow.server import NODE_HEADER, HollowServer
+from haven.scheduler.metrics import show_scheduler
 from haven.scheduler.runner import Scheduler
 from haven.scheduler.runner import Settings as SchedulerSettings
 from haven.store.memory import MemoryStore, Snapshot
@@ -213,6 +215,7 @@ class World:
             self.controllers: ControllerManager | None = ControllerManager(
                 settings, self._account_client, self.informers, clock=self.clock, chance=self.chance
             )
+            show_controllers(self.server.metrics, self.controllers.statistics)
             self._spawn(self.server.components.host(CONTROLLER_MANAGER, self.controllers.run)(), "controllers")
         else:
             self.controllers = None
@@ -220,6 +223,7 @@ class World:
             client = self.server.local_client(UserInfo("system:kube-scheduler", groups=(ALL_AUTHENTICATED,)))
             recorder = EventRecorder(client, "default-scheduler", series=True, clock=self.clock, chance=self.chance)
             scheduler = Scheduler(SchedulerSettings(), client, self.informers, recorder, self.clock, self.chance)
+            show_scheduler(self.server.metrics, "default-scheduler", scheduler.statistics, scheduler.times)
             self._spawn(recorder.run(), "scheduler-events")
             self._spawn(self.server.components.host(SCHEDULER, scheduler.run)(), "scheduler")
         self._spawn(self.fleet.run(), "hollow")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from haven.api import scheme
 from haven.api.lifecycle import DEPRECATED
 from haven.apiserver.deprecations import DeprecatedUse
+from haven.apiserver.metrics import make_registry
 from haven.apiserver.request import Request, RequestInfo
+from haven.metrics.exposition import expose
 
 
 def a_request(group: str, version: str, resource: str, *, local: bool = False) -> Request:
@@ -53,26 +54,28 @@ def test_a_client_is_told_since_when_until_when_and_what_to_use(
 
 def test_use_is_in_the_audit_log_and_in_the_metrics() -> None:
     use = DeprecatedUse()
-    registry = CollectorRegistry()
-    registry.register(use)
+    registry = make_registry()
+    use.show(registry)
     request = a_request("resource.k8s.io", "v1beta1", "deviceclasses")
 
     use.note_built_in(request, of("resource.k8s.io", "v1beta1", "deviceclasses"))
 
     assert request.audit_annotations == {"k8s.io/deprecated": "true", "k8s.io/removed-release": "1.38"}
-    labels = {"group": "resource.k8s.io", "version": "v1beta1", "resource": "deviceclasses", "subresource": ""}
-    assert registry.get_sample_value("apiserver_requested_deprecated_apis", labels | {"removed_release": "1.38"}) == 1
+    labels = 'group="resource.k8s.io",removed_release="1.38",resource="deviceclasses",subresource="",version="v1beta1"'
+    assert f"apiserver_requested_deprecated_apis{{{labels}}} 1\n" in expose(registry.families(), "")[1].decode()
 
 
 def test_what_stays_and_what_the_cluster_asks_itself_is_no_use_of_note() -> None:
     use = DeprecatedUse()
+    registry = make_registry()
+    use.show(registry)
     outside, inside = a_request("", "v1", "pods"), a_request("", "v1", "endpoints", local=True)
 
     use.note_built_in(outside, of("", "v1", "pods"))
     use.note_built_in(inside, of("", "v1", "endpoints"))
 
     assert outside.warnings == inside.warnings == []
-    assert not [sample for family in use.collect() for sample in family.samples]
+    assert b"apiserver_requested_deprecated_apis{" not in expose(registry.families(), "")[1]
 
 
 def test_every_deprecated_kind_is_one_that_can_be_served() -> None:

@@ -30,10 +30,10 @@ def test_buckets_hold_what_is_at_most_their_bound() -> None:
         metrics.observe(a_request(), Response(200, {}, b"x" * 2000), seconds)
     found = samples(metrics)
     name = "apiserver_request_duration_seconds"
-    assert [found[name + "_bucket", le] for le in ("0.005", "0.025", "0.05", "60.0", "+Inf")] == [2, 2, 3, 3, 4]
+    assert [found[name + "_bucket", le] for le in ("0.005", "0.025", "0.05", "60", "+Inf")] == [2, 2, 3, 3, 4]
     assert found[name + "_count", ""] == 4
     assert abs(found[name + "_sum", ""] - 100.036) < 1e-9
-    sizes = [found["apiserver_response_sizes_bucket", le] for le in ("1000.0", "10000.0", "+Inf")]
+    sizes = [found["apiserver_response_sizes_bucket", le] for le in ("1000", "10000", "+Inf")]
     assert sizes == [0, 4, 4]
 
 
@@ -65,3 +65,30 @@ def test_a_watch_counts_as_long_while_it_lasts() -> None:
     for call in response.when_over:
         call()
     assert samples(metrics)["apiserver_longrunning_requests", ""] == 0
+
+
+def test_waiting_for_others_is_no_part_of_the_service_level() -> None:
+    metrics = Metrics()
+    slow = a_request("create")
+    slow.waits()["validating"] = 3.0
+    metrics.observe(slow, Response(201), 3.03)
+    metrics.observe(a_request("create"), Response(201), 0.2)
+    found = samples(metrics)
+    assert found["apiserver_request_duration_seconds_bucket", "3"] == 1
+    assert found["apiserver_request_sli_duration_seconds_bucket", "0.05"] == 1
+    assert found["apiserver_request_sli_duration_seconds_count", ""] == 2
+    assert ("apiserver_request_slo_duration_seconds_count", "") not in found  # Deprecated for too long.
+
+
+def test_scopes_and_applies_are_told_apart() -> None:
+    metrics = Metrics()
+    listed = RequestInfo(verb="list", path="/x", is_resource=True, version="v1", resource="pods")
+    applied = a_request("patch")
+    applied.headers = {"content-type": "application/apply-patch+yaml"}
+    metrics.observe(Request(method="GET", path="/x", query={}, headers={}, info=listed), Response(200), 0.1)
+    metrics.observe(applied, Response(200), 0.1)
+    metrics.observe(a_request("patch"), Response(200), 0.1)
+    text = metrics.text().decode()
+    assert 'scope="cluster",subresource="",verb="LIST"' in text
+    assert 'scope="resource",subresource="",verb="APPLY"' in text
+    assert 'scope="resource",subresource="",verb="PATCH"' in text

@@ -113,10 +113,10 @@ async def test_requests_are_counted_under_upstreams_labels(api: Api) -> None:
 
     assert (
         'apiserver_request_total{code="200",component="apiserver",dry_run="",group="",resource="configmaps",'
-        'scope="resource",subresource="",verb="GET",version="v1"} 1.0'
+        'scope="resource",subresource="",verb="GET",version="v1"} 1'
     ) in text
     assert 'apiserver_storage_objects{resource="configmaps"} ' in text
-    assert 'kubernetes_feature_enabled{name="ComponentFlagz",stage="BETA"} 1.0' in text
+    assert 'kubernetes_feature_enabled{name="ComponentFlagz",stage="BETA"} 1' in text
 
 
 async def test_flags_are_shown_as_text_and_as_an_object(api: Api) -> None:

@@ -6,10 +6,12 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/admission-contro
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from time import perf_counter
 from typing import Any, NamedTuple, cast
 
 from haven.apimachinery.apierrors import GroupResource
 from haven.apiserver.admission.interface import AdmissionRequest, Mutator, Plugin, Validator
+from haven.metrics.families import Histogram, Registry
 
 __all__ = ["ORDER", "AdmissionChain"]
 
@@ -28,11 +30,22 @@ ORDER = (
 """Every plugin of v1.36; which of them run is up to who builds the chain."""
 
 _Step = Callable[[AdmissionRequest], Awaitable[None]]
+_CONTROLLER = "apiserver_admission_controller_admission_duration_seconds"
+_ALL = "apiserver_admission_step_admission_duration_seconds"
+
+
+class _Timed(NamedTuple):
+    """Steps of one kind, each with the plugin's name and where its time is counted; and where their sum is."""
+
+    kind: str
+    operation: str
+    steps: tuple[tuple[_Step, str, Histogram | None], ...]
+    total: Histogram | None
 
 
 class _Steps(NamedTuple):
-    mutating: tuple[_Step, ...]
-    validating: tuple[_Step, ...]
+    mutating: _Timed
+    validating: _Timed
 
 
 class AdmissionChain:
@@ -42,11 +55,14 @@ class AdmissionChain:
     and cannot be turned off.
     """
 
-    def __init__(self, plugins: Sequence[Plugin], guards: Sequence[Plugin] = ()) -> None:
+    def __init__(
+        self, plugins: Sequence[Plugin], guards: Sequence[Plugin] = (), registry: Registry | None = None
+    ) -> None:
         unknown = [plugin.name for plugin in plugins if plugin.name not in ORDER]
         assert not unknown, unknown
         self.plugins = tuple(sorted(plugins, key=lambda plugin: ORDER.index(plugin.name)))
         self._guards = tuple(guards)
+        self._registry = registry
         self._steps: dict[tuple[str, str, str], _Steps] = {}
 
     async def admit(self, request: AdmissionRequest) -> None:
@@ -55,25 +71,43 @@ class AdmissionChain:
         They are asked a second time if one of them made a change that those before it would have wanted to see.
         """
         steps = self._for(request).mutating
-        for step in steps:
-            await step(request)
+        await self._run(steps, request)
         if request.reinvocation.is_wanted:
             request.reinvocation.is_second_round = True
-            for step in steps:
-                await step(request)
+            await self._run(steps, request)
 
     async def validate(self, request: AdmissionRequest) -> None:
         """Let plugins refuse a request that is otherwise ready to be stored; a generated name is known by now."""
         if not request.name:
             metadata = getattr(request.object, "metadata", None)
             request.name = metadata.name if metadata is not None else ""
-        for step in self._for(request).validating:
-            await step(request)
+        await self._run(self._for(request).validating, request)
+
+    async def _run(self, timed: _Timed, request: AdmissionRequest) -> None:
+        """Run steps one after the other, and count how long each took."""
+        before = began = perf_counter()
+        name = ""
+        try:
+            for step, name, spread in timed.steps:  # noqa: B007
+                await step(request)
+                if spread is not None:
+                    now = perf_counter()
+                    spread.add(now - before)
+                    before = now
+        except Exception:
+            if self._registry is not None and name:
+                now = perf_counter()
+                labels = (timed.operation, "true", timed.kind)
+                self._registry[_CONTROLLER].histogram(name, *labels).add(now - before)
+                self._registry[_ALL].histogram(*labels).add(now - began)
+            raise
+        if timed.total is not None:
+            timed.total.add(perf_counter() - began)
 
     def judges(self, request: AdmissionRequest) -> bool:
         """Tell whether any plugin wants to see such a request, so that callers may spare themselves copies."""
         steps = self._for(request)
-        return bool(steps.mutating or steps.validating)
+        return bool(steps.mutating.steps or steps.validating.steps)
 
     def _for(self, request: AdmissionRequest) -> _Steps:
         resource = request.resource
@@ -90,6 +124,26 @@ class AdmissionChain:
             if plugin.handles(operation) and (plugin.resources is None or resource in plugin.resources)
         ]
         return _Steps(
-            tuple(cast("Mutator", plugin).admit for plugin in chosen if hasattr(plugin, "admit")),
-            tuple(cast("Validator", plugin).validate for plugin in chosen if hasattr(plugin, "validate")),
+            self._timed(
+                "admit",
+                operation,
+                [(cast("Mutator", one).admit, one) for one in chosen if hasattr(one, "admit")],
+            ),
+            self._timed(
+                "validate",
+                operation,
+                [(cast("Validator", one).validate, one) for one in chosen if hasattr(one, "validate")],
+            ),
+        )
+
+    def _timed(self, kind: str, operation: str, steps: Sequence[tuple[_Step, Plugin]]) -> _Timed:
+        registry = self._registry
+        labels = (operation, "false", kind)
+        found = []
+        for step, plugin in steps:
+            own = registry is not None and plugin not in self._guards
+            spread = registry[_CONTROLLER].histogram(plugin.name, *labels) if registry is not None and own else None
+            found.append((step, plugin.name if own else "", spread))
+        return _Timed(
+            kind, operation, tuple(found), registry[_ALL].histogram(*labels) if registry is not None else None
         )

@@ -69,6 +69,8 @@ class AdmissionRequest:
     warnings: list[str] = field(default_factory=list)
     audit_annotations: dict[str, str] = field(default_factory=dict)
     audit_details: dict[str, str] = field(default_factory=dict)
+    delays: dict[str, float] = field(default_factory=dict)
+    """For how many seconds others were waited for."""
     reinvocation: Reinvocation = field(default_factory=Reinvocation)
 
     @property

@@ -6,6 +6,7 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/authorization/
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import zip_longest
 
 from haven.api.rbac import v1 as rbac
 from haven.apiserver.authentication.interface import MASTERS
@@ -52,20 +53,24 @@ class AuthorizerUnion:
     """
 
     def __init__(self, authorizers: Sequence[Authorizer]) -> None:
-        self._authorizers: tuple[Authorizer, ...] = ()
+        self._authorizers: tuple[tuple[Authorizer, tuple[str, str] | None], ...] = ()
+        self.decisions: dict[tuple[tuple[str, str], Verdict], int] = {}
+        """How often each authorizer, by type and name, allowed or denied; those without a name have no part in it."""
         self.is_remote = False
         self.replace(authorizers)
 
-    def replace(self, authorizers: Sequence[Authorizer]) -> None:
-        """Ask others from now on."""
-        self._authorizers = tuple(authorizers)
+    def replace(self, authorizers: Sequence[Authorizer], names: Sequence[tuple[str, str] | None] = ()) -> None:
+        """Ask others from now on, which have these types and names."""
+        self._authorizers = tuple(zip_longest(authorizers, names))
         self.is_remote = any(isinstance(one, RemoteAuthorizer) for one in authorizers)
 
     def authorize(self, attributes: Attributes) -> Decision:
         reasons: list[str] = []
-        for authorizer in self._authorizers:
+        for authorizer, name in self._authorizers:
             decision = authorizer.authorize(attributes)
             if decision.verdict is not Verdict.NO_OPINION:
+                if name is not None:
+                    self._count(name, decision.verdict)
                 return decision
             if decision.reason:
                 reasons.append(decision.reason)
@@ -76,21 +81,27 @@ class AuthorizerUnion:
             return self.authorize(attributes)
         reasons: list[str] = []
         errors: list[str] = []
-        for authorizer in self._authorizers:
+        for authorizer, name in self._authorizers:
             decision = await decide(authorizer, attributes)
             if decision.error:
                 errors.append(decision.error)
             if decision.reason:
                 reasons.append(decision.reason)
             if decision.verdict is not Verdict.NO_OPINION:
+                if name is not None:
+                    self._count(name, decision.verdict)
                 return Decision(decision.verdict, decision.reason, _aggregated(errors))
         return Decision(Verdict.NO_OPINION, "\n".join(reasons), _aggregated(errors))
+
+    def _count(self, name: tuple[str, str], verdict: Verdict) -> None:
+        key = (name, verdict)
+        self.decisions[key] = self.decisions.get(key, 0) + 1
 
     def rules_for(self, user: UserInfo, namespace: str) -> Rules:
         rules: list[rbac.PolicyRule] = []
         incomplete = False
         errors: list[str] = []
-        for authorizer in self._authorizers:
+        for authorizer, _ in self._authorizers:
             found = authorizer.rules_for(user, namespace)
             rules.extend(found.rules)
             incomplete = incomplete or found.incomplete

@@ -20,7 +20,9 @@ class Demand:
         "_peak",
         "_since",
         "_square",
+        "_start",
         "_sum",
+        "_times",
         "_value",
         "average",
         "deviation",
@@ -32,14 +34,26 @@ class Demand:
         self.average = self.deviation = self.smoothed = 0.0
         self.high_watermark = 0
         self._value = self._peak = 0
-        self._began = self._since = now
+        self._began = self._since = self._start = now
         self._sum = self._square = 0.0
+        self._times: dict[int, float] = {}
+
+    def times(self, now: float) -> dict[int, float]:
+        """Return for how many seconds the demand was how many seats, from the first time on that there was any."""
+        if not self._times:
+            return {}
+        result = dict(self._times)
+        result[0] = max(0.0, now - self._start - sum(result.values()))
+        return result
 
     def set(self, seats: int, now: float) -> None:
         """The demand is so many seats from now on."""
         value = self._value
         if value:
             span = now - self._since
+            if not self._start:
+                self._start = self._since
+            self._times[value] = self._times.get(value, 0.0) + span
             self._sum += value * span
             self._square += value * value * span
         self._since = now

@@ -12,7 +12,6 @@ Source: https://github.com/kubernetes/enhancements/blob/master/keps/sig-api-mach
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,11 +20,15 @@ from typing import Any
 from haven.apiserver.flowcontrol.demand import Demand
 from haven.apiserver.flowcontrol.retryafter import DroppedRequests
 from haven.apiserver.flowcontrol.sharding import deal
+from haven.metrics.families import Histogram
 
 __all__ = ["Level", "Queue", "Queuing", "SchemaCounts", "Ticket"]
 
 ESTIMATED_SERVICE_SECONDS = 0.003
 _WAIT_BUCKETS = (0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30)
+_LENGTH_BUCKETS = (0, 10, 25, 50, 100, 250, 500, 1000)
+_SEAT_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 100)
+_WATCH_BUCKETS = (0, 1, 10, 100, 1000, 10000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,33 +40,26 @@ class Queuing:
     length_max: int
 
 
-class Buckets:
-    """A histogram that costs little to add to."""
-
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def add(self, value: float) -> None:
-        """Count a value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-
 class SchemaCounts:
     """What happened to the requests of one flow schema at one level."""
 
-    __slots__ = ("dispatched", "executing", "execution", "rejected", "seats", "waiting", "waits", "waits_refused")
+    __slots__ = (
+        "dispatched", "executing", "execution", "lengths", "rejected", "seats", "waiting", "waits", "waits_refused",
+        "watches", "widths",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.dispatched = self.executing = self.seats = self.waiting = 0
         self.rejected: dict[str, int] = {}
-        self.execution = Buckets(_WAIT_BUCKETS)
-        self.waits = Buckets(_WAIT_BUCKETS)
-        self.waits_refused = Buckets(_WAIT_BUCKETS)
+        self.execution = Histogram(_WAIT_BUCKETS)
+        self.waits = Histogram(_WAIT_BUCKETS)
+        self.waits_refused = Histogram(_WAIT_BUCKETS)
+        self.lengths = Histogram(_LENGTH_BUCKETS)
+        """How many waited in a queue when one more came."""
+        self.widths = Histogram(_SEAT_BUCKETS)
+        """The seats of requests that take more than one."""
+        self.watches = Histogram(_WATCH_BUCKETS)
+        """How many watches heard of each write."""
 
     def reject(self, reason: str) -> None:
         """Count a refusal."""
@@ -165,6 +161,11 @@ class Level:
         return not self.waiting and not self.executing
 
     @property
+    def progress(self) -> float:
+        """Virtual time: how far the work of every busy queue has come."""
+        return self._now
+
+    @property
     def ticket_seats_max(self) -> int:
         """The widest that one request may be estimated; 0 leaves it to the estimate."""
         if self.queuing is None:
@@ -214,6 +215,7 @@ class Level:
             queue.place = max(queue.place, self._now)
             self._busy[queue.index] = queue
         queue.waiting.append(ticket)
+        ticket.counts.lengths.add(len(queue.waiting))
         queue.work += ticket.work
         self.waiting += 1
         self.seats_waiting += ticket.seats_held

@@ -179,11 +179,15 @@ class FlowControl:
         if is_list:
             width = Width(list_seats(info, request.query, self._sizes, level.ticket_seats_max))
         elif verb in _WRITES:
-            width = write_width(self.watches.interested(info), level.ticket_seats_max)
+            interested = self.watches.interested(info)
+            place.counts.watches.add(interested)
+            width = write_width(interested, level.ticket_seats_max)
         else:
             width = ONE
         ticket = Ticket(level, place.counts, place.schema.metadata.name, *width, request=request)
         ticket.is_wide = is_list
+        if width.seats > 1 or width.final_seats > 1:
+            place.counts.widths.add(max(width.seats, width.final_seats))
         if level.exempt:
             level.start(ticket, now)
             return ticket

@@ -67,6 +67,7 @@ class Bindings:
             warnings=request.warnings,
             audit_annotations=request.audit_annotations,
             audit_details=request.audit_details,
+            delays=request.waits(),
         )
         await self._admission.admit(admission)
         binding = admission.object

@@ -187,6 +187,7 @@ class Deletion:
             warnings=request.warnings,
             audit_annotations=request.audit_annotations,
             audit_details=request.audit_details,
+            delays=request.waits(),
         )
 
     @staticmethod

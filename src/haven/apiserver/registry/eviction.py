@@ -75,6 +75,7 @@ class Evictions:
             warnings=request.warnings,
             audit_annotations=request.audit_annotations,
             audit_details=request.audit_details,
+            delays=request.waits(),
         )
         await self._admission.admit(admission)
         await self._admission.validate(admission)

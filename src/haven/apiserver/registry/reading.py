@@ -18,6 +18,7 @@ from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.fieldlabels import convert_field_labels
 from haven.apiserver.registry.options import ListParameters, list_parameters, parse_revision
 from haven.apiserver.registry.output import answer_form, entry_response, list_response
+from haven.apiserver.registry.storemeter import StoreMeter
 from haven.apiserver.request import Request, Response
 from haven.apiserver.watchcache import Entry, Selection
 from haven.clock import Clock
@@ -101,7 +102,8 @@ def selection_of(endpoint: Endpoint, parameters: ListParameters, namespace: str,
 class Reading:
     """GET of stored resources."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, meter: StoreMeter | None = None) -> None:
+        self._meter = meter
         self._store = store
         self._clock = clock
 
@@ -166,9 +168,17 @@ class Reading:
         if parameters.continue_ and revision < self._store.compacted:
             raise continuation.expired(after)  # Even if the cache could tell: tokens are promised no longer than this.
         if revision >= cache.newest:
-            return await self._page_from_cache(endpoint, selection, after, limit, revision)
+            found = await self._page_from_cache(endpoint, selection, after, limit, revision)
+            if self._meter is not None:
+                looked_at = cache.count(selection.namespace) if not selection.is_everything else len(found.entries)
+                self._meter.listed_from_cache(endpoint.resource, fetched=looked_at, returned=len(found.entries))
+            return found
         try:
-            return await self._page_from_store(endpoint, selection, after, limit, revision)
+            found = await self._page_from_store(endpoint, selection, after, limit, revision)
+            if self._meter is not None:
+                entries = len(found.entries)
+                self._meter.listed(endpoint.resource, fetched=entries, returned=entries)
+            return found
         except Compacted:
             if parameters.continue_:
                 raise continuation.expired(after) from None

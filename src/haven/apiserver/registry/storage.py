@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
+from time import perf_counter
 from typing import Any
 
 from haven import telemetry
@@ -18,6 +19,7 @@ from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.goformat import quote
 from haven.apimachinery.names import Revision
 from haven.apiserver.encryption.transformers import ENCRYPTED, DecryptionFailed, Opened, SealFailed, Transformer, Ways
+from haven.apiserver.registry.storemeter import StoreMeter
 from haven.apiserver.watchcache import (
     ADDED,
     DELETED,
@@ -28,7 +30,17 @@ from haven.apiserver.watchcache import (
     Watched,
     splice_revision,
 )
-from haven.store.interface import Change, Delete, Expectation, Operation, Put, Record, Store, StoreError
+from haven.store.interface import (
+    Change,
+    Delete,
+    Expectation,
+    Operation,
+    Put,
+    Record,
+    Store,
+    StoreError,
+    TransactionFailed,
+)
 
 __all__ = ["ROOT", "Reservation", "Storage", "Storages", "Write"]
 
@@ -164,6 +176,7 @@ class Storages:
         self._missed: dict[Storage, list[Change]] = {}
         """What others wrote while a kind's objects were being read."""
         self._forget = store.add_listener(self._changed)
+        self.meter: StoreMeter | None = None
         self.after_change: list[Callable[[Storage, Watched], None]] = []
 
     def add(self, resource: Resource[Any], fields: FieldSelectors, decode: Callable[[bytes], Any]) -> Storage:
@@ -266,12 +279,30 @@ class Storages:
                 operations.append(Put(write.key, write.stored, write.ttl_seconds))
                 self._prepared[id(write.stored)] = write
             expectations.append(Expectation(write.key, write.expected))
+        began = perf_counter()
         try:
             return await self.store.commit(operations, expectations)
+        except StoreError as error:
+            self._count(writes, 0.0, failed=not isinstance(error, TransactionFailed))
+            raise
         finally:
+            self._count(writes, perf_counter() - began)
             for write in writes:
                 if isinstance(write, Write):
                     self._prepared.pop(id(write.stored), None)
+
+    def _count(self, writes: Sequence[Write | Reservation], seconds: float, *, failed: bool | None = None) -> None:
+        """Count a transaction as what its first object goes through; `failed` if the store could not do it."""
+        if self.meter is None:
+            return
+        for write in writes:
+            if isinstance(write, Write):
+                operation = "delete" if write.obj is None else "update" if write.expected else "create"
+                if failed is None:
+                    self.meter.done(write.storage.resource, operation, seconds)
+                elif failed:
+                    self.meter.failed(write.storage.resource, operation)
+                return
 
     async def is_stale(self, storage: Storage, key: bytes) -> bool:
         """Tell whether what is stored should be written anew, as it is not encrypted as it would be now."""

@@ -64,6 +64,7 @@ def posted(
             warnings=request.warnings,
             audit_annotations=request.audit_annotations,
             audit_details=request.audit_details,
+            delays=request.waits(),
         )
         await admission.admit(asked)
         await admission.validate(asked)

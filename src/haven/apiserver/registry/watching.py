@@ -24,6 +24,7 @@ from haven.apiserver.registry.tables import table_of_entries, table_of_objects
 from haven.apiserver.request import LiveStream, Request, Response
 from haven.apiserver.watchcache import ADDED, DELETED, MODIFIED, Entry, Selection, WatchCache, Watched, Watcher
 from haven.clock import Clock
+from haven.metrics.families import Histogram, Registry, Value
 from haven.store.interface import Compacted, Store
 
 __all__ = ["BOOKMARK", "ERROR", "INITIAL_EVENTS_END", "Bookmark", "Failure", "Signal", "Watching"]
@@ -62,7 +63,9 @@ class Watching:
         *,
         timeout_seconds_min: int,
         bookmark_interval_seconds: float,
+        registry: Registry | None = None,
     ) -> None:
+        self._registry = registry
         self._store = store
         self._clock = clock
         self._chance = chance
@@ -77,11 +80,20 @@ class Watching:
         selection = selection_of(endpoint, parameters, info.namespace, info.name)
         revision = checked_revision(parameters.resource_version)
         form = self._stream_form(request, endpoint, form)
-        frames = _Frames(request, endpoint, form)
+        frames = _Frames(request, endpoint, form, self._sent(endpoint))
         stream = _Stream(frames.batch)
         stream.signals = self.signals(endpoint, parameters, selection, revision, stream.take)
         media_type = form.media_type if form.media_type == JSON else form.media_type + STREAM_SUFFIX
         return Response(200, {"Content-Type": media_type}, stream=stream)
+
+    def _sent(self, endpoint: Endpoint) -> tuple[Value, Histogram] | None:
+        """Return where a watch counts its events and their sizes."""
+        if self._registry is None:
+            return None
+        kind = endpoint.resource
+        labels = (kind.group, kind.plural, kind.version)
+        counter = self._registry["apiserver_watch_events_total"].child(*labels)
+        return counter, self._registry["apiserver_watch_events_sizes"].histogram(*labels)
 
     @staticmethod
     def _stream_form(request: Request, endpoint: Endpoint, form: Answer) -> Answer:
@@ -294,7 +306,10 @@ class _Frames:
 
     _latest: ClassVar[tuple[int, list[Any], bytes]] = (-1, [], b"")
 
-    def __init__(self, request: Request, endpoint: Endpoint, form: Answer) -> None:
+    def __init__(
+        self, request: Request, endpoint: Endpoint, form: Answer, sent: tuple[Value, Histogram] | None
+    ) -> None:
+        self._sent = sent
         self._request = request
         self._endpoint = endpoint
         self._form = form
@@ -303,6 +318,18 @@ class _Frames:
 
     def batch(self, signals: list[Signal]) -> bytes:
         """Return the frames of a batch."""
+        data = self._joined(signals)
+        if self._sent is not None:
+            counter, sizes = self._sent
+            number = len(signals)
+            counter.value += number
+            if number == 1:
+                sizes.add(len(data))
+            elif number:
+                sizes.add_some(len(data) / number, number)  # Together they are measured once for all who watch.
+        return data
+
+    def _joined(self, signals: list[Signal]) -> bytes:
         if len(signals) < 2:
             return b"".join(map(self._frame, signals))
         key, known, data = _Frames._latest

@@ -546,6 +546,7 @@ class Writing:
             warnings=request.warnings,
             audit_annotations=request.audit_annotations,
             audit_details=request.audit_details,
+            delays=request.waits(),
         )
 
     @staticmethod

@@ -118,6 +118,7 @@ class Streaming:
             warnings=request.warnings,
             audit_annotations=request.audit_annotations,
             audit_details=request.audit_details,
+            delays=request.waits(),
         )
         await self._admission.admit(attributes)
         await self._admission.validate(attributes)

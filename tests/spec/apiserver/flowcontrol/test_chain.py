@@ -65,7 +65,7 @@ async def test_a_level_whose_seats_are_taken_refuses_in_plain_text(server: ApiSe
     _, masters = await ask(server, "/api/v1/pods", "root")
     assert masters.status == 200
     _, metrics = await ask(server, "/metrics", "root")
-    assert b'reason="concurrency-limit"} 1.0' in metrics.body
+    assert b'reason="concurrency-limit"} 1' in metrics.body
 
 
 async def test_without_fairness_two_limits_hold_for_all(signing_keys: SigningKeys) -> None:

@@ -270,11 +270,11 @@ async def test_what_becomes_of_webhooks_is_counted(api: Api, asked: Asked) -> No
 
     text = (await api.raw("GET", "/metrics")).body.decode()
     for line in (
-        'apiserver_admission_webhook_fail_open_count{name="away.example.com",type="admit"} 1.0',
+        'apiserver_admission_webhook_fail_open_count{name="away.example.com",type="admit"} 1',
         'apiserver_admission_webhook_rejection_count{error_type="no_error",name="a.example.com",operation="CREATE",'
-        'rejection_code="400",type="validating"} 1.0',
+        'rejection_code="400",type="validating"} 1',
         'apiserver_admission_webhook_request_total{code="503",name="away.example.com",operation="CREATE",'
-        'rejected="false",type="admit"} 1.0',
+        'rejected="false",type="admit"} 1',
     ):
         assert line in text
 

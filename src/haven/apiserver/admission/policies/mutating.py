@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 from haven.api.admissionregistration import expressions, v1
@@ -19,6 +20,7 @@ from haven.apimachinery.goformat import quote
 from haven.apiserver.admission.interface import AdmissionRequest, Objects, forbidden
 from haven.apiserver.admission.policies.conditions import ConditionFailure, hold
 from haven.apiserver.admission.policies.hooks import Hook
+from haven.apiserver.admission.policies.meter import PolicyMeter
 from haven.apiserver.admission.policies.params import Misconfigured, Parameters
 from haven.apiserver.admission.policies.patches import PatchFailure, Schemas, apply_configuration, apply_json_patch
 from haven.apiserver.admission.policies.selection import selected
@@ -114,8 +116,15 @@ class MutatingPolicies:
     """Lets all policies bound to a request change its object."""
 
     def __init__(
-        self, objects: Objects, versions: Versions, parameters: Parameters, schemas: Schemas, authorizer: Authorizer
+        self,
+        objects: Objects,
+        versions: Versions,
+        parameters: Parameters,
+        schemas: Schemas,
+        authorizer: Authorizer,
+        meter: PolicyMeter,
     ) -> None:
+        self._meter = meter
         self._objects = objects
         self._versions = versions
         self._parameters = parameters
@@ -206,10 +215,15 @@ class MutatingPolicies:
         for mutation, expression in zip(policy.spec.mutations, compiled.mutations, strict=True):
             if request.object is None:
                 continue
+            began, error_type = perf_counter(), "no_error"
             try:
                 await self._mutate(invocation, mutation, expression, request, namespace, questions)
             except (PatchFailure, OutOfBudget) as error:
+                error_type = "out_of_budget" if isinstance(error, OutOfBudget) else "invalid_error"
                 refuse(error)
+            self._meter.mutated(
+                policy.metadata.name, invocation.binding.metadata.name, error_type, perf_counter() - began
+            )
         if serialization.encode(request.object) != before:
             rounds.changed()
             request.reinvocation.is_wanted = True

@@ -15,8 +15,11 @@ from haven.apimachinery.apierrors import GroupResource
 from haven.apiserver.admission.interface import CONNECT, CREATE, DELETE, UPDATE, AdmissionRequest, Objects, Plugin
 from haven.apiserver.admission.matching import is_exempt
 from haven.apiserver.admission.policies.hooks import Hooks
+from haven.apiserver.admission.policies.meter import PolicyMeter
 from haven.apiserver.admission.versions import ServedVersions
 from haven.apiserver.authorization.interface import Authorizer
+from haven.apiserver.metrics import make_registry
+from haven.metrics.families import Registry
 
 if TYPE_CHECKING:
     from haven.apiserver.admission.policies.conditions import HookConditions
@@ -60,9 +63,10 @@ class ValidatingAdmissionPolicy:
     name = "ValidatingAdmissionPolicy"
     resources: frozenset[GroupResource] | None = None
 
-    def __init__(self, objects: Objects, versions: ServedVersions, authorizer: Authorizer) -> None:
+    def __init__(self, objects: Objects, versions: ServedVersions, authorizer: Authorizer, meter: PolicyMeter) -> None:
+        self._meter = meter
         self.hooks: Hooks[v1.ValidatingAdmissionPolicy, v1.ValidatingAdmissionPolicyBinding, CompiledPolicy] = Hooks(
-            v1.ValidatingAdmissionPolicy, v1.ValidatingAdmissionPolicyBinding, _compile_validating
+            v1.ValidatingAdmissionPolicy, v1.ValidatingAdmissionPolicyBinding, meter.compiling(_compile_validating)
         )
         self._knowledge = (objects, versions, authorizer)
         self._policies: ValidatingPolicies | None = None
@@ -79,7 +83,9 @@ class ValidatingAdmissionPolicy:
             from haven.apiserver.admission.policies.validating import ValidatingPolicies
 
             objects, versions, authorizer = self._knowledge
-            self._policies = ValidatingPolicies(objects, versions, StoredParameters(objects, versions), authorizer)
+            self._policies = ValidatingPolicies(
+                objects, versions, StoredParameters(objects, versions), authorizer, self._meter
+            )
         await self._policies.judge(hooks, request)
 
 
@@ -89,9 +95,10 @@ class MutatingAdmissionPolicy:
     name = "MutatingAdmissionPolicy"
     resources: frozenset[GroupResource] | None = None
 
-    def __init__(self, objects: Objects, versions: ServedVersions, authorizer: Authorizer) -> None:
+    def __init__(self, objects: Objects, versions: ServedVersions, authorizer: Authorizer, meter: PolicyMeter) -> None:
+        self._meter = meter
         self.hooks: Hooks[v1.MutatingAdmissionPolicy, v1.MutatingAdmissionPolicyBinding, CompiledMutations] = Hooks(
-            v1.MutatingAdmissionPolicy, v1.MutatingAdmissionPolicyBinding, _compile_mutating
+            v1.MutatingAdmissionPolicy, v1.MutatingAdmissionPolicyBinding, meter.compiling(_compile_mutating)
         )
         self._knowledge = (objects, versions, authorizer)
         self._policies: MutatingPolicies | None = None
@@ -110,7 +117,7 @@ class MutatingAdmissionPolicy:
 
             objects, versions, authorizer = self._knowledge
             self._policies = MutatingPolicies(
-                objects, versions, StoredParameters(objects, versions), ServedSchemas(versions), authorizer
+                objects, versions, StoredParameters(objects, versions), ServedSchemas(versions), authorizer, self._meter
             )
         await self._policies.mutate(hooks, request)
 
@@ -143,9 +150,16 @@ class WebhookConditions:
 class PolicyAdmission:
     """The plugins, and the observers that keep them informed of policies and bindings."""
 
-    def __init__(self, objects: Objects, versions: ServedVersions, authorizer: Authorizer) -> None:
-        validating = ValidatingAdmissionPolicy(objects, versions, authorizer)
-        mutating = MutatingAdmissionPolicy(objects, versions, authorizer)
+    def __init__(
+        self,
+        objects: Objects,
+        versions: ServedVersions,
+        authorizer: Authorizer,
+        registry: Registry | None = None,
+    ) -> None:
+        meter = PolicyMeter(registry or make_registry())
+        validating = ValidatingAdmissionPolicy(objects, versions, authorizer, meter)
+        mutating = MutatingAdmissionPolicy(objects, versions, authorizer, meter)
         self.observers = (validating.hooks, mutating.hooks)
         self.validating: Plugin = validating
         self.mutating: Plugin = mutating

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import orjson
@@ -19,6 +20,7 @@ from haven.apimachinery.cel.types import Type
 from haven.apiserver.admission.interface import AdmissionRequest, Objects, forbidden
 from haven.apiserver.admission.policies.conditions import ConditionFailure, hold
 from haven.apiserver.admission.policies.hooks import Hook
+from haven.apiserver.admission.policies.meter import PolicyMeter
 from haven.apiserver.admission.policies.params import Misconfigured, Parameters
 from haven.apiserver.admission.policies.selection import selected
 from haven.apiserver.admission.policies.situation import (
@@ -106,7 +108,15 @@ class PolicyDenial(apierrors.ApiError):
 class ValidatingPolicies:
     """Evaluates all policies bound to a request."""
 
-    def __init__(self, objects: Objects, versions: Versions, parameters: Parameters, authorizer: Authorizer) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        versions: Versions,
+        parameters: Parameters,
+        authorizer: Authorizer,
+        meter: PolicyMeter,
+    ) -> None:
+        self._meter = meter
         self._objects = objects
         self._versions = versions
         self._parameters = parameters
@@ -156,11 +166,22 @@ class ValidatingPolicies:
                 situation = await self._situation(request, resource, namespace, questions)
             for param in params:
                 assert situation is not None
+                began = perf_counter()
                 outcome = await self._outcome(hook, situation, param, questions)
+                self._measure(hook, binding, outcome, perf_counter() - began)
                 self._act(hook, binding, outcome, request, denials, annotations)
         for key, values in annotations.items():
             request.audit_annotations.setdefault(f"{hook.policy.metadata.name}/{key}", ", ".join(values))
         return denials
+
+    def _measure(
+        self, hook: _Hook, binding: v1.ValidatingAdmissionPolicyBinding, outcome: _Outcome, seconds: float
+    ) -> None:
+        self._meter.evaluated(seconds)
+        for denial in outcome.denials:
+            each = seconds / len(outcome.denials)
+            for action in binding.spec.validation_actions:
+                self._meter.denied(hook.policy.metadata.name, binding.metadata.name, action, denial.message, each)
 
     async def _situation(
         self,

@@ -84,7 +84,7 @@ class MutatingAdmissionWebhook:
         place = f"round_{1 if again else 0}_index_{index}"
         mutated = False
         try:
-            with self._metrics.asking(hook, ADMIT, request.operation):
+            with self._metrics.asking(hook, ADMIT, request):
                 mutated = await self._ask(hook, request, resource, place)
         except CannotAsk as error:
             refusal = self._dispatcher.failed(hook, error)

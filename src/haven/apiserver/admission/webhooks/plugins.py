@@ -11,8 +11,10 @@ from haven.apiserver.admission.webhooks.hooks import Hooks
 from haven.apiserver.admission.webhooks.metrics import WebhookMetrics
 from haven.apiserver.admission.webhooks.mutating import MutatingAdmissionWebhook
 from haven.apiserver.admission.webhooks.validating import ValidatingAdmissionWebhook
+from haven.apiserver.metrics import make_registry
 from haven.apiserver.webhooks.caller import WebhookCaller
 from haven.clock import Clock
+from haven.metrics.families import Registry
 
 __all__ = ["WebhookAdmission"]
 
@@ -21,15 +23,21 @@ class WebhookAdmission:
     """The plugins, and the observers that keep them informed of configurations."""
 
     def __init__(
-        self, objects: Objects, versions: Versions, caller: WebhookCaller, conditions: Conditions, clock: Clock
+        self,
+        objects: Objects,
+        versions: Versions,
+        caller: WebhookCaller,
+        conditions: Conditions,
+        clock: Clock,
+        registry: Registry | None = None,
     ) -> None:
         self._judging, self._changing = (Dispatcher(objects, versions, caller, conditions) for _ in range(2))
         mutating = Hooks(v1.MutatingWebhookConfiguration)
         validating = Hooks(v1.ValidatingWebhookConfiguration)
         self.observers = (mutating, validating)
-        self.metrics = WebhookMetrics(clock)
-        self.mutating: Plugin = MutatingAdmissionWebhook(mutating, self._changing, self.metrics)
-        self.validating: Plugin = ValidatingAdmissionWebhook(validating, self._judging, self.metrics)
+        metrics = WebhookMetrics(registry or make_registry(), clock)
+        self.mutating: Plugin = MutatingAdmissionWebhook(mutating, self._changing, metrics)
+        self.validating: Plugin = ValidatingAdmissionWebhook(validating, self._judging, metrics)
 
     def mutating_as(self, document: bytes | None) -> Plugin:
         """Return the plugin that changes, with the users of its configuration; raise ConfigError."""

@@ -65,7 +65,7 @@ class ValidatingAdmissionWebhook:
         refusals: list[apierrors.ApiError],
     ) -> None:
         try:
-            with self._metrics.asking(hook, VALIDATING, request.operation):
+            with self._metrics.asking(hook, VALIDATING, request):
                 await self._dispatcher.ask(hook, request, resource, *shown, mutating=False)
         except CannotAsk as error:
             refusal = self._dispatcher.failed(hook, error)

@@ -1,0 +1,28 @@
+"""What the controllers count, under upstream's metric names: their work queues, and which of them run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from haven.controllers.runner import ControllerStatistics
+from haven.metrics.families import Registry
+
+__all__ = ["show_controllers"]
+
+
+def show_controllers(registry: Registry, read: Callable[[], Sequence[ControllerStatistics]]) -> None:
+    """Have the controllers' figures shown among a process's metrics."""
+
+    def collect() -> None:
+        for one in read():
+            labels, queue = (one.name,), one.queue
+            registry["running_managed_controllers"].set(("kube-controller-manager", one.name), int(one.running))
+            registry["workqueue_adds_total"].set(labels, queue.added)
+            registry["workqueue_depth"].set(labels, queue.waiting)
+            registry["workqueue_retries_total"].set(labels, queue.retried)
+            registry["workqueue_unfinished_work_seconds"].set(labels, queue.unfinished_seconds)
+            registry["workqueue_longest_running_processor_seconds"].set(labels, queue.longest_seconds)
+            registry["workqueue_queue_duration_seconds"].show(labels, one.waits)
+            registry["workqueue_work_duration_seconds"].show(labels, one.work)
+
+    registry.add_collector(collect)
