@@ -24,6 +24,7 @@ from haven.testing.cluster import Cluster
 __all__ = ["HavenManager", "k8s_manager"]
 
 PROVIDER = "haven"
+OPTIONS = ("cluster_name", "provider", "version", "provider_config", "kubeconfig_override", "kubeconfig")
 
 
 class HavenManager(AClusterManager):  # type: ignore[misc]  # It has no types.
@@ -79,10 +80,12 @@ class HavenManager(AClusterManager):  # type: ignore[misc]  # It has no types.
 def k8s_manager(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Choose Haven, unless another provider is named by the test or on the command line."""
 
+    options = {name: request.config.getoption(f"k8s_{name}") for name in OPTIONS}
+
     def choose(provider_name: str | None = None) -> Any:
-        name = provider_name or request.config.getoption("k8s_provider")
-        if name in (None, PROVIDER):
+        name = provider_name or options["provider"]
+        if name == PROVIDER or not (name or options["kubeconfig"] or options["kubeconfig_override"]):
             return HavenManager
-        return select_provider_manager(name, {"provider": name})
+        return select_provider_manager(name, options)
 
     return choose

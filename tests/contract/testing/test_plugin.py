@@ -144,12 +144,40 @@ def test_it_is_a_cluster(running):
     assert running.haven.get("configmap", "x")
     running.reset()
     assert running.haven.list("configmaps", "default")[0]["metadata"]["name"] == "kube-root-ca.crt"
+
+def test_a_manifest_file_is_applied(running, tmp_path):
+    manifest = tmp_path / "pod.yaml"
+    manifest.write_text("{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: c, image: i}]}}")
+    running.apply(manifest)
+    running.load_image("i")
+    running.haven.wait_for("pod/p", "Ready")
+    assert running.ready()
+    assert "server: " + running.haven.url in running.kubeconfig.read_text()
+
+@pytest.mark.k8s(cluster_name="kept", keep=True)
+def test_one_that_is_kept(k8s):
+    k8s.create()
+    k8s.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kept"}})
+
+@pytest.mark.k8s(cluster_name="kept")
+def test_is_there_for_the_next(k8s):
+    assert k8s.haven.get("configmap", "kept")
+
+@pytest.mark.k8s(provider="haven")
+def test_it_ends_with_delete(k8s):
+    k8s.create()
+    path = k8s.kubeconfig
+    k8s.delete()
+    k8s.delete()
+    assert not path.exists()
+
+def test_others_can_be_asked_for(k8s_manager):
+    assert k8s_manager("kind").__name__ == "KindManager"
 """
 
 
 def test_pytest_kubernetes_takes_haven_for_a_provider(pytester: pytest.Pytester) -> None:
-    pytest.importorskip("pytest_kubernetes")
     pytester.makeconftest("from haven.testing.pytestkubernetes import k8s_manager")
     pytester.makepyfile(PROVIDER)
 
-    _run(pytester).assert_outcomes(passed=1)
+    _run(pytester).assert_outcomes(passed=6)
