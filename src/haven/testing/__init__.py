@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from haven.testing.garbage import uncollected
+
 if TYPE_CHECKING:
     from haven.apimachinery.apierrors import (
         AlreadyExists,
@@ -82,5 +84,6 @@ def __getattr__(name: str) -> Any:
     """Import on first use: pytest loads this package in every run, also where nobody needs a cluster."""
     for module, names in _WHERE.items():
         if name in names:
-            return getattr(importlib.import_module(module), name)
+            with uncollected():
+                return getattr(importlib.import_module(module), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

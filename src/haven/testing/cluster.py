@@ -33,6 +33,7 @@ from haven.testing.audit import Audit
 from haven.testing.clients import close_client, make_client, note_kubeconfig
 from haven.testing.clocks import ClusterClock
 from haven.testing.faults import Faults
+from haven.testing.garbage import uncollected
 from haven.testing.hooks import OPERATIONS
 from haven.testing.loopthread import LoopThread
 from haven.testing.objects import Manifest, read_manifests
@@ -73,7 +74,8 @@ class Cluster:
         self._thread = LoopThread("haven-cluster")
         try:
             self.world = World(self.options)
-            self._thread.run(self.world.start())
+            with uncollected():
+                self._thread.run(self.world.start())
         except BaseException:
             self._thread.close()
             raise

@@ -43,7 +43,7 @@ def _options(request: pytest.FixtureRequest, base: dict[str, Any]) -> dict[str, 
 
 
 def _running(options: dict[str, Any]) -> Iterator[Cluster]:
-    from haven.testing.cluster import Cluster
+    from haven.testing import Cluster
 
     with Cluster(**options) as cluster, cluster.environment():
         yield cluster
@@ -76,7 +76,7 @@ def haven_cluster_session(haven_options: dict[str, Any]) -> Iterator[Cluster]:
 @pytest.fixture
 def haven_cluster_factory(haven_options: dict[str, Any]) -> Iterator[Callable[..., Cluster]]:
     """Makes as many clusters as a test wants; they end with it."""
-    from haven.testing.cluster import Cluster
+    from haven.testing import Cluster
 
     made: list[Cluster] = []
 
