@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -31,14 +31,33 @@ class Client:
         self.server = server
 
     async def ask(self, method: str, path: str, body: Any = None, *, token: str = "root", **headers: str) -> Response:
+        return await self.ask_as([], method, path, body, token=token, **headers)
+
+    async def ask_as(
+        self,
+        whom: Sequence[tuple[str, str]],
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str = "root",
+        **headers: str,
+    ) -> Response:
+        """Send a request with headers, some of which come more than once: whom it acts as."""
         place, _, query = path.partition("?")
         sent = {"content-type": "application/json", "user-agent": "spec/1"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        repeated: dict[str, list[str]] = {}
+        for name, value in whom:
+            repeated.setdefault(name.replace("_", "-"), []).append(value)
+        sent |= {name: values[0] for name, values in repeated.items()}
         if token:
             sent["authorization"] = f"Bearer {token}"
         asked = {key: [value] for key, _, value in (part.partition("=") for part in query.split("&") if part)}
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
-        request = Request(method, place, asked, sent, body=data, remote="192.0.2.7", uri=path)
+        request = Request(
+            method, place, asked, sent, body=data, remote="192.0.2.7", uri=path, repeated_headers=repeated
+        )
         return await self.server.chain.handle(request)
 
     async def json(self, method: str, path: str, body: Any = None, **rest: Any) -> tuple[int, Any]:

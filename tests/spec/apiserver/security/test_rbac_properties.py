@@ -167,8 +167,9 @@ def random_rules(chance: random.Random) -> list[Rule]:
     ]
 
 
-async def a_cluster(serve: Serve) -> Client:
-    client = await serve()
+async def a_cluster(serve: Serve, **security: Any) -> Client:
+    """Return a server with two namespaces whose objects bear the mark."""
+    client = await serve(**security)
     for namespace in ("one", "two"):
         assert (await client.ask("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})).status == 201
         for name in ("a", "b"):
