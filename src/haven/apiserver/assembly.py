@@ -52,7 +52,7 @@ from haven.apiserver.authorization.nodegraph import NodeGraph
 from haven.apiserver.authorization.rbac import RBAC
 from haven.apiserver.bootstrap.objects import BootstrapSettings, node_rules
 from haven.apiserver.bootstrap.startup import keep_flow_objects, write_bootstrap_objects
-from haven.apiserver.chain import Chain
+from haven.apiserver.chain import Chain, PathHandler
 from haven.apiserver.components import Components, stored
 from haven.apiserver.customresources.reviews import WebhookReviews
 from haven.apiserver.customresources.runner import DefinitionKeeper
@@ -91,6 +91,7 @@ from haven.apiserver.security import WEBHOOK_SECONDS, Guard, webhook_target
 from haven.apiserver.securitymetrics import SecurityMetrics
 from haven.apiserver.settings import Settings
 from haven.apiserver.streaming.handlers import NodeBackends, Streaming
+from haven.apiserver.tracing import Tracing, read_tracing
 from haven.apiserver.watchcache import Statistics
 from haven.apiserver.webhooks.caller import WebhookCaller
 from haven.apiserver.webhooks.retrying import retrying
@@ -161,6 +162,8 @@ class ApiServer:
         extensions: ExtensionServers,
         components: Components,
         metrics: Registry,
+        tracing: Tracing | None,
+        handle: PathHandler,
         clock: Clock,
         ready_seconds: float,
     ) -> None:
@@ -175,6 +178,9 @@ class ApiServer:
         self.flows = flows
         self.components = components
         self.metrics = metrics
+        self._tracing = tracing
+        self.handle = handle
+        """What answers a request that came over a socket."""
         self._audit = audit
         self._extensions = extensions
         self.port = 0
@@ -236,6 +242,8 @@ class ApiServer:
         if self._audit is not None:
             await self._audit.close()
         await self.caller.close()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
         await self._extensions.close()
 
 
@@ -492,8 +500,14 @@ async def start(
     )
     aggregator.load()
     chain.delegate = aggregator.handler
+    handle: PathHandler = chain.handle
+    tracing = _tracing(settings)
+    if tracing is not None:
+        storages.span = caller.span = tracing.span
+        caller.more_headers = tracing.headers
+        handle = tracing.following(handle)
     http = HttpServer(
-        chain.handle,
+        handle,
         body_bytes_max=settings.body_bytes_max,
         gzip_bytes_min=settings.gzip_bytes_min,
         tls=trust.tls,
@@ -514,6 +528,8 @@ async def start(
         extensions=extensions,
         components=components,
         metrics=registry,
+        tracing=tracing,
+        handle=handle,
         clock=clock,
         ready_seconds=time.monotonic() - began,
     )
@@ -544,6 +560,11 @@ def _metrics_switches(settings: Settings) -> MetricsSwitches:
         settings.disabled_metrics,
         {name: frozenset(values) for name, values in allowed.items()},
     )
+
+
+def _tracing(settings: Settings) -> Tracing | None:
+    path = settings.security.tracing_config_file
+    return Tracing(read_tracing(path)) if path else None
 
 
 def _encryption(settings: Settings, clock: Clock) -> Encryption | None:

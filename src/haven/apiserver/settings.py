@@ -59,6 +59,7 @@ class SecuritySettings:
     audit_webhook_batch_throttle_burst: int = _flag(15, "How many batches are sent at a time.")
     audit_webhook_truncate_enabled: bool = _flag(False, "Whether large events lose their objects.")
     audit_webhook_truncate_max_event_size: int = _flag(102_400, "What is large, in bytes.")
+    tracing_config_file: str = _flag("", "File with a TracingConfiguration: who is told of requests, and how many.")
     encryption_provider_config: str = _flag("", "File with an EncryptionConfiguration.")
     encryption_provider_config_automatic_reload: bool = _flag(False, "Whether that file is read again on change.")
 

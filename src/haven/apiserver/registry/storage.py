@@ -20,6 +20,7 @@ from haven.apimachinery.goformat import quote
 from haven.apimachinery.names import Revision
 from haven.apiserver.encryption.transformers import ENCRYPTED, DecryptionFailed, Opened, SealFailed, Transformer, Ways
 from haven.apiserver.registry.storemeter import StoreMeter
+from haven.apiserver.tracing import Spans, no_span
 from haven.apiserver.watchcache import (
     ADDED,
     DELETED,
@@ -177,6 +178,7 @@ class Storages:
         """What others wrote while a kind's objects were being read."""
         self._forget = store.add_listener(self._changed)
         self.meter: StoreMeter | None = None
+        self.span: Spans = no_span
         self.after_change: list[Callable[[Storage, Watched], None]] = []
 
     def add(self, resource: Resource[Any], fields: FieldSelectors, decode: Callable[[bytes], Any]) -> Storage:
@@ -281,7 +283,10 @@ class Storages:
             expectations.append(Expectation(write.key, write.expected))
         began = perf_counter()
         try:
-            return await self.store.commit(operations, expectations)
+            if self.span is no_span:
+                return await self.store.commit(operations, expectations)
+            with self.span(*_spoken(writes)):
+                return await self.store.commit(operations, expectations)
         except StoreError as error:
             self._count(writes, 0.0, failed=not isinstance(error, TransactionFailed))
             raise
@@ -383,6 +388,16 @@ class Storages:
         self._forget()
         for storage in self.all():
             storage.cache.stop_watchers()
+
+
+def _spoken(writes: Sequence[Write | Reservation]) -> tuple[str, dict[str, str | int | bool]]:
+    """Return the name and the attributes of a transaction's span."""
+    first = next((write for write in writes if isinstance(write, Write)), None)
+    if first is None:
+        return "Txn etcd3", {"writes": len(writes)}
+    name = "Delete" if first.obj is None else "GuaranteedUpdate" if first.expected else "Create"
+    kind = first.storage.resource
+    return f"{name} etcd3", {"key": first.key.decode(), "type": kind.kind, "resource": str(kind.group_resource)}
 
 
 def _loaded(storage: Storage, record: Record) -> Entry:

@@ -10,6 +10,7 @@ import asyncio
 import math
 import ssl
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -19,6 +20,7 @@ import yarl
 
 from haven.apimachinery import apierrors
 from haven.apimachinery.goformat import quote
+from haven.apiserver.tracing import Spans, no_span
 from haven.apiserver.webhooks.failures import answer_error, describe, names_mismatch
 from haven.apiserver.webhooks.selfissued import issued_by, looks_self_signed, peer_certificate
 from haven.apiserver.webhooks.services import ServiceAddresses, Unroutable
@@ -58,6 +60,9 @@ class WebhookCaller:
 
     def __init__(self, services: ServiceAddresses) -> None:
         self.services = services
+        self.span: Spans = no_span
+        self.more_headers: Callable[[], Mapping[str, str]] | None = None
+        """Headers for each call: what it is part of, when requests are traced."""
         self._contexts: OrderedDict[_Key, ssl.SSLContext] = OrderedDict()
         self._direct: aiohttp.ClientSession | None = None
         self._proxied: aiohttp.ClientSession | None = None
@@ -124,6 +129,8 @@ class WebhookCaller:
             ("Accept-Encoding", "gzip"),
             *target.headers,
         ]
+        if self.more_headers is not None:
+            headers += self.more_headers().items()
         if target.token_file is not None:
             headers.append(("Authorization", f"Bearer {target.token_file.read_text().strip()}"))
         session = self._session(target)

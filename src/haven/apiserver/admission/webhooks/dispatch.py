@@ -128,7 +128,15 @@ class Dispatcher:
         uid = str(uuid.uuid4())
         body = review_of(request, resource, obj, old, version=version, uid=uid)
         try:
-            answer = await self._caller.post(target, body, timeout_seconds=webhook.timeout_seconds)
+            name = f"Call {'mutating' if mutating else 'validating'} webhook"
+            about = {
+                "webhook": hook.name,
+                "configuration": hook.configuration,
+                "operation": request.operation,
+                "uid": uid,
+            }
+            with self._caller.span(name, about):
+                answer = await self._caller.post(target, body, timeout_seconds=webhook.timeout_seconds)
         except CallFailed as error:
             code = error.status.code if error.status is not None else 503
             raise CannotAsk(f"failed to call webhook: {error}", code) from error
