@@ -26,6 +26,7 @@ from haven.cli.failure import Failure
 from haven.cli.settings import ClusterSettings
 
 if TYPE_CHECKING:
+    from haven.apiserver.assembly import ApiServer
     from haven.client.interface import Client
     from haven.store.interface import Store
 
@@ -118,6 +119,7 @@ async def serve(settings: ClusterSettings) -> None:
     from haven.cli.addons import ensure_addons
     from haven.client.events import EventRecorder
     from haven.client.sharedinformers import SharedInformers
+    from haven.controllers.catalog import API_SERVER
     from haven.controllers.manager import ControllerManager
     from haven.controllers.metrics import show_controllers
     from haven.scheduler.metrics import show_scheduler
@@ -125,6 +127,8 @@ async def serve(settings: ClusterSettings) -> None:
     from haven.scheduler.runner import Settings as SchedulerSettings
 
     def client_for(account: str) -> Client:
+        if account == API_SERVER:
+            return server.local_client()
         if not account:  # The controller manager itself.
             return server.local_client(UserInfo("system:kube-controller-manager", groups=("system:authenticated",)))
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{SYSTEM_NAMESPACE}", "system:authenticated")
@@ -133,7 +137,7 @@ async def serve(settings: ClusterSettings) -> None:
 
     informers = SharedInformers(server.local_client(), clock=clock, chance=chance)
     controllers = ControllerManager(
-        _controller_settings(keys),
+        _controller_settings(keys, coordinated_leader_election=_are_leaders_chosen(server)),
         client_for,
         informers,
         clock=clock,
@@ -236,7 +240,18 @@ def _api_settings(settings: ClusterSettings) -> Any:
     return with_flags(own, settings.server)
 
 
-def _controller_settings(keys: Any) -> Any:
+def _are_leaders_chosen(server: ApiServer) -> bool:
+    """Tell whether leaders are elected among candidates: their gate is on and their kind is served."""
+    from haven.apiserver.featuregates import set_gates
+
+    if not set_gates(server.settings.feature_gates)["CoordinatedLeaderElection"]:
+        return False
+    if server.resources.find("coordination.k8s.io", "v1beta1", "leasecandidates") is None:
+        raise Failure("CoordinatedLeaderElection needs --runtime-config=coordination.k8s.io/v1beta1=true")
+    return True
+
+
+def _controller_settings(keys: Any, *, coordinated_leader_election: bool) -> Any:
     from haven.apiserver.authentication.tokenkeys import SigningKeys
     from haven.controllers.certificateauthority import CertificateAuthority
     from haven.controllers.settings import Settings
@@ -246,6 +261,7 @@ def _controller_settings(keys: Any) -> Any:
         root_ca_pem=authority.decode(),
         sign_token=SigningKeys(keys.token_key.read_bytes()).sign,
         sign_certificate=CertificateAuthority(authority, keys.ca_key.read_bytes()).sign,
+        coordinated_leader_election=coordinated_leader_election,
     )
 
 

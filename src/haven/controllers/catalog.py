@@ -22,6 +22,7 @@ from haven.controllers.garbagecollector import GarbageCollector
 from haven.controllers.horizontalpodautoscaler import HorizontalPodAutoscalerController
 from haven.controllers.hostpathdriver import delete_directory
 from haven.controllers.job import JobController
+from haven.controllers.leaderelection import LeaderElectionController, LeaseCandidateCleaner
 from haven.controllers.namespace import NamespaceController
 from haven.controllers.nodeipam import NodeIPAMController
 from haven.controllers.nodelifecycle import NodeLifecycleController
@@ -43,10 +44,12 @@ from haven.controllers.ttlafterfinished import TTLAfterFinishedController
 from haven.controllers.validatingadmissionpolicystatus import ValidatingAdmissionPolicyStatusController
 from haven.controllers.volumebinder import VolumeBinder
 
-__all__ = ["MANAGER", "Entry", "catalog"]
+__all__ = ["API_SERVER", "MANAGER", "Entry", "catalog"]
 
 MANAGER = ""
 """The identity of the controller manager itself, system:kube-controller-manager: no service account has its rights."""
+API_SERVER = "system:apiserver"
+"""The identity of the API server, which does what has to do with any namespace's leaders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +182,10 @@ def catalog(settings: Settings) -> list[Entry]:
             HorizontalPodAutoscalerController,
         )
     )
+    if settings.coordinated_leader_election:
+        name = "leader-election-controller"
+        entries.append(Entry(name, API_SERVER, name, LeaderElectionController))
+        entries.append(Entry("leasecandidate-cleaner", API_SERVER, name, LeaseCandidateCleaner))
     entries.append(
         Entry("garbage-collector", "generic-garbage-collector", "garbage-collector-controller", GarbageCollector)
     )

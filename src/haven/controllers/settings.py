@@ -38,6 +38,9 @@ class Settings:
     clean_bootstrap_tokens: bool = False
     """Whether bootstrap tokens are deleted when their time is up; the API server refuses them anyway."""
 
+    coordinated_leader_election: bool = False
+    """Whether leaders are chosen among the candidates that name a Lease; needs coordination.k8s.io/v1beta1."""
+
     def is_enabled(self, name: str) -> bool:
         """Tell whether a controller runs."""
         return name not in self.disabled
