@@ -91,6 +91,7 @@ from haven.apiserver.security import WEBHOOK_SECONDS, Guard, webhook_target
 from haven.apiserver.securitymetrics import SecurityMetrics
 from haven.apiserver.settings import Settings
 from haven.apiserver.streaming.handlers import NodeBackends, Streaming
+from haven.apiserver.streaming.location import is_proxy_target
 from haven.apiserver.tracing import Tracing, read_tracing
 from haven.apiserver.watchcache import Statistics
 from haven.apiserver.webhooks.caller import WebhookCaller
@@ -511,6 +512,7 @@ async def start(
         body_bytes_max=settings.body_bytes_max,
         gzip_bytes_min=settings.gzip_bytes_min,
         tls=trust.tls,
+        is_streamed=is_proxy_target,
     )
     server = ApiServer(
         settings=settings,

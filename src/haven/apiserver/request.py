@@ -5,7 +5,7 @@ Source: https://kubernetes.io/docs/reference/using-api/api-concepts/ and the Req
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +74,8 @@ class Request:
     audit_annotations: dict[str, str] = field(default_factory=dict)
     audit_details: dict[str, str] = field(default_factory=dict)
     """Annotations that the audit log shows from the level Request on only: they contain what was asked."""
+    body_stream: AsyncIterable[bytes] | None = None
+    """The body, piece by piece, if it is to be passed on as it comes; `body` is empty then."""
     uri: str = ""
     """The path and query as they were sent."""
     audit_id: str = ""

@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from multidict import CIMultiDict
 
 from haven.apiserver import assembly
@@ -221,3 +222,25 @@ async def test_a_watch_tells_every_change_in_order_however_they_come(served: Any
     assert sorted(event["object"]["metadata"]["name"] for event in events) == sorted(wanted)
     assert {event["type"] for event in events} == {"ADDED"}
     answer.close()
+
+
+async def test_an_upload_through_a_proxy_may_be_larger_than_an_object(served: Any) -> None:
+    server, client = served
+
+    async def count(request: web.BaseRequest) -> web.Response:
+        total = 0
+        async for piece in request.content.iter_any():
+            total += len(piece)
+        return web.json_response({"path": request.path, "bytes": total, "length": request.headers["Content-Length"]})
+
+    backend = await asyncio.get_running_loop().create_server(web.Server(count), "127.0.0.1", 0)
+    port = backend.sockets[0].getsockname()[1]
+    node = {"metadata": {"name": "n1"}, "status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}]}}
+    assert (await client.post("/api/v1/nodes", json=node)).status == 201
+
+    answer = await client.post(f"/api/v1/nodes/n1:{port}/proxy/upload", data=b"x" * 1_000_000)
+
+    assert answer.status == 200
+    assert await answer.json() == {"path": "/upload", "bytes": 1_000_000, "length": "1000000"}
+    assert server.settings.body_bytes_max < 1_000_000
+    backend.close()

@@ -50,6 +50,8 @@ class Server(Protocol):
     wants_certificates: bool
     closing: bool
     connections: set[HttpConnection]
+    is_streamed: Callable[[str], bool]
+    """Whether the body of a request to a target is passed on as it comes."""
 
     def hand_over(self, transport: asyncio.Transport, data: bytes) -> None:
         """Let aiohttp go on with a connection; it begins with a request to upgrade."""
@@ -71,7 +73,7 @@ class HttpConnection(asyncio.Protocol):
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._messages = Messages(server.limits.body_bytes_max, self._continue)
+        self._messages = Messages(server.limits.body_bytes_max, self._continue, server.is_streamed, self._go_on_reading)
         self.task: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
@@ -110,7 +112,8 @@ class HttpConnection(asyncio.Protocol):
         if self._waiter is not None:
             if (messages.ready or self._problem is not None) and not self._waiter.done():
                 self._waiter.set_result(None)
-        elif len(messages.ready) > _WAITING_MAX and not self._is_paused:
+        body = messages.body_stream
+        if (len(messages.ready) > _WAITING_MAX or (body is not None and body.is_full)) and not self._is_paused:
             self._is_paused = True
             self.transport.pause_reading()
 
@@ -122,6 +125,8 @@ class HttpConnection(asyncio.Protocol):
         self.is_lost = True
         self._server.connections.discard(self)
         self.resume_writing()
+        if self._messages.body_stream is not None:
+            self._messages.body_stream.break_off()
         if self.task is not None and (self._waiter is not None or self._stream or self._is_reading or self._lingering):
             self.task.cancel()
 
@@ -175,6 +180,11 @@ class HttpConnection(asyncio.Protocol):
     def _continue(self) -> None:
         self.transport.write(_CONTINUE)
 
+    def _go_on_reading(self) -> None:
+        if self._is_paused:
+            self._is_paused = False
+            self.transport.resume_reading()
+
     async def _serve(self) -> None:
         messages = self._messages
         loop = asyncio.get_running_loop()
@@ -190,9 +200,7 @@ class HttpConnection(asyncio.Protocol):
                         self.transport.close()
                         return
                     self._waiter = loop.create_future()
-                    if self._is_paused:
-                        self._is_paused = False
-                        self.transport.resume_reading()
+                    self._go_on_reading()
                     try:
                         await self._waiter
                     finally:
@@ -244,6 +252,7 @@ class HttpConnection(asyncio.Protocol):
             client_certificate=self._certificate,
             connection=connection,
             uri=message.target,
+            body_stream=message.body_stream,
         )
         if message.too_large:
             response = _too_large(server.limits.body_bytes_max)
@@ -251,6 +260,8 @@ class HttpConnection(asyncio.Protocol):
             self._is_reading = message.method in _READS
             response = await server.handle(request)
         keep = message.keep_alive and not server.closing
+        if message.body_stream is not None and not message.body_stream.is_whole:
+            keep = False
         if response.hijack is not None:
             try:
                 await response.hijack()
@@ -267,8 +278,10 @@ class HttpConnection(asyncio.Protocol):
         else:
             await self._send(message, request, response, keep)
             self._is_reading = False
+        if message.body_stream is not None:
+            message.body_stream.discard()
         if not keep:
-            if message.too_large:
+            if message.too_large or self._messages.is_partial:
                 await self._linger()
             self.transport.close()
         return keep

@@ -16,6 +16,8 @@ from urllib.parse import parse_qs, unquote
 
 import httptools
 
+from haven.apiserver.http.bodies import BodyStream
+
 __all__ = ["HEAD_BYTES_MAX", "Headers", "Malformed", "Message", "Messages", "head_bytes", "parse_query", "split_target"]
 
 HEAD_BYTES_MAX = 1 << 20
@@ -56,15 +58,29 @@ class Headers:
 
 
 class Message:
-    """One request. `upgrade` is set if the client asks for another protocol on this connection."""
+    """One request. `body_stream` is set instead of `body` if that is to be passed on as it comes.
 
-    __slots__ = ("body", "headers", "is_http_1_0", "keep_alive", "method", "target", "too_large", "upgrade")
+    `upgrade` is set if the client asks for another protocol on this connection.
+    """
+
+    __slots__ = (
+        "body",
+        "body_stream",
+        "headers",
+        "is_http_1_0",
+        "keep_alive",
+        "method",
+        "target",
+        "too_large",
+        "upgrade",
+    )
 
     def __init__(self, method: str, target: str, headers: Headers) -> None:
         self.method = method
         self.target = target
         self.headers = headers
         self.body = b""
+        self.body_stream: BodyStream | None = None
         self.keep_alive = True
         self.is_http_1_0 = False
         self.too_large = False
@@ -78,7 +94,13 @@ class Messages:
     that is too large, nothing more is read; what followed an upgrade's head is in `rest`.
     """
 
-    def __init__(self, body_bytes_max: int, on_continue: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        body_bytes_max: int,
+        on_continue: Callable[[], None],
+        is_streamed: Callable[[str], bool] = lambda target: False,
+        on_room: Callable[[], None] = lambda: None,
+    ) -> None:
         self.ready: deque[Message] = deque()
         self.rest = b""
         self.is_over = False
@@ -86,6 +108,10 @@ class Messages:
         """How many messages have begun."""
         self._body_bytes_max = body_bytes_max
         self._on_continue = on_continue
+        self._is_streamed = is_streamed
+        self._on_room = on_room
+        self.body_stream: BodyStream | None = None
+        """The body that is coming in, if it is one that is passed on."""
         self._parser: Any = None
         self._in_head = self._in_message = False
         self._head_bytes = 0
@@ -205,9 +231,14 @@ class Messages:
         if "host" in headers.repeated:
             raise Malformed(400, "Bad Request: too many Host headers")
         message.upgrade = parser.should_upgrade() and named.get("upgrade", "").lower() not in _IGNORED_UPGRADES
-        if int(named.get("content-length", "0")) > self._body_bytes_max:
+        length = int(named.get("content-length", "0"))
+        if (length or "transfer-encoding" in named) and not message.upgrade and self._is_streamed(message.target):
+            message.body_stream = self.body_stream = BodyStream(self._on_room)
+            self.ready.append(message)
+        elif length > self._body_bytes_max:
             self._give_up(message)
-        elif (expected := named.get("expect")) is not None:
+            return
+        if (expected := named.get("expect")) is not None:
             if expected.lower() != "100-continue":
                 raise Malformed(417, "Expectation Failed")
             if not message.is_http_1_0:
@@ -215,6 +246,9 @@ class Messages:
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body."""
+        if self.body_stream is not None:
+            self.body_stream.feed(data)
+            return
         self._body_bytes += len(data)
         if self._body_bytes <= self._body_bytes_max:
             self._pieces.append(data)
@@ -225,6 +259,9 @@ class Messages:
     def on_message_complete(self) -> None:
         """The request is whole."""
         self._in_message = False
+        if self.body_stream is not None:
+            self.body_stream.end()
+            self.body_stream = self._message = None
         if self.is_over or self._message is None:
             return
         pieces = self._pieces

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 
 from haven.apiserver.http.connection import Handle, HttpConnection, Limits
 from haven.apiserver.http.upgrades import Upgrades
@@ -26,8 +27,10 @@ class HttpServer:
         body_bytes_max: int,
         gzip_bytes_min: int,
         tls: ssl.SSLContext | None,
+        is_streamed: Callable[[str], bool] = lambda target: False,
     ) -> None:
         self.handle = handle
+        self.is_streamed = is_streamed
         self.limits = Limits(body_bytes_max, gzip_bytes_min)
         self.wants_certificates = tls is not None and tls.verify_mode != ssl.CERT_NONE
         self.closing = False

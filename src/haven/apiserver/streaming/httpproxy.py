@@ -47,13 +47,16 @@ class HttpProxy:
             return await pass_upgrade(request, backend, path)
         scheme = "https" if backend.tls is not None else "http"
         query = _raw_query(request)
+        passed = _passed(request.headers)
+        if request.body_stream is not None and "content-length" in request.headers:
+            passed["Content-Length"] = request.headers["content-length"]
         url = f"{scheme}://{backend.authority}{path}" + (f"?{query}" if query else "")
         try:
             answer = await self._client().request(
                 request.method,
                 _exact_url(url),
-                headers={**_passed(request.headers), **(backend.headers or {})},
-                data=request.body or None,
+                headers={**passed, **(backend.headers or {})},
+                data=request.body_stream or request.body or None,
                 ssl=backend.tls or False,
                 allow_redirects=False,
                 auto_decompress=False,

@@ -6,6 +6,7 @@ Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/p
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
@@ -24,9 +25,13 @@ __all__ = [
     "exec_options",
     "exec_query",
     "flag",
+    "is_proxy_target",
     "log_options",
     "proxy_target",
 ]
+
+
+_PROXY_TARGET = re.compile(r"/api/v1/(?:namespaces/[^/?]+/(?:pods|services)|nodes)/[^/?]+/proxy(?:[/?]|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,11 @@ def flag(query: Mapping[str, Sequence[str]], name: str) -> bool:
     """Return a boolean parameter as upstream reads one: present and not false or 0."""
     values = query.get(name)
     return bool(values) and values is not None and values[0].lower() not in ("false", "0")
+
+
+def is_proxy_target(target: str) -> bool:
+    """Whether a request's target leads through a proxy: what is sent there is none of the server's business."""
+    return _PROXY_TARGET.match(target) is not None
 
 
 def split_proxy_path(path: str, *, is_namespaced: bool) -> tuple[str, str]:

@@ -52,7 +52,13 @@ async def serve() -> AsyncIterator[Serve]:
     peers: list[Peer] = []
 
     async def start(handle: Answer) -> tuple[HttpServer, Connect]:
-        server = HttpServer(handle, body_bytes_max=1000, gzip_bytes_min=10_000, tls=None)
+        server = HttpServer(
+            handle,
+            body_bytes_max=1000,
+            gzip_bytes_min=10_000,
+            tls=None,
+            is_streamed=lambda target: target.startswith("/passed"),
+        )
         servers.append(server)
         port = await server.listen("127.0.0.1", 0)
 
@@ -340,3 +346,64 @@ async def test_what_cannot_be_encoded_is_left_to_the_stream_itself(serve: Serve)
 
     assert live.push is not None
     assert not live.push(bytes.fromhex, "no hex")
+
+
+def upload(size: int) -> bytes:
+    return b"POST /passed HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+
+
+async def test_a_body_that_is_passed_on_may_be_of_any_size_and_is_never_held_whole(serve: Serve) -> None:
+    most = 0
+
+    async def count(request: Request) -> Response:
+        nonlocal most
+        if request.body_stream is None:
+            return await echo(request)
+        total = 0
+        async for piece in request.body_stream:
+            most = max(most, len(piece))
+            total += len(piece)
+        return Response(200, {}, b"%d" % total)
+
+    _, connect = await serve(count)
+    peer = await connect()
+
+    peer.send(upload(5_000_000) + b"x" * 5_000_000)
+    assert await peer.answer() == (200, b"5000000")
+    peer.send(b"POST /passed HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n" + GET)
+
+    assert await peer.answer() == (200, b"3")
+    assert (await peer.answer())[1] == b"GET /a "
+    assert most < 1_000_000
+
+
+async def test_a_body_that_nobody_wants_ends_the_connection_behind_the_answer(serve: Serve) -> None:
+    _, connect = await serve(echo)
+    peer = await connect()
+
+    peer.send(upload(5_000_000) + b"x" * 100_000)
+
+    assert "Connection: close\r\n" in await peer.head()
+    assert await peer.rest() == b"POST /passed "
+
+
+async def test_a_reader_learns_that_a_body_broke_off(serve: Serve) -> None:
+    seen: asyncio.Queue[str] = asyncio.Queue()
+
+    async def read(request: Request) -> Response:
+        assert request.body_stream is not None
+        try:
+            async for piece in request.body_stream:
+                seen.put_nowait(piece.decode())
+        except ConnectionResetError:
+            seen.put_nowait("broken off")
+        return Response(200)
+
+    _, connect = await serve(read)
+    peer = await connect()
+    peer.send(upload(10) + b"half")
+    assert await asyncio.wait_for(seen.get(), SECONDS_MAX) == "half"
+
+    peer.leave()
+
+    assert await asyncio.wait_for(seen.get(), SECONDS_MAX) == "broken off"
