@@ -76,6 +76,10 @@ def _render(value: Any, kind: str, group: str) -> str:
     package, dot, name = kind.rpartition(".")
     if dot:
         group = "core" if package in ("api", "core", "v1") else package
+    if group == "apiextensions" and name in _SCHEMA_UNIONS:
+        return _render_schema_union(value, name)
+    if group == "apiextensions" and name == "JSON":
+        return go_json(value)
     if isinstance(value, msgspec.Struct) and type(value).__module__ != _TAGGED:
         return _render_struct(value, name, group)
     if value is None:
@@ -85,6 +89,25 @@ def _render(value: Any, kind: str, group: str) -> str:
     if (group, name) in _table() and isinstance(value, list | dict):
         return _render(value, _table()[(group, name)].removeprefix("="), group)
     return go_json(value)
+
+
+# Where a JSON schema may stand beside another form, the internal type has a field for each.
+_SCHEMA_UNIONS = {
+    "JSONSchemaPropsOrArray": '{{"Schema":{schema},"JSONSchemas":{other}}}',
+    "JSONSchemaPropsOrBool": '{{"Allows":{other},"Schema":{schema}}}',
+    "JSONSchemaPropsOrStringArray": '{{"Schema":{schema},"Property":{other}}}',
+}
+
+
+def _render_schema_union(value: Any, name: str) -> str:
+    if isinstance(value, msgspec.Struct):
+        other = "true" if name == "JSONSchemaPropsOrBool" else "null"
+        return _SCHEMA_UNIONS[name].format(schema=_render(value, "JSONSchemaProps", "apiextensions"), other=other)
+    if name == "JSONSchemaPropsOrArray":
+        other = "[" + ",".join(_render(item, "JSONSchemaProps", "apiextensions") for item in value) + "]"
+    else:
+        other = go_json(value)
+    return _SCHEMA_UNIONS[name].format(schema="null", other=other)
 
 
 def _zero(name: str, group: str, package: str) -> str:
@@ -105,7 +128,9 @@ def _render_struct(value: msgspec.Struct, name: str, group: str) -> str:
 
 
 def _parts(value: Any, name: str, group: str) -> list[str]:
-    by_lower = {attribute.replace("_", ""): attribute for attribute in value.__struct_fields__}
+    by_lower = {
+        attribute.replace("x_kubernetes_", "x").replace("_", ""): attribute for attribute in value.__struct_fields__
+    }
     parts: list[str] = []
     for go_name, kind, lower in _fields(group, name):
         if not go_name:

@@ -30,6 +30,7 @@ _TABLES = {
     ("discovery.k8s.io", "v1"): "haven.api.discovery.strategies",
     ("events.k8s.io", "v1"): "haven.api.events.strategies",
     ("flowcontrol.apiserver.k8s.io", "v1"): "haven.api.flowcontrol.strategies",
+    ("internal.apiserver.k8s.io", "v1alpha1"): "haven.api.apiserverinternal.strategies",
     ("networking.k8s.io", "v1"): "haven.api.networking.strategies",
     ("networking.k8s.io", "v1beta1"): "haven.api.networking.strategies",
     ("node.k8s.io", "v1"): "haven.api.node.strategies",

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import re
 import urllib.parse
 
+from cryptography import x509
+
 from haven.apimachinery.fielderrors import ErrorList, Path, invalid, required
+from haven.apimachinery.goformat import quote
 from haven.apimachinery.validation.names import dns1123_subdomain_errors, port_number_errors
 
-__all__ = ["validate_webhook_service", "validate_webhook_url"]
+__all__ = ["validate_ca_bundle", "validate_webhook_service", "validate_webhook_url"]
 
 _FORM = "; desired format: https://host[/path]"
 
 
 def validate_webhook_url(url: str, path: Path) -> ErrorList:
     """Check a webhook's URL."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-    except ValueError as error:
-        return [required(path, f"url must be a valid URL: {error}{_FORM}")]
+    if (why := _url_complaint(url)) is not None:
+        return [required(path, f"url must be a valid URL: parse {why}{_FORM}")]
+    parts = urllib.parse.urlsplit(url)
     errors: ErrorList = []
     user, _, host = parts.netloc.rpartition("@")
     if parts.scheme != "https":
@@ -31,6 +35,82 @@ def validate_webhook_url(url: str, path: Path) -> ErrorList:
     if parts.query:
         errors.append(invalid(path, parts.query, "query parameters are not permitted in the URL"))
     return errors
+
+
+def _url_complaint(url: str) -> str | None:
+    """Return what Go's net/url says of a URL that it cannot parse; None for others."""
+    whole, fragment = url.partition("#")[0], url.partition("#")[2]
+    if (why := _complaint_before_fragment(whole)) is not None:
+        return f"{quote(whole)}: {why}"
+    why = _escape_complaint(fragment)
+    return None if why is None else f"{quote(url)}: {why}"
+
+
+def _complaint_before_fragment(url: str) -> str | None:
+    if any(letter < " " or letter == "\x7f" for letter in url):
+        return "net/url: invalid control character in URL"
+    if url.startswith(":"):
+        return "missing protocol scheme"
+    scheme = _SCHEME.match(url)
+    rest = url[scheme.end() if scheme else 0 :].partition("?")[0]
+    if not rest.startswith("/"):
+        if scheme is None and ":" in rest.partition("/")[0]:
+            return "first path segment in URL cannot contain colon"
+        return None if scheme is not None else _escape_complaint(rest)
+    if not rest.startswith("//"):
+        return _escape_complaint(rest)
+    authority, slash, after = rest[2:].partition("/")
+    user, _, host = authority.rpartition("@")
+    if not _USER.fullmatch(user):
+        return "net/url: invalid userinfo"
+    return _host_complaint(host) or _escape_complaint(user) or _escape_complaint(slash + after)
+
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_USER = re.compile(r"[A-Za-z0-9\-._:~!$&'()*+,;=%@]*")
+_HOST_LETTER = re.compile(r"[A-Za-z0-9\-._~!$&'()*+,;=:\[\]<>\"%]|[^\x00-\x7f]")
+
+
+def _host_complaint(host: str) -> str | None:
+    if host.startswith("["):
+        end = host.rfind("]")
+        if end < 0:
+            return "missing ']' in host"
+        port = host[end + 1 :]
+    else:
+        port = host[host.rfind(":") :] if ":" in host else ""
+    if port and not re.fullmatch(r":[0-9]*", port):
+        return f"invalid port {quote(port)} after host"
+    if bad_escape := re.search(r"%(?!25)[0-7][0-9A-Fa-f]", host):
+        return f"invalid URL escape {quote(bad_escape[0])}"
+    if "%" in host:
+        return _escape_complaint(host)
+    bad = next((letter for letter in host if not _HOST_LETTER.match(letter)), None)
+    return None if bad is None else f"invalid character {quote(bad)} in host name"
+
+
+def _escape_complaint(text: str) -> str | None:
+    bad = re.search(r"%(?![0-9A-Fa-f]{2})", text)
+    return None if bad is None else f"invalid URL escape {quote(text[bad.start() : bad.start() + 3])}"
+
+
+_BLOCK = re.compile(rb"-----BEGIN ([^-\n]*)-----\r?\n.*?-----END \1-----", re.DOTALL)
+
+
+def validate_ca_bundle(bundle: bytes, path: Path) -> ErrorList:
+    """Check that a bundle of certificate authorities holds at least one certificate that can be read."""
+    blocks = [(block[1], block[0]) for block in _BLOCK.finditer(bundle)]
+    words = "no valid certificate authority data seen" if blocks else "unable to parse bytes as PEM block"
+    for kind, text in blocks:
+        if kind != b"CERTIFICATE":
+            continue
+        try:
+            x509.load_pem_x509_certificate(text)
+        except ValueError:
+            words = "failed to parse certificate: x509: malformed certificate"
+            continue
+        return []
+    return [invalid(path, base64.b64encode(bundle).decode(), f"unable to load root certificates: {words}")]
 
 
 def validate_webhook_service(name: str, namespace: str, url_path: str | None, port: int, path: Path) -> ErrorList:

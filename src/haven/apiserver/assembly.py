@@ -317,8 +317,8 @@ async def start(
 
     tracking = LegacyTracking(clock)
     tokens: list[TokenAuthenticator | RemoteTokenAuthenticator] = [
-        StaticTokens({**trust.static_tokens, **guard.static_tokens}),
-        BootstrapTokens(objects, clock),
+        StaticTokens({**trust.static_tokens, **guard.static_tokens}, audiences),
+        BootstrapTokens(objects, clock, audiences),
         ServiceAccountTokens(
             trust.signing_keys,
             objects,

@@ -44,11 +44,11 @@ def _error(path: Path, expression: str, error: Exception, *, is_internal: bool) 
 class PolicyExpressions:
     """Checks a policy's expressions one after the other; those of variables come first."""
 
-    def __init__(self, kind: v1.ParamKind | None) -> None:
+    def __init__(self, kind: v1.ParamKind | None, *, variables: bool = True) -> None:
         from haven.api.admissionregistration import expressions
 
         self._module = expressions
-        self._expressions = expressions.Expressions(composed=True)
+        self._expressions = expressions.Expressions(composed=variables)
         self._has_params = kind is not None
 
     def variable(self, variable: v1.Variable, path: Path) -> ErrorList:

@@ -276,7 +276,7 @@ def _variables(variables: Sequence[v1.Variable], expressions: PolicyExpressions,
 def _check_validating(new: v1.ValidatingAdmissionPolicy, old: v1.ValidatingAdmissionPolicy | None = None) -> ErrorList:
     spec = new.spec
     errors = _meta(new.metadata) + _policy_head(spec) + _conditions(new, old)
-    expressions = PolicyExpressions(spec.param_kind)
+    expressions = PolicyExpressions(spec.param_kind, variables=bool(spec.variables))
     errors += _variables(spec.variables, expressions, _SPEC.child("variables"))
     if not spec.validations and not spec.audit_annotations:
         words = "validations or auditAnnotations must contain at least one item"

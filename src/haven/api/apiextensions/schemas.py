@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from msgspec.structs import replace as replace_struct
+
 from haven.api.apiextensions import v1
 from haven.api.apiextensions.defaults import validate_defaults
 from haven.apimachinery import serialization
@@ -19,10 +21,13 @@ from haven.apimachinery.fielderrors import ErrorList, Path, forbidden, invalid, 
 from haven.apimachinery.schema.formats import unrecognized_format
 
 __all__ = [
+    "ROOT_FIELDS_BESIDE_STATUS",
     "BadFieldPathError",
     "follow_path",
+    "has_defaults",
     "has_rules",
     "structural_errors",
+    "unfit_beside_status",
     "unrecognized_formats",
     "validate_schema",
 ]
@@ -47,13 +52,60 @@ def validate_schema(schema: Schema, path: Path, *, require_pruned_defaults: bool
     errors: ErrorList = []
     if schema.nullable:
         errors.append(forbidden(path.child("nullable"), "nullable cannot be true at the root"))
-    if not _has_unsupported(schema):
+    unsupported = _has_unsupported(schema)
+    if not unsupported:
         found = sorted(_structural(schema, _Level.ROOT, path) + _completeness(schema, path), key=str)
         if not found:
             tree = serialization.to_tree(schema)
             found = validate_defaults(tree, path, require_pruned=require_pruned_defaults)
         errors += found
-    return errors + _supported(schema, path, _Place(is_root=True))
+    errors += _supported(schema, path, _Place(is_root=True))
+    if unsupported and not errors and _names_another_draft(schema):
+        return [invalid(path, "", "OpenAPIV3Schema 'schema' is not supported")]
+    return errors
+
+
+def _names_another_draft(schema: Schema) -> bool:
+    inner = [*schema.properties.values(), *schema.all_of, *schema.any_of, *schema.one_of]
+    inner += [one for one in (_one(schema.items), _extra(schema), schema.not_) if one is not None]
+    return bool(schema.schema) or any(map(_names_another_draft, inner))
+
+
+ROOT_FIELDS_BESIDE_STATUS = (
+    "Description", "Type", "Format", "Title", "Maximum", "ExclusiveMaximum", "Minimum", "ExclusiveMinimum",
+    "MaxLength", "MinLength", "Pattern", "MaxItems", "MinItems", "UniqueItems", "MultipleOf", "Required", "Items",
+    "Properties", "ExternalDocs", "Example", "XPreserveUnknownFields", "XValidations",
+)  # fmt: skip
+"""What the root may have where the status has an endpoint of its own, as the complaint names it."""
+
+_BEFORE_TYPE = ("id", "schema", "ref")
+_NOT_BESIDE_STATUS = (
+    "nullable", "default", "enum", "max_properties", "min_properties", "all_of", "one_of", "any_of", "not_",
+    "additional_properties", "pattern_properties", "dependencies", "additional_items", "definitions",
+    "x_kubernetes_embedded_resource", "x_kubernetes_int_or_string", "x_kubernetes_list_map_keys",
+    "x_kubernetes_list_type", "x_kubernetes_map_type",
+)  # fmt: skip
+
+
+def unfit_beside_status(schema: Schema) -> str | None:
+    """Return what the root of a schema may not have beside a status endpoint: "type", another field, or None."""
+    empty = Schema()
+
+    def first(names: tuple[str, ...]) -> str | None:
+        return next((name for name in names if getattr(schema, name) != getattr(empty, name)), None)
+
+    if (found := first(_BEFORE_TYPE)) is not None:
+        return found
+    if schema.type and schema.type != "object":
+        return "type"
+    return first(_NOT_BESIDE_STATUS)
+
+
+def has_defaults(schema: Schema) -> bool:
+    """Tell whether a schema has a default anywhere."""
+    inner = [*schema.properties.values(), *schema.all_of, *schema.any_of, *schema.one_of]
+    inner += [one for one in (_one(schema.items), _extra(schema), schema.not_) if one is not None]
+    return schema.default is not None or any(map(has_defaults, inner))
 
 
 def has_rules(schema: Schema) -> bool:
@@ -92,9 +144,9 @@ def _extra(schema: Schema) -> Schema | None:
 def _has_unsupported(schema: Schema) -> bool:
     """Tell whether a schema cannot be read as a structural one."""
     own = (
-        schema.id or schema.additional_items is not None or schema.pattern_properties or schema.definitions
-        or schema.dependencies or schema.ref is not None or isinstance(schema.items, list)
-        or (schema.properties and _extra(schema) is not None)
+        schema.id or schema.schema or schema.additional_items is not None or schema.pattern_properties
+        or schema.definitions or schema.dependencies or schema.ref or (isinstance(schema.items, list) and schema.items)
+        or schema.x_kubernetes_preserve_unknown_fields is False
     )  # fmt: skip
     inner = [*schema.properties.values(), *schema.all_of, *schema.any_of, *schema.one_of]
     inner += [one for one in (_one(schema.items), _extra(schema), schema.not_) if one is not None]
@@ -184,7 +236,11 @@ def _differs(metadata: Schema) -> bool:
 
 
 def _is_int_or_string(schema: Schema) -> bool:
-    return schema.any_of == [Schema(type="integer"), Schema(type="string")]
+    given = [
+        replace_struct(one, additional_properties=None) if one.additional_properties is False else one
+        for one in schema.any_of
+    ]
+    return given == [Schema(type="integer"), Schema(type="string")]
 
 
 def _values(schema: Schema, path: Path, skip_any: bool, skip_first_all: bool) -> ErrorList:
@@ -214,7 +270,7 @@ def _pattern_complaint(pattern: str) -> str:
 
 def _nested(schema: Schema, path: Path, skip_any: bool, *, allow_rules: bool) -> ErrorList:
     errors = _values(schema, path, skip_any, False)
-    items, extra = _one(schema.items), _extra(schema)
+    items = _one(schema.items)
     if items is not None:
         errors += _nested(items, path.child("items"), False, allow_rules=allow_rules)
     for name, one in schema.properties.items():
@@ -222,7 +278,7 @@ def _nested(schema: Schema, path: Path, skip_any: bool, *, allow_rules: bool) ->
     undefined, empty, false = "must be undefined", "must be empty", "must be false"
     for name, is_given, words in (
         ("type", schema.type, empty),
-        ("additionalProperties", extra is not None, undefined),
+        ("additionalProperties", schema.additional_properties not in (None, False), undefined),
         ("default", schema.default is not None, undefined),
         ("title", schema.title, empty),
         ("description", schema.description, empty),

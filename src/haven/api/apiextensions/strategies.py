@@ -15,15 +15,18 @@ import msgspec
 from haven.api.apiextensions import v1
 from haven.api.apiextensions.defaults import has_unpruned_defaults
 from haven.api.apiextensions.schemas import (
+    ROOT_FIELDS_BESIDE_STATUS,
     BadFieldPathError,
     follow_path,
+    has_defaults,
     has_rules,
+    unfit_beside_status,
     unrecognized_formats,
     validate_schema,
 )
 from haven.api.internalform import internal_form
 from haven.api.strategy import Strategy
-from haven.api.webhookclients import validate_webhook_service, validate_webhook_url
+from haven.api.webhookclients import validate_ca_bundle, validate_webhook_service, validate_webhook_url
 from haven.apimachinery import serialization
 from haven.apimachinery.fielderrors import (
     ErrorList,
@@ -35,7 +38,7 @@ from haven.apimachinery.fielderrors import (
     required,
     too_many,
 )
-from haven.apimachinery.goformat import quote
+from haven.apimachinery.goformat import quote, show
 from haven.apimachinery.validation.names import (
     byte_length,
     dns1035_label_errors,
@@ -201,15 +204,20 @@ def _check_spec(crd: CRD, old: CRD | None = None) -> ErrorList:
             if _schema(version) is None:
                 place = _SPEC.child("versions").index(index).child("schema", "openAPIV3Schema")
                 errors.append(required(place, ""))
+    if spec.preserve_unknown_fields and any(has_defaults(one) for version in versions if (one := _schema(version))):
+        words = "must be false in order to use defaults in the schema"
+        errors.append(invalid(_SPEC.child("preserveUnknownFields"), True, words))
     pruned = old is None or not _has_unpruned_defaults(old)
     common, own = _hoisted(versions)
+    with_status = {version.name: _has_status(version) for version in reversed(versions)}
     for index, version in enumerate(own):
         place = _SPEC.child("versions").index(index)
         if complaints := dns1035_label_errors(version.name):
             errors.append(invalid(place.child("name"), version.name, ",".join(complaints)))
-        errors += _version(version, place, pruned=pruned, changed=not _same_schema(versions[index], old))
+        changed = not _same_schema(versions[index], old)
+        errors += _version(version, place, with_status[version.name], pruned=pruned, changed=changed)
     errors += _version_list(own, is_given=spec.versions is not None)
-    if versions and (complaints := dns1035_label_errors(versions[0].name)):
+    if versions and versions[0].name and (complaints := dns1035_label_errors(versions[0].name)):
         errors.append(invalid(_SPEC.child("version"), versions[0].name, ",".join(complaints)))
     names = spec.names
     for name, value in (
@@ -219,7 +227,10 @@ def _check_spec(crd: CRD, old: CRD | None = None) -> ErrorList:
             errors.append(required(_SPEC.child("names", name), ""))
     errors += _names(names, _SPEC.child("names"))
     changed = not all(_same_schema(version, old) for version in versions)
-    errors += _contents(common, _SPEC, "validation", pruned=pruned, changed=changed)
+    errors += _contents(common, _SPEC, "validation", any(with_status.values()), pruned=pruned, changed=changed)
+    if spec.preserve_unknown_fields and spec.conversion is not None and spec.conversion.strategy != "None":
+        words = "must be None if spec.preserveUnknownFields is true"
+        errors.append(invalid(_SPEC.child("conversion", "strategy"), spec.conversion.strategy, words))
     if spec.conversion is not None:
         errors += _conversion(spec.conversion, old, _SPEC.child("conversion"))
     return errors
@@ -241,6 +252,10 @@ def _schema(version: v1.CustomResourceDefinitionVersion) -> v1.JSONSchemaProps |
 
 
 _Version = v1.CustomResourceDefinitionVersion
+
+
+def _has_status(version: _Version) -> bool:
+    return version.subresources is not None and version.subresources.status is not None
 
 
 def _hoisted(versions: Sequence[_Version]) -> tuple[_Version, list[_Version]]:
@@ -280,12 +295,12 @@ def _same_schema(version: _Version, old: CRD | None) -> bool:
     return any(one.name == version.name and one.schema == version.schema for one in before)
 
 
-def _version(version: _Version, path: Path, *, pruned: bool, changed: bool) -> ErrorList:
+def _version(version: _Version, path: Path, has_status: bool, *, pruned: bool, changed: bool) -> ErrorList:
     said = version.deprecation_warning
     errors = [
         invalid(path.child("deprecationWarning"), said, text) for text in _warning_complaints(version.deprecated, said)
     ]
-    return errors + _contents(version, path, "schema", pruned=pruned, changed=changed)
+    return errors + _contents(version, path, "schema", has_status, pruned=pruned, changed=changed)
 
 
 def _warning_complaints(deprecated: bool, warning: str | None) -> list[str]:
@@ -301,22 +316,20 @@ def _warning_complaints(deprecated: bool, warning: str | None) -> list[str]:
     for index, letter in enumerate(warning):
         if not letter.isprintable():
             words = "must only contain printable UTF-8 characters; non-printable character found at index"
-            found.append(f"{words} {index}")
+            found.append(f"{words} {byte_length(warning[:index])}")
             break
     return found
 
 
-def _contents(version: _Version, path: Path, schema_name: str, *, pruned: bool, changed: bool) -> ErrorList:
+def _contents(
+    version: _Version, path: Path, schema_name: str, has_status: bool, *, pruned: bool, changed: bool
+) -> ErrorList:
     errors: ErrorList = []
     schema = _schema(version)
     if schema is not None:
         place = path.child(schema_name)
-        has_status = version.subresources is not None and version.subresources.status is not None
-        if has_status and schema.type != "object":
-            words = (
-                'only "object" is allowed as the type at the root of the schema if the status subresource is enabled'
-            )
-            errors.append(invalid(place.child("openAPIV3Schema.type"), schema.type, words))
+        if has_status:
+            errors += _root_beside_status(schema, place)
         found = validate_schema(schema, place.child("openAPIV3Schema"), require_pruned_defaults=pruned)
         if not found and has_rules(schema):
             # Few definitions have rules; the engine is large.
@@ -332,6 +345,19 @@ def _contents(version: _Version, path: Path, schema_name: str, *, pruned: bool, 
         where = "validations.schema is" if schema_name == "validation" else "`version.schema.openAPIV3Schema` is not"
         errors += _selectable(version.selectable_fields, schema, path.child("selectableFields"), where)
     return errors
+
+
+def _root_beside_status(schema: v1.JSONSchemaProps, path: Path) -> ErrorList:
+    """Complain of what a status on its own could not be checked against: only properties are taken apart."""
+    complaint = unfit_beside_status(schema)
+    if complaint is None:
+        return []
+    words = "allowed {} the root of the schema if the status subresource is enabled"
+    if complaint == "type":
+        words = f'only "object" is {words.format("as the type at")}'
+        return [invalid(path.child("openAPIV3Schema.type"), schema.type, words)]
+    words = f"only {show(list(ROOT_FIELDS_BESIDE_STATUS))} fields are {words.format('at')}"
+    return [invalid(path.child("openAPIV3Schema"), internal_form(schema), words)]
 
 
 def _scale(scale: v1.CustomResourceSubresourceScale, path: Path) -> ErrorList:
@@ -446,7 +472,18 @@ def _conversion(conversion: v1.CustomResourceConversion, old: CRD | None, path: 
         errors.append(required(place, "required when strategy is set to Webhook"))
     else:
         errors += _client(client, place)
+        if client.ca_bundle and old is not None and not _may_be_unsound(old):
+            errors += validate_ca_bundle(client.ca_bundle, place.child("caBundle"))
     return errors + _review_versions(versions, old, spot)
+
+
+def _may_be_unsound(old: CRD) -> bool:
+    """Tell whether authorities need not be readable: those of a new definition, and where they were not before."""
+    if not any(one.type == "Established" and one.status == "True" for one in old.status.conditions or ()):
+        return True
+    webhook = old.spec.conversion.webhook if old.spec.conversion is not None else None
+    client = webhook.client_config if webhook is not None else None
+    return client is not None and bool(client.ca_bundle and validate_ca_bundle(client.ca_bundle, _SPEC))
 
 
 def _client(client: v1.WebhookClientConfig, path: Path) -> ErrorList:

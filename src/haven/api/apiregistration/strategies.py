@@ -11,6 +11,7 @@ from typing import Any
 from haven.api.apiregistration import v1
 from haven.api.strategy import Strategy
 from haven.apimachinery.fielderrors import ErrorList, Path, invalid, not_supported, required
+from haven.apimachinery.goformat import quote
 from haven.apimachinery.validation.names import (
     dns1035_label_errors,
     dns1123_subdomain_errors,
@@ -56,7 +57,7 @@ def _check(service: v1.APIService) -> ErrorList:
     def name_rule(name: str, prefix: bool = False) -> tuple[str, ...]:
         if unfit := path_segment_name(name, prefix):
             return tuple(unfit)
-        return () if name == wanted else (f'must be `spec.version+"."+spec.group`: "{wanted}"',)
+        return () if name == wanted else (f'must be `spec.version+"."+spec.group`: {quote(wanted)}',)
 
     errors = validate_object_meta(service.metadata, namespaced=False, name_rule=name_rule)
     place = _SPEC.child("group")

@@ -24,7 +24,7 @@ class UserInfo(Struct):
     username: str = ""
     uid: str = ""
     groups: list[str] = []
-    extra: dict[str, list[str]] = {}
+    extra: dict[str, list[str] | None] = {}
 
 
 class SelfSubjectReviewStatus(Struct):

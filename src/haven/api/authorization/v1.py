@@ -26,7 +26,7 @@ class SubjectAccessReviewSpec(Struct):
     non_resource_attributes: NonResourceAttributes | None = None
     user: str = ""
     groups: list[str] = []
-    extra: dict[str, list[str]] = {}
+    extra: dict[str, list[str] | None] = {}
     uid: str = ""
 
 

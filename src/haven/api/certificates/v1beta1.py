@@ -21,7 +21,7 @@ class CertificateSigningRequestSpec(Struct):
     username: str = ""
     uid: str = ""
     groups: list[str] = []
-    extra: dict[str, list[str]] = {}
+    extra: dict[str, list[str] | None] = {}
 
 
 class CertificateSigningRequestStatus(Struct):

@@ -19,6 +19,7 @@ __all__ = [
     "default_secret",
     "default_service",
     "default_volume",
+    "default_volume_source",
 ]
 
 _AFFINITY_SECONDS = 10800
@@ -125,6 +126,11 @@ def default_volume(volume: v1.PersistentVolume) -> None:
         spec.persistent_volume_reclaim_policy = "Retain"
     if spec.volume_mode is None:
         spec.volume_mode = "Filesystem"
+    default_volume_source(spec)
+
+
+def default_volume_source(spec: v1.PersistentVolumeSpec) -> None:
+    """Fill in where a volume's data is, in a PersistentVolume or in a VolumeAttachment."""
     round_up_to_milli(spec.capacity)
     if spec.host_path is not None and spec.host_path.type is None:
         spec.host_path.type = ""

@@ -244,9 +244,9 @@ def _check_service_cidr(item: Any) -> ErrorList:
     ranges = item.spec.cidrs
     if not ranges:
         return [required(_CIDRS, "at least one CIDR required")]
-    errors: ErrorList = []
     if len(ranges) > 2:
-        errors.append(invalid(_CIDRS, internal_form(item.spec), "may only hold up to 2 values"))
+        return [invalid(_CIDRS, internal_form(item.spec), "may only hold up to 2 values")]
+    errors: ErrorList = []
     for index, text in enumerate(ranges):
         errors += validate_cidr(text, _CIDRS.index(index))
     networks = [parse_network(text) for text in ranges]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from haven.api.core import v1 as core_v1
+from haven.api.core.defaults import default_volume_source
 from haven.api.core.validation.metadata import validate_non_negative_quantity, validate_qualified_name
 from haven.api.core.validation.persistentvolume import validate_volume_spec
 from haven.api.core.validation.volumes import validate_csi_driver_name
@@ -71,13 +72,14 @@ def _parameters(parameters: Mapping[str, str], path: Path, *, allow_empty: bool)
 def _default_class(new: v1.StorageClass) -> None:
     if new.reclaim_policy is None:
         new.reclaim_policy = "Delete"
+    new.parameters = new.parameters or None
     if new.volume_binding_mode is None:
         new.volume_binding_mode = "Immediate"
 
 
 def _check_class(new: v1.StorageClass) -> ErrorList:
     errors = _provisioner(new.provisioner, Path("provisioner"))
-    errors += _parameters(new.parameters, Path("parameters"), allow_empty=True)
+    errors += _parameters(new.parameters or {}, Path("parameters"), allow_empty=True)
     if new.reclaim_policy and new.reclaim_policy not in _POLICIES:
         errors.append(not_supported(Path("reclaimPolicy"), new.reclaim_policy, _POLICIES))
     mode, path = new.volume_binding_mode, Path("volumeBindingMode")
@@ -114,7 +116,9 @@ def _topology_requirement(requirement: core_v1.TopologySelectorLabelRequirement,
 
 
 def _check_class_update(new: v1.StorageClass, old: v1.StorageClass) -> ErrorList:
-    errors = validate_immutable(new.parameters, old.parameters, Path("parameters"))
+    errors: ErrorList = []
+    if (new.parameters or {}) != (old.parameters or {}):
+        errors.append(invalid(Path("parameters"), new.parameters, IMMUTABLE))
     errors += validate_immutable(new.provisioner, old.provisioner, Path("provisioner"))
     errors += validate_immutable(new.reclaim_policy, old.reclaim_policy, Path("reclaimPolicy"))
     return errors + validate_immutable(new.volume_binding_mode, old.volume_binding_mode, Path("volumeBindingMode"))
@@ -272,6 +276,11 @@ def _check_capacity_update(new: v1.CSIStorageCapacity, old: v1.CSIStorageCapacit
     return errors
 
 
+def _default_attachment(new: v1.VolumeAttachment) -> None:
+    if new.spec.source.inline_volume_spec is not None:
+        default_volume_source(new.spec.source.inline_volume_spec)
+
+
 def _check_attachment(new: v1.VolumeAttachment) -> ErrorList:
     spec, source = new.spec, _SPEC.child("source")
     errors = validate_csi_driver_name(spec.attacher, _SPEC.child("attacher"))
@@ -336,6 +345,7 @@ def _check_attributes_update(new: v1.VolumeAttributesClass, old: v1.VolumeAttrib
 
 _ATTACHMENT: Strategy[Any] = kind_strategy(
     namespaced=False,
+    default=_default_attachment,
     check=_check_attachment,
     check_update=_check_attachment_update,
     order=UpdateOrder.WHOLE_ONLY,
@@ -344,6 +354,7 @@ _ATTACHMENT: Strategy[Any] = kind_strategy(
     subresources={
         "status": kind_strategy(
             namespaced=False,
+            default=_default_attachment,
             check=_check_attachment,
             check_update=_check_attachment_update,
             order=UpdateOrder.WHOLE_ONLY,

@@ -194,6 +194,8 @@ def _struct(definition: str) -> Schema:
     )
     for field in entry.fields:
         sub = _compile(field)
+        if (own := _GO_NAMES_OF_FIELDS.get((definition, field.name))) is not None:
+            sub.go = own
         if field.map_type and sub.kind == "struct":
             sub = sub.with_atomic(field.map_type == "atomic")
         schema.fields[field.name] = Field(
@@ -204,6 +206,9 @@ def _struct(definition: str) -> Schema:
     return schema
 
 
+_GO_NAMES_OF_FIELDS = {
+    ("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps", "enum"): "[]v1.JSON"
+}
 _GO_NAMES = {
     "time": "v1.Time", "micro_time": "v1.MicroTime", "duration": "v1.Duration", "quantity": "resource.Quantity",
     "int_or_string": "intstr.IntOrString", "raw": "runtime.RawExtension", "bytes": "[]uint8",

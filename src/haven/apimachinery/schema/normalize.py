@@ -66,10 +66,14 @@ def _scalar(value: Any, kind: str) -> Any:
         if isinstance(value, list):
             return base64.b64encode(bytes(value)).decode()
         return base64.b64encode(base64.b64decode(value.replace("\n", "").replace("\r", ""))).decode()
+    if kind == "schema_or_array":
+        return value if isinstance(value, dict | list) else None  # Go's decoder passes over anything else.
+    if kind == "schema_or_strings":
+        return value if isinstance(value, dict | list) else []
     return value
 
 
 _AS_IT_IS = {
     "string", "bool", "int", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float64",
-    "int_or_string", "raw", "any", "schema_or_bool", "schema_or_array", "schema_or_strings",
+    "int_or_string", "raw", "any", "schema_or_bool",
 }  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 import re
+from collections.abc import Sequence
 
 from haven.api import scheme
 from haven.api.core import v1 as core
@@ -27,9 +28,10 @@ _GROUP = re.compile(r"system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]", re.ASCII)
 class BootstrapTokens:
     """Knows the tokens in kube-system's secrets bootstrap-token-…, good for every audience."""
 
-    def __init__(self, objects: Lookup, clock: Clock) -> None:
+    def __init__(self, objects: Lookup, clock: Clock, api_audiences: Sequence[str]) -> None:
         self._objects = objects
         self._clock = clock
+        self._api_audiences = tuple(api_audiences)
         self._secrets = scheme.resource_of(core.Secret)
 
     def authenticate_token(self, token: str, audiences: tuple[str, ...]) -> TokenIdentity | None:
@@ -50,7 +52,10 @@ class BootstrapTokens:
         expires = _expiry(_text(secret, "expiration"))
         if expires is None or (expires and expires <= self._clock.now_seconds()):
             return None
-        return TokenIdentity(UserInfo(USER_PREFIX + token_id, groups=groups), audiences, expires)
+        meant_for = tuple(dict.fromkeys(audience for audience in audiences if audience in self._api_audiences))
+        if not meant_for:
+            return None
+        return TokenIdentity(UserInfo(USER_PREFIX + token_id, groups=groups), meant_for, expires)
 
 
 def _text(secret: core.Secret, key: str) -> str:

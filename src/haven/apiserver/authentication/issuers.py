@@ -60,6 +60,8 @@ class IssuerTokens:
         now = self._clock.now_seconds()
         check_claims(claims, issuer=issuer.url, audiences=issuer.audiences, now=now)
         user = issuer.mapping.user(claims)
-        # Such a token is meant for this server whatever it calls itself.
-        meant_for = tuple(audience for audience in audiences if audience in self._api_audiences) or audiences
+        # Such a token is meant for this server, under any of its names.
+        meant_for = tuple(dict.fromkeys(audience for audience in audiences if audience in self._api_audiences))
+        if not meant_for:
+            return None
         return TokenIdentity(user, meant_for, float(claims["exp"]))

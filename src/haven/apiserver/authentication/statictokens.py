@@ -6,7 +6,7 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/authentication/#
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from haven.apiserver.authentication.interface import TokenIdentity
 from haven.apiserver.request import UserInfo
@@ -19,14 +19,16 @@ class MalformedTokenFile(ValueError):
 
 
 class StaticTokens:
-    """Knows a fixed set of tokens, good for every audience."""
+    """Knows a fixed set of tokens, which are good for the server's own audiences."""
 
-    def __init__(self, users: Mapping[str, UserInfo]) -> None:
+    def __init__(self, users: Mapping[str, UserInfo], api_audiences: Sequence[str]) -> None:
         self._users = dict(users)
+        self._api_audiences = tuple(api_audiences)
 
     def authenticate_token(self, token: str, audiences: tuple[str, ...]) -> TokenIdentity | None:
         user = self._users.get(token)
-        return None if user is None else TokenIdentity(user, audiences)
+        meant_for = tuple(dict.fromkeys(audience for audience in audiences if audience in self._api_audiences))
+        return TokenIdentity(user, meant_for) if user is not None and meant_for else None
 
 
 def parse_token_file(text: str) -> dict[str, UserInfo]:

@@ -33,14 +33,6 @@ def _csi_node(item: storage_v1.CSINode, now: float) -> list[Any]:
     return [item.metadata.name, len(item.spec.drivers or ()), age(item.metadata.creation_timestamp, now)]
 
 
-def _csi_storage_capacity(item: storage_v1.CSIStorageCapacity, _now: float) -> list[Any]:
-    return [
-        item.metadata.name,
-        item.storage_class_name,
-        UNSET if item.capacity is None else str(item.capacity),
-    ]
-
-
 def _storage_class(item: storage_v1.StorageClass, now: float) -> list[Any]:
     name = item.metadata.name
     if any(item.metadata.annotations.get(annotation) == "true" for annotation in _DEFAULT_CLASS_ANNOTATIONS):
@@ -73,7 +65,6 @@ def _volume_attributes_class(item: storage_v1.VolumeAttributesClass, now: float)
 ROWS = {
     "CSIDriver": _csi_driver,
     "CSINode": _csi_node,
-    "CSIStorageCapacity": _csi_storage_capacity,
     "StorageClass": _storage_class,
     "VolumeAttachment": _volume_attachment,
     "VolumeAttributesClass": _volume_attributes_class,

@@ -110,7 +110,7 @@ def _named_user(spec: authorization.SubjectAccessReviewSpec) -> UserInfo:
         name=spec.user,
         uid=spec.uid,
         groups=tuple(spec.groups),
-        extra={key: tuple(values) for key, values in spec.extra.items()},
+        extra={key: tuple(values or ()) for key, values in spec.extra.items()},
     )
 
 

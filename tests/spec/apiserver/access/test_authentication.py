@@ -143,7 +143,7 @@ async def test_a_proxys_certificate_lets_it_speak_for_users_and_nobody_elses_doe
 
 async def test_requests_without_credentials_are_anonymous_and_wrong_credentials_are_refused(clock: FakeClock) -> None:
     users = parse_token_file('secret,jane,7,"devs,ops"\n')
-    tokens = BearerTokens(TokenUnion([StaticTokens(users)]), [ISSUER], clock)
+    tokens = BearerTokens(TokenUnion([StaticTokens(users, [ISSUER])]), [ISSUER], clock)
     authenticator = RequestAuthenticator([tokens])
 
     assert (await authenticator.authenticate(a_request())).groups == ("system:unauthenticated",)
@@ -280,7 +280,7 @@ async def test_a_bootstrap_token_works_until_it_expires(objects: Any, clock: Fak
             },
         )
     )
-    tokens = BootstrapTokens(objects, clock)
+    tokens = BootstrapTokens(objects, clock, [ISSUER])
 
     identity = tokens.authenticate_token("abcdef.0123456789abcdef", (ISSUER,))
 

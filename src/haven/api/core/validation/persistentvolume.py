@@ -249,7 +249,7 @@ def validate_volume_spec(
         elif not inline and spec.volume_mode not in VOLUME_MODES:
             errors.append(not_supported(place, spec.volume_mode, VOLUME_MODES))
     class_name = spec.volume_attributes_class_name
-    if class_name is not None:
+    if class_name is not None and not inline:
         place = path.child("volumeAttributesClassName")
         if not class_name:
             errors.append(required(place, "an empty string is disallowed"))
