@@ -119,7 +119,8 @@ class Package:
         if go.startswith("[]"):
             return "list", f"list[{self.item(go[2:])}]", "[]"
         if go.startswith("map["):
-            return "map", f"dict[str, {self.item(go[go.index(']') + 1 :])}]", "{}"
+            item = self.item(go[go.index("]") + 1 :])
+            return "map", f"dict[str, {item} | None]" if item.startswith("list[") else f"dict[str, {item}]", "{}"
         if go in SCALARS:
             annotation, zero, name = SCALARS[go]
             if name:

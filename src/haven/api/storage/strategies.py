@@ -72,14 +72,13 @@ def _parameters(parameters: Mapping[str, str], path: Path, *, allow_empty: bool)
 def _default_class(new: v1.StorageClass) -> None:
     if new.reclaim_policy is None:
         new.reclaim_policy = "Delete"
-    new.parameters = new.parameters or None
     if new.volume_binding_mode is None:
         new.volume_binding_mode = "Immediate"
 
 
 def _check_class(new: v1.StorageClass) -> ErrorList:
     errors = _provisioner(new.provisioner, Path("provisioner"))
-    errors += _parameters(new.parameters or {}, Path("parameters"), allow_empty=True)
+    errors += _parameters(new.parameters, Path("parameters"), allow_empty=True)
     if new.reclaim_policy and new.reclaim_policy not in _POLICIES:
         errors.append(not_supported(Path("reclaimPolicy"), new.reclaim_policy, _POLICIES))
     mode, path = new.volume_binding_mode, Path("volumeBindingMode")
@@ -117,8 +116,8 @@ def _topology_requirement(requirement: core_v1.TopologySelectorLabelRequirement,
 
 def _check_class_update(new: v1.StorageClass, old: v1.StorageClass) -> ErrorList:
     errors: ErrorList = []
-    if (new.parameters or {}) != (old.parameters or {}):
-        errors.append(invalid(Path("parameters"), new.parameters, IMMUTABLE))
+    if new.parameters != old.parameters:
+        errors.append(invalid(Path("parameters"), new.parameters or None, IMMUTABLE))
     errors += validate_immutable(new.provisioner, old.provisioner, Path("provisioner"))
     errors += validate_immutable(new.reclaim_policy, old.reclaim_policy, Path("reclaimPolicy"))
     return errors + validate_immutable(new.volume_binding_mode, old.volume_binding_mode, Path("volumeBindingMode"))

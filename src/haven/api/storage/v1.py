@@ -89,7 +89,7 @@ class StorageClass(Struct):
     api_version: str = always("storage.k8s.io/v1")
     metadata: meta.ObjectMeta = field(default_factory=meta.ObjectMeta)
     provisioner: str = always("")
-    parameters: dict[str, str] | None = None
+    parameters: dict[str, str] = {}
     reclaim_policy: str | None = None
     mount_options: list[str] = []
     allow_volume_expansion: bool | None = None
