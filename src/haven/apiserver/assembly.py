@@ -22,6 +22,7 @@ from haven.apimachinery.names import Revision
 from haven.apiserver.admission.adminaccess import AdminAccess
 from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.configuration import read_configuration
+from haven.apiserver.admission.interface import Plugin
 from haven.apiserver.admission.plugins import AdmissionSettings, Parts, make_plugins
 from haven.apiserver.admission.policies.plugins import PolicyAdmission, WebhookConditions
 from haven.apiserver.admission.rolewrites import RoleWrites
@@ -341,6 +342,11 @@ async def start(
     identify = RequestAuthenticator(authenticators)
     guard.attach(identify)
 
+    answers: list[Plugin] = []
+    if states["PodCertificateRequest"]:
+        from haven.apiserver.admission.podcertificates import PodCertificateAnswers
+
+        answers.append(PodCertificateAnswers(authorizer, clock))
     admission = AdmissionChain(
         make_plugins(
             Parts(
@@ -371,7 +377,7 @@ async def start(
                 ),
             )
         ),
-        guards=[RoleWrites(EscalationGuard(rbac, authorizer)), SigningRequests(clock), AdminAccess(objects)],
+        guards=[RoleWrites(EscalationGuard(rbac, authorizer)), SigningRequests(clock), AdminAccess(objects), *answers],
         registry=registry,
     )
     fields = FieldManagement(clock)

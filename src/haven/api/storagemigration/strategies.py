@@ -70,7 +70,6 @@ STRATEGIES: dict[str, Strategy[Any]] = {
         check=_check,
         check_update=_check_update,
         order=UpdateOrder.WHOLE_THEN_META,
-        has_generation=True,
         has_status=True,
         subresources={"status": status_strategy(check_update=_check_status, update=keep_metadata)},
     )

@@ -171,6 +171,12 @@ def _pod_security(parts: Parts) -> Plugin:
     return PodSecurity(parts.objects, defaults=defaults, exemptions=exemptions)
 
 
+def _priority(parts: Parts) -> Plugin:
+    from haven.apiserver.admission.priority import Priority
+
+    return Priority(parts.objects, of_groups=parts.settings.states.get("WorkloadAwarePreemption", False))
+
+
 def _resource_quota(parts: Parts) -> Plugin:
     from haven.apiserver.admission.resourcequota import ResourceQuota
 
@@ -223,7 +229,6 @@ _PLAIN: dict[str, tuple[str, tuple[str, ...]]] = {
     "PodGroupWorkloadExists": ("workloads", ("objects",)),
     "PodResizeValidator": ("pods", ("objects",)),
     "PodTopologyLabels": ("pods", ("objects",)),
-    "Priority": ("priority", ("objects",)),
     "RuntimeClass": ("runtimeclass", ("objects",)),
     "ServiceAccount": ("serviceaccount", ("objects", "clock", "chance")),
     "StorageObjectInUseProtection": ("storage", ()),
@@ -240,6 +245,7 @@ _SPECIAL: dict[str, Callable[[Parts], Plugin]] = {
     "PodNodeSelector": _pod_node_selector,
     "PodSecurity": _pod_security,
     "PodTolerationRestriction": _pod_tolerations,
+    "Priority": _priority,
     "ResourceQuota": _resource_quota,
     "ValidatingAdmissionPolicy": lambda parts: parts.policies.validating,
     "ValidatingAdmissionWebhook": _validating_webhooks,

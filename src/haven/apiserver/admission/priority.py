@@ -8,6 +8,7 @@ from __future__ import annotations
 from haven.api import scheme
 from haven.api.core import v1 as core
 from haven.api.scheduling import v1 as scheduling
+from haven.api.scheduling import v1alpha2
 from haven.apimachinery.apierrors import GroupResource
 from haven.apiserver.admission.interface import CREATE, UPDATE, AdmissionRequest, Objects, forbidden
 
@@ -22,7 +23,10 @@ class Priority:
     name = "Priority"
     resources = frozenset({GroupResource("", "pods"), GroupResource("scheduling.k8s.io", "priorityclasses")})
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, *, of_groups: bool = False) -> None:
+        """`of_groups`: whether groups of Pods have priorities, too (feature WorkloadAwarePreemption)."""
+        if of_groups:
+            self.resources |= {GroupResource("scheduling.k8s.io", "podgroups")}
         self._objects = objects
         self._classes = scheme.resource_of(scheduling.PriorityClass)
 
@@ -30,6 +34,8 @@ class Priority:
         return operation in (CREATE, UPDATE)
 
     async def admit(self, request: AdmissionRequest) -> None:
+        if request.resource.plural == "podgroups":
+            self._admit_group(request)
         if request.resource.plural != "pods" or request.subresource:
             return
         spec: core.PodSpec = request.object.spec
@@ -58,6 +64,19 @@ class Priority:
                     f" priority admission controller computed {policy} from the given PriorityClass name",
                 )
             spec.preemption_policy = policy
+
+    def _admit_group(self, request: AdmissionRequest) -> None:
+        if request.operation != CREATE or request.subresource:
+            return
+        spec: v1alpha2.PodGroupSpec = request.object.spec
+        chosen = self._choose(request, spec.priority_class_name)
+        if spec.priority not in (None, chosen.value):
+            raise forbidden(
+                request,
+                f"priority set in the pod group ({spec.priority}) must match the priority computed ({chosen.value})"
+                " based on the priority class set in the spec",
+            )
+        spec.priority, spec.priority_class_name = chosen.value, chosen.metadata.name
 
     async def validate(self, request: AdmissionRequest) -> None:
         if request.resource.plural != "priorityclasses" or not request.object.global_default:
