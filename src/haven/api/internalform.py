@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from haven.api.core import v1 as core_v1
+from haven.api.givenempty import is_given
 from haven.apimachinery import meta
 from haven.apimachinery.fielderrors import go_json
 from haven.apimachinery.quantity import Quantity
@@ -21,6 +22,14 @@ from haven.apimachinery.quantity import Quantity
 __all__ = ["internal_form"]
 
 _TAGGED = meta.__name__
+_RENAMED = {
+    "boolvalue": "bool", "boolvalues": "bools", "cephmonitors": "monitors", "datadiskuri": "diskuri",
+    "discoverychapauth": "chapauthdiscovery", "donotuseexternalid": "externalid", "endpointsname": "endpoints",
+    "intvalue": "int", "intvalues": "ints", "lastterminationstate": "laststate", "radosuser": "user",
+    "rbdimage": "image", "rbdpool": "pool", "sessionchapauth": "chapauthsession", "stringvalue": "string",
+    "stringvalues": "strings", "versionvalue": "version", "versionvalues": "versions",
+}  # fmt: skip
+"""Internal names that are not the served ones, both in lower case."""
 _SCALARS = {"string": '""', "bool": "false", "[]byte": "null"} | dict.fromkeys(
     ("int", "int32", "int64", "float64", "uint32", "uint8", "uint64"), "0"
 )
@@ -66,10 +75,12 @@ def _render(value: Any, kind: str, group: str) -> str:
     if kind.startswith("[]") and kind != "[]byte":
         if value is None or (not value and not isinstance(value, list)):
             return "null"
-        return "[" + ",".join(_render(item, kind[2:], group) for item in value) + "]" if value else "null"
+        if not value:
+            return "[]" if is_given(value) else "null"
+        return "[" + ",".join(_render(item, kind[2:], group) for item in value) + "]"
     if kind.startswith("map["):
         if not value:
-            return "null"
+            return "{}" if is_given(value) else "null"
         item_kind = kind.partition("]")[2]
         items = (f"{go_json(str(key))}:{_render(value[key], item_kind, group)}" for key in sorted(value))
         return "{" + ",".join(items) + "}"
@@ -136,15 +147,15 @@ def _parts(value: Any, name: str, group: str) -> list[str]:
         if not go_name:
             embedded = kind.rpartition(".")[2]
             if embedded == "ObjectMeta":
-                inner = go_json(value.metadata)[1:-1]
+                inner = go_json(msgspec.structs.replace(value.metadata, labels=dict(value.metadata.labels)))[1:-1]
                 parts += [inner] if inner else []
             elif embedded != "TypeMeta":
                 parts += _parts(value, embedded, group)
         elif isinstance(value, core_v1.PodSpec) and go_name == "SecurityContext":
             parts.append(f'"SecurityContext":{_pod_security_context(value)}')
-        elif lower in by_lower:
-            found = getattr(value, by_lower[lower])
-            if found == [] and getattr(_empty(type(value)), by_lower[lower]) is None:
+        elif (attribute := by_lower.get(lower) or by_lower.get(_RENAMED.get(lower, ""))) is not None:
+            found = getattr(value, attribute)
+            if found == [] and not is_given(found) and getattr(_empty(type(value)), attribute) is None:
                 parts.append(f'"{go_name}":[]')  # Given as empty: lists that are always written keep the difference.
             elif isinstance(found, Quantity):
                 parts.append(f'"{go_name}":{go_json(found)}')

@@ -71,6 +71,8 @@ class Strategy(Generic[T]):
     validate: Callable[[T], ErrorList] = no_errors
     prepare_for_update: Callable[[T, T], None] = nothing
     validate_update: Callable[[T, T], ErrorList] = no_errors_update
+    touch: Callable[[T, T, str], None] | None = None
+    """Notes in a changed object when that was: (new, old, now), after `prepare_for_update`."""
     canonicalize: Callable[[T], None] = nothing
     warnings: Callable[[T, T | None], list[str]] = no_warnings
     name_errors: Callable[[str], list[str]] | None = None

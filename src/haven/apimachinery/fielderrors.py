@@ -88,7 +88,7 @@ class Path(tuple[Any, ...]):
         while path is not None:
             path, added = path[0], path[1]
             if isinstance(added, tuple):
-                parts.append("." + ".".join(added) if added else "")
+                parts.append("".join(f".{name}" if name else "[]" for name in added))
             else:
                 parts.append(f"[{added}]")
         text = "".join(reversed(parts)).removeprefix(".")

@@ -14,6 +14,7 @@ from haven.api.core import v1 as core_v1
 from haven.api.core.validation.claims import validate_claim_spec
 from haven.api.core.validation.metadata import validate_dns1123_label, validate_meta, validate_meta_update
 from haven.api.core.validation.pod import PodOptions, validate_pod_annotations, validate_pod_template_spec
+from haven.api.givenempty import given
 from haven.api.internalform import internal_form
 from haven.api.intorpercent import (
     int_or_percent_value,
@@ -102,7 +103,7 @@ def _validate_spec(
     else:
         labels = spec.template.metadata.labels
         if not selector.is_empty and not selector.matches(labels):
-            errors.append(invalid(template.child("metadata", "labels"), labels or None, NO_MATCH))
+            errors.append(invalid(template.child("metadata", "labels"), given(labels), NO_MATCH))
         checked = _checked_template(spec)
         if not skip_template:
             errors += validate_pod_template_spec(checked, template, options)

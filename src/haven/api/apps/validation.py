@@ -9,6 +9,7 @@ from haven.api.apps import v1
 from haven.api.core import v1 as core_v1
 from haven.api.core.validation.metadata import validate_meta, validate_meta_update
 from haven.api.core.validation.pod import PodOptions, validate_pod_template_spec
+from haven.api.givenempty import given
 from haven.api.internalform import internal_form
 from haven.api.intorpercent import (
     int_or_percent_value,
@@ -80,7 +81,7 @@ def _validate_template(
     path = _SPEC.child("template")
     errors: ErrorList = []
     if not found.is_empty and not found.matches(template.metadata.labels):
-        errors.append(invalid(path.child("metadata", "labels"), template.metadata.labels or None, NO_MATCH))
+        errors.append(invalid(path.child("metadata", "labels"), given(template.metadata.labels), NO_MATCH))
     errors += validate_pod_template_spec(template, path, options)
     return errors + validate_always_restarted(template, path.child("spec"), "ReplicaSet")
 
@@ -140,7 +141,8 @@ def _deployment_strategy(strategy: v1.DeploymentStrategy, path: Path) -> ErrorLi
         return [not_supported(path, internal_form(strategy), ("Recreate", "RollingUpdate"))]
     if rolling is None:
         return [required(place, "this should be defaulted and never be nil")]
-    unavailable, surge = rolling.max_unavailable or 0, rolling.max_surge or 0
+    unavailable = 0 if rolling.max_unavailable is None else rolling.max_unavailable
+    surge = 0 if rolling.max_surge is None else rolling.max_surge
     errors = validate_positive_int_or_percent(unavailable, place.child("maxUnavailable"))
     errors += validate_positive_int_or_percent(surge, place.child("maxSurge"))
     if int_or_percent_value(unavailable) == 0 and int_or_percent_value(surge) == 0:
@@ -255,7 +257,7 @@ def _daemon_set_spec(daemon_set: v1.DaemonSet, options: PodOptions) -> ErrorList
     template = _SPEC.child("template")
     labels = spec.template.metadata.labels
     if selector is not None and not selector.matches(labels):
-        errors.append(invalid(template.child("metadata", "labels"), labels or None, NO_MATCH))
+        errors.append(invalid(template.child("metadata", "labels"), given(labels), NO_MATCH))
     if spec.selector is not None and not spec.selector.match_labels and not spec.selector.match_expressions:
         errors.append(invalid(path, spec.selector, "empty selector is invalid for daemonset"))
     errors += validate_pod_template_spec(spec.template, template, options)
@@ -277,7 +279,8 @@ def _daemon_set_strategy(strategy: v1.DaemonSetUpdateStrategy, path: Path) -> Er
     place = path.child("rollingUpdate")
     if rolling is None:
         return [required(place, "")]
-    unavailable, surge = rolling.max_unavailable or 0, rolling.max_surge or 0
+    unavailable = 0 if rolling.max_unavailable is None else rolling.max_unavailable
+    surge = 0 if rolling.max_surge is None else rolling.max_surge
     errors = validate_positive_int_or_percent(unavailable, place.child("maxUnavailable"))
     errors += validate_positive_int_or_percent(surge, place.child("maxSurge"))
     errors += validate_at_most_100_percent(unavailable, place.child("maxUnavailable"))

@@ -17,6 +17,7 @@ from haven.api.batch.failurepolicy import validate_pod_failure_policy, validate_
 from haven.api.core import v1 as core_v1
 from haven.api.core.validation.metadata import validate_meta, validate_meta_update
 from haven.api.core.validation.pod import PodOptions, pod_options, validate_pod_template_spec
+from haven.api.givenempty import given
 from haven.api.internalform import internal_form
 from haven.apimachinery import meta
 from haven.apimachinery.fielderrors import (
@@ -130,7 +131,7 @@ def _validate_selected_spec(spec: v1.JobSpec, path: Path, options: PodOptions) -
     selector = selector_or_none(spec.selector)
     labels = spec.template.metadata.labels
     if selector is not None and not selector.matches(labels):
-        errors.append(invalid(path.child("template", "metadata", "labels"), labels or None, NO_MATCH))
+        errors.append(invalid(path.child("template", "metadata", "labels"), given(labels), NO_MATCH))
     return errors
 
 

@@ -77,11 +77,6 @@ def default_pod_spec(spec: v1.PodSpec) -> None:
         spec.dns_policy = "ClusterFirst"
     if not spec.restart_policy:
         spec.restart_policy = "Always"
-    if spec.host_network:
-        for container in (*(spec.containers or ()), *spec.init_containers):
-            for port in container.ports:
-                if port.host_port == 0:
-                    port.host_port = port.container_port
     if spec.security_context is None:
         spec.security_context = v1.PodSecurityContext()
     if spec.termination_grace_period_seconds is None:

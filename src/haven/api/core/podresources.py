@@ -74,14 +74,19 @@ def qos_class(pod: core.Pod) -> str:
         parts = [container.resources for container in (*spec.containers, *spec.init_containers)]
     any_set, guaranteed = False, True
     for part in parts:
-        requests = {name: part.requests[name] for name in ("cpu", "memory") if part.requests.get(name)}
-        limits = {name: part.limits[name] for name in ("cpu", "memory") if part.limits.get(name)}
+        requests = _asked(part.requests)
+        limits = _asked(part.limits)
         any_set = any_set or bool(requests) or bool(limits)
         if len(limits) < 2 or any(requests.get(name, amount) != amount for name, amount in limits.items()):
             guaranteed = False
     if not any_set:
         return BEST_EFFORT
     return GUARANTEED if guaranteed else BURSTABLE
+
+
+def _asked(amounts: Mapping[str, Quantity]) -> dict[str, Quantity]:
+    """Return how much cpu and memory is asked for; nothing, and less, does not count."""
+    return {name: amounts[name] for name in ("cpu", "memory") if name in amounts and amounts[name].nano > 0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from haven.api.core.pod_defaults import default_pod_template
 from haven.api.core.podwarnings import name_warnings, template_warnings
 from haven.api.core.validation.metadata import validate_meta, validate_meta_update
 from haven.api.core.validation.pod import PodOptions, pod_options, validate_pod_template_spec
+from haven.api.givenempty import given
 from haven.api.statuschecks import validate_counters, validate_not_more
 from haven.api.strategy import Strategy
 from haven.apimachinery.fielderrors import ErrorList, Path, forbidden, invalid, not_supported, required
@@ -50,7 +51,7 @@ def _validate_spec(spec: v1.ReplicationControllerSpec, options: PodOptions) -> E
     labels = template.metadata.labels
     if spec.selector and not spec.selector.items() <= labels.items():
         words = "`selector` does not match template `labels`"
-        errors.append(invalid(path.child("metadata", "labels"), labels or None, words))
+        errors.append(invalid(path.child("metadata", "labels"), given(labels), words))
     errors += validate_pod_template_spec(template, path, options)
     if template.spec.restart_policy != "Always":
         place = path.child("spec", "restartPolicy")
@@ -65,10 +66,16 @@ def _template_options(old: v1.PodTemplateSpec | None) -> PodOptions:
     return pod_options(old.spec if old is not None else None, is_pod=False)
 
 
+def _long_name(name: str, is_prefix: bool) -> list[str]:
+    """The newer rule for names: a prefix is not looked at, and lengths count bytes."""
+    if is_prefix:
+        return []
+    return [text.replace("characters", "bytes") if "no more" in text else text for text in _name_errors(name)]
+
+
 def _validate(controller: v1.ReplicationController) -> ErrorList:
-    return validate_meta(controller.metadata, namespaced=True) + _validate_spec(
-        controller.spec, _template_options(None)
-    )
+    errors = validate_meta(controller.metadata, namespaced=True, name_rule=_long_name)
+    return errors + _validate_spec(controller.spec, _template_options(None))
 
 
 def _validate_update(new: v1.ReplicationController, old: v1.ReplicationController) -> ErrorList:

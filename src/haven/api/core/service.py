@@ -68,6 +68,12 @@ def _drop_fields_of_old_type(new: v1.Service, old: v1.Service) -> None:
         new.status = v1.ServiceStatus(conditions=new.status.conditions)
 
 
+def _forget_internal_policy(new: v1.Service) -> None:
+    """A name elsewhere has no traffic of its own; the field is accepted there and never shown."""
+    if new.spec.type == "ExternalName":
+        new.spec.internal_traffic_policy = None
+
+
 def _update_status(new: v1.Service, old: v1.Service) -> None:
     new.spec = old.spec
 
@@ -121,6 +127,7 @@ SERVICE: Strategy[Any] = Strategy(
     validate=validate_service,
     prepare_for_update=_update,
     validate_update=validate_service_update,
+    canonicalize=_forget_internal_policy,
     warnings=_warnings,
     name_errors=lambda name: list(dns1123_label_errors(name)),
     allow_create_on_update=True,

@@ -5,12 +5,14 @@ Source: the behaviour of pkg/registry/core.
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from haven.api.core import defaults, v1
 from haven.api.core.podstrategy import POD
 from haven.api.core.replication import POD_TEMPLATE, REPLICATION_CONTROLLER
 from haven.api.core.service import SERVICE
+from haven.api.core.tlspair import key_pair_complaint
 from haven.api.core.validation import (
     claims,
     claimupdate,
@@ -73,6 +75,18 @@ def _service_account_warnings(new: v1.ServiceAccount, old: v1.ServiceAccount | N
 def _keep_secret_type(new: v1.Secret, old: v1.Secret) -> None:
     if not new.type:
         new.type = old.type
+
+
+def _secret_warnings(new: v1.Secret, _old: v1.Secret | None) -> list[str]:
+    if new.type != "kubernetes.io/tls":
+        return []
+    complaint = key_pair_complaint(new.data.get("tls.crt", b""), new.data.get("tls.key", b""))
+    return [complaint] if complaint else []
+
+
+def _name_limit_range(new: v1.LimitRange) -> None:
+    """Give a LimitRange without a name, or a prefix for one, a random one."""
+    new.metadata.name = new.metadata.name or str(uuid.uuid4())
 
 
 def _name(errors: Any) -> Any:
@@ -163,6 +177,14 @@ def _update_volume_status(new: v1.PersistentVolume, old: v1.PersistentVolume) ->
         new.status.last_phase_transition_time = old.status.last_phase_transition_time
 
 
+def _touch_volume_status(new: v1.PersistentVolume, old: v1.PersistentVolume, now: str) -> None:
+    """Note when the phase changed, unless the client says so itself."""
+    status, before = new.status, old.status
+    unsaid = status.last_phase_transition_time in (None, before.last_phase_transition_time)
+    if status.phase != before.phase and unsaid:
+        status.last_phase_transition_time = now
+
+
 def _create_claim(new: v1.PersistentVolumeClaim) -> None:
     new.status = v1.PersistentVolumeClaimStatus(phase="Pending")
     _normalize_sources(new.spec, None)
@@ -176,9 +198,9 @@ def _update_claim(new: v1.PersistentVolumeClaim, old: v1.PersistentVolumeClaim) 
 def _normalize_sources(spec: v1.PersistentVolumeClaimSpec, old: v1.PersistentVolumeClaimSpec | None) -> None:
     """Let `dataSource` and `dataSourceRef` say the same; drop what older clients could not have meant."""
     in_use = old is not None and old.data_source is not None
-    if spec.data_source is not None and not in_use and not _is_known_source(spec.data_source):
-        spec.data_source = None
     source, reference = spec.data_source, spec.data_source_ref
+    if source is not None and reference is None and not in_use and not _is_known_source(source):
+        spec.data_source = source = None
     if source is not None and reference is None:
         spec.data_source_ref = v1.TypedObjectReference(api_group=source.api_group, kind=source.kind, name=source.name)
     elif reference is not None and source is None and not reference.namespace:
@@ -216,6 +238,7 @@ STRATEGIES: dict[str, Strategy[Any]] = {
         validate=config.validate_secret,
         prepare_for_update=_keep_secret_type,
         validate_update=config.validate_secret_update,
+        warnings=_secret_warnings,
         name_errors=_subdomain,
         selectable_fields={"type": lambda secret: secret.type},
     ),
@@ -283,6 +306,7 @@ STRATEGIES: dict[str, Strategy[Any]] = {
     ),
     "limitranges": Strategy(
         default=defaults.default_limit_range,
+        prepare_for_create=_name_limit_range,
         validate=quota.validate_limit_range,
         validate_update=quota.validate_limit_range_update,
         name_errors=_subdomain,
@@ -317,6 +341,7 @@ STRATEGIES: dict[str, Strategy[Any]] = {
             "status": Strategy(
                 default=defaults.default_volume,
                 prepare_for_update=_update_volume_status,
+                touch=_touch_volume_status,
                 validate_update=persistentvolume.validate_volume_status_update,
             )
         },

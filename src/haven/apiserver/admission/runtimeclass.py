@@ -11,6 +11,7 @@ from haven.api.node import v1 as node
 from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.goformat import quote
 from haven.apiserver.admission.interface import CREATE, AdmissionRequest, Objects, forbidden
+from haven.apiserver.admission.lookups import ImpossibleName, impossible_name
 from haven.apiserver.admission.tolerations import merge_tolerations
 
 __all__ = ["RuntimeClass"]
@@ -73,6 +74,8 @@ class RuntimeClass:
         found = self._objects.get(self._classes, "", name)
         if found is None:
             found = await self._objects.get_fresh(self._classes, "", name)
+        if found is None and (because := impossible_name(name)):
+            raise ImpossibleName(because)
         if found is None:
             raise forbidden(request, f"pod rejected: RuntimeClass {quote(name)} not found")
         return found

@@ -13,6 +13,7 @@ from haven.api.core import v1 as core
 from haven.apimachinery.apierrors import GroupResource
 from haven.apiserver import podreferences
 from haven.apiserver.admission.interface import CREATE, UPDATE, AdmissionRequest, Objects, forbidden
+from haven.apiserver.admission.lookups import impossible_name
 from haven.apiserver.authentication.serviceaccounts import WARN_ONLY_EXPIRATION_SECONDS
 from haven.clock import Clock
 
@@ -90,10 +91,8 @@ class ServiceAccount:
             if account is None and attempts:
                 await self._clock.sleep(RETRY_SECONDS)
         if account is None:
-            raise forbidden(
-                request,
-                f'error looking up service account {request.namespace}/{name}: serviceaccount "{name}" not found',
-            )
+            because = impossible_name(name) or f'serviceaccount "{name}" not found'
+            raise forbidden(request, f"error looking up service account {request.namespace}/{name}: {because}")
         return account
 
     def _mount(self, pod: core.Pod) -> None:

@@ -81,11 +81,13 @@ class Bindings:
 
     async def _bind(self, namespace: str, name: str, binding: core.Binding, *, dry_run: bool) -> None:
         storage = self._storages.of(_PODS)
+        if not name:
+            raise apierrors.BadRequest("Name parameter required.")
         while True:
             entry = storage.get(namespace, name)
             if entry is None:
                 raise apierrors.NotFound.of(_PODS, name)
-            pod = self._bound(entry, binding)
+            pod = self._bound(entry, binding, dry_run=dry_run)
             if dry_run:
                 return
             write = Write(storage, storage.key(namespace, name), pod, expected=entry.revision)
@@ -95,18 +97,18 @@ class Bindings:
                 continue
             return
 
-    def _bound(self, entry: Entry, binding: core.Binding) -> core.Pod:
+    def _bound(self, entry: Entry, binding: core.Binding, *, dry_run: bool) -> core.Pod:
         pod = serialization.decode(entry.data, core.Pod)
         wanted = binding.metadata
         if wanted.uid and wanted.uid != entry.uid:
             because = f"Precondition failed: UID in precondition: {wanted.uid}, UID in object meta: {entry.uid}"
-            raise apierrors.Conflict.of(_PODS, entry.name, _stored(entry, because))
+            raise apierrors.Conflict.of(_PODS, entry.name, _stored(entry, because, dry_run=dry_run))
         if wanted.resource_version and wanted.resource_version != str(entry.revision):
             because = (
                 f"Precondition failed: ResourceVersion in precondition: {wanted.resource_version}, "
                 f"ResourceVersion in object meta: {entry.revision}"
             )
-            raise apierrors.Conflict.of(_PODS, entry.name, _stored(entry, because))
+            raise apierrors.Conflict.of(_PODS, entry.name, _stored(entry, because, dry_run=dry_run))
         problem = ""
         if pod.metadata.deletion_timestamp:
             problem = f"pod {entry.name} is being deleted, cannot be assigned to a host"
@@ -145,9 +147,10 @@ def condition_set(pod: core.Pod, condition: core.PodCondition, now: str) -> None
     pod.status.conditions = kept
 
 
-def _stored(entry: Entry, because: str) -> str:
+def _stored(entry: Entry, because: str, *, dry_run: bool) -> str:
+    root = "" if dry_run else "/registry"  # A dry run shows the key without its first part.
     return (
-        f"StorageError: invalid object, Code: 4, Key: /registry/pods/{entry.namespace}/{entry.name}, "
+        f"StorageError: invalid object, Code: 4, Key: {root}/pods/{entry.namespace}/{entry.name}, "
         f"ResourceVersion: 0, AdditionalErrorMsg: {because}"
     )
 

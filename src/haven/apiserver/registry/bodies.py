@@ -11,6 +11,8 @@ from typing import Any
 import orjson
 
 from haven.api import scheme
+from haven.api.givenempty import mark_given
+from haven.api.retired import is_retired
 from haven.api.scheme import GroupVersionKind
 from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.codecs import protobuf, yaml
@@ -19,11 +21,13 @@ from haven.apimachinery.goformat import quote
 from haven.apimachinery.schema import Schema, check, normalize
 from haven.apimachinery.schema.gojson import syntax_error
 from haven.apiserver.registry.options import IGNORE, STRICT
+from haven.apiserver.request import Request
 
 __all__ = [
     "TYPE_META",
     "decode_delete_options",
     "decode_object",
+    "marks_given",
     "parse_json",
     "strict_yaml_error",
     "typed",
@@ -168,6 +172,8 @@ def _refuse_kind(gvk: GroupVersionKind, expected: GroupVersionKind) -> None:
 
 
 def _is_known(gvk: GroupVersionKind) -> bool:
+    if is_retired(gvk.group, gvk.version, gvk.kind):
+        return True
     try:
         scheme.kind_type(gvk.group, gvk.version, gvk.kind)
     except KeyError:
@@ -238,3 +244,13 @@ def decode_delete_options(data: bytes, header: str) -> meta.DeleteOptions | None
     if findings.error is not None:
         raise apierrors.BadRequest(findings.error)
     return serialization.convert(normalize(tree, schema), meta.DeleteOptions)
+
+
+def marks_given(request: Request, obj: Any) -> bool:
+    """Mark in a bad object which maps and lists the request gave as empty; return whether there are any."""
+    if request.method == "PATCH" or not (b"{}" in request.body or b"[]" in request.body):
+        return False
+    try:
+        return mark_given(orjson.loads(request.body), obj)
+    except orjson.JSONDecodeError:
+        return False  # YAML or protobuf: the latter does not tell either.

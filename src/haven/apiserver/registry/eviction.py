@@ -41,6 +41,12 @@ class SeveralBudgets(apierrors.ApiError):
     code, reason = 500, ""
 
 
+class MismatchedDryRun(apierrors.ApiError):
+    """The query asks for another kind of dry run than the body; upstream answers 500 without a reason."""
+
+    code, reason = 500, ""
+
+
 class Evictions:
     """Handler of eviction."""
 
@@ -60,6 +66,12 @@ class Evictions:
         systemfields.ensure_namespace(eviction.metadata, namespace)
         if eviction.metadata.name != name:
             raise apierrors.BadRequest("name in URL does not match name in Eviction object")
+        if eviction.delete_options is not None and eviction.delete_options.dry_run and parameters.dry_run:
+            asked, told = parameters.tree["dryRun"], eviction.delete_options.dry_run
+            if asked != told:
+                raise MismatchedDryRun(
+                    f"Non-matching dry-run options in request and content: [{' '.join(asked)}] and [{' '.join(told)}]"
+                )
         options = delete_parameters({}, eviction.delete_options or meta.DeleteOptions())
         options.dry_run = options.dry_run or parameters.dry_run
         admission = AdmissionRequest(

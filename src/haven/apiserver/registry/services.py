@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from haven.api.core import v1 as core
+from haven.api.core.validation.service import validate_cluster_ips
 from haven.api.networking import v1 as networking
 from haven.apimachinery import apierrors, meta
 from haven.apimachinery.fielderrors import ErrorList, Path, invalid
@@ -29,18 +30,22 @@ _SERVICES = apierrors.GroupResource("", "services")
 _ADDRESSES = apierrors.GroupResource("networking.k8s.io", "ipaddresses")
 _NETWORKS = apierrors.GroupResource("networking.k8s.io", "servicecidrs")
 _KIND = apierrors.GroupKind("", "Service")
-_NONE, _EXTERNAL, _NODE_PORT, _LOAD_BALANCER = "None", "ExternalName", "NodePort", "LoadBalancer"
+_NONE, _EXTERNAL = "None", "ExternalName"
+_CLUSTER_IP, _NODE_PORT, _LOAD_BALANCER = "ClusterIP", "NodePort", "LoadBalancer"
 _SINGLE, _PREFER, _REQUIRE = "SingleStack", "PreferDualStack", "RequireDualStack"
 _V4, _V6 = "IPv4", "IPv6"
 _RANDOM_ATTEMPTS = 32
+_PRETENDED_PORT = 32768
+"""A dry run shows node ports beyond this one: the number is made up."""
 
 Network = IPv4Network | IPv6Network
 
 
 class Allocated:
-    """What one write of a Service reserves and releases."""
+    """What one write of a Service reserves and releases. A dry run only pretends, and looks less closely."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, dry_run: bool = False) -> None:
+        self.dry_run = dry_run
         self.addresses: list[str] = []
         self.released_addresses: list[str] = []
         self.ports: list[int] = []
@@ -86,8 +91,9 @@ class ServiceAllocation:
         spec = service.spec
         if spec.cluster_ip and not spec.cluster_ips:
             spec.cluster_ips = [spec.cluster_ip]
-        allocated = Allocated()
-        if self._init_families(service, None):
+        allocated = Allocated(dry_run=dry_run)
+        self._init_families(service, None)
+        if spec.type != _EXTERNAL:
             self._allocate_addresses(service, allocated)
         self._init_node_ports(service, allocated)
         if _needs_health_check(service):
@@ -100,8 +106,10 @@ class ServiceAllocation:
         before: core.Service = old
         _keep_allocated(service, before)
         _align_cluster_ips(service, before)
-        allocated = Allocated()
-        if self._init_families(service, before) and not _same_preference(service, before):
+        allocated = Allocated(dry_run=dry_run)
+        if not _same_preference(service, before):
+            self._init_families(service, before)
+        if not _same_preference(service, before):
             self._update_addresses(service, before, allocated)
         had = before.spec.type in (_NODE_PORT, _LOAD_BALANCER)
         if had and service.spec.type not in (_NODE_PORT, _LOAD_BALANCER):
@@ -180,26 +188,21 @@ class ServiceAllocation:
                     networks.append(network)
         return found
 
-    def _init_families(self, service: core.Service, old: core.Service | None) -> bool:
-        """Settle policy and families; return whether addresses can be allocated. Raises Invalid.
-
-        Input that validation refuses anyway is left to it.
-        """
+    def _init_families(self, service: core.Service, old: core.Service | None) -> None:
+        """Settle policy and families; raise Invalid if they, or the addresses, do not go together."""
         spec = service.spec
         if spec.type == _EXTERNAL:
-            return old is not None
-        if old is not None and _same_preference(service, old):
-            return True
+            return
         headless_without_selector = spec.cluster_ip == _NONE and not spec.selector
         if spec.ip_family_policy is None:
             if old is not None and old.spec.ip_family_policy is not None:
                 spec.ip_family_policy = old.spec.ip_family_policy
             else:
                 spec.ip_family_policy = _REQUIRE if headless_without_selector else _SINGLE
-        if not _is_sound(service):
-            return False
+        errors: ErrorList = validate_cluster_ips(spec, old)
+        if errors:
+            raise apierrors.Invalid.of(_KIND, service.metadata.name, errors)
         configured = self._configured()
-        errors: ErrorList = []
         path = Path("spec")
         policy = spec.ip_family_policy
         if old is not None:
@@ -227,7 +230,7 @@ class ServiceAllocation:
             spec.ip_families = list(spec.ip_families) or [default]
             if len(spec.ip_families) < 2 and policy != _SINGLE:
                 spec.ip_families.append(_V6 if spec.ip_families[0] == _V4 else _V4)
-            return True
+            return
         if policy == _REQUIRE and len(configured) < 2:
             text = "this cluster is not configured for dual-stack services"
             errors.append(invalid(path.child("ipFamilyPolicy"), policy, text))
@@ -240,7 +243,6 @@ class ServiceAllocation:
         spec.ip_families = list(spec.ip_families) or [default]
         if policy != _SINGLE and len(spec.ip_families) == 1 and len(configured) == 2:
             spec.ip_families.append(_V6 if spec.ip_families[0] == _V4 else _V4)
-        return True
 
     # ---- addresses
 
@@ -251,8 +253,7 @@ class ServiceAllocation:
         wanted = list(spec.cluster_ips)
         for index, family in enumerate(spec.ip_families):
             text = wanted[index] if index < len(wanted) else ""
-            chosen = self._take_address(service, family, text)
-            allocated.addresses.append(chosen)
+            chosen = self._take_address(service, family, text, allocated)
             if index < len(wanted):
                 wanted[index] = chosen
             else:
@@ -272,38 +273,47 @@ class ServiceAllocation:
             return
         if len(before.ip_families) == 1 and len(spec.ip_families) == 2:
             wanted = spec.cluster_ips[1] if len(spec.cluster_ips) > 1 else ""
-            chosen = self._take_address(service, spec.ip_families[1], wanted)
-            allocated.addresses.append(chosen)
+            chosen = self._take_address(service, spec.ip_families[1], wanted, allocated)
             spec.cluster_ips = [*spec.cluster_ips[:1], chosen]
         elif len(before.ip_families) == 2 and len(spec.ip_families) == 1:
             allocated.released_addresses.append(before.cluster_ips[1])
 
-    def _take_address(self, service: core.Service, family: str, text: str) -> str:
+    def _take_address(self, service: core.Service, family: str, text: str, allocated: Allocated) -> str:
         networks = self._configured().get(family, [])
-        storage = self._storages.of(_ADDRESSES)
+        if allocated.dry_run:
+            networks = networks[:1]
         if text:
-            address = ip_address(text)
-            because = ""
-            network = next((one for one in networks if address in one), None)
-            if network is None:
-                because = "the provided network does not match the current range"
-            elif address in (network.network_address, network.broadcast_address):
-                because = f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {network}"
-            elif storage.get("", str(address)) is not None:
-                because = "provided IP is already allocated"
+            because = self._address_complaint(text, networks, allocated)
             if because:
                 where = Path("spec").child("clusterIPs")
                 error = invalid(where, service.spec.cluster_ips, f"failed to allocate IP {text}: {because}")
                 raise apierrors.Invalid.of(_KIND, service.metadata.name, [error])
+            allocated.addresses.append(text)
             return text
         for network in networks:
-            chosen = self._free_address(network, storage)
+            is_pretended = allocated.dry_run
+            chosen = str(network.network_address) if is_pretended else self._free_address(network)
             if chosen:
+                allocated.addresses.append(chosen)
                 return chosen
         name = service.metadata.name
         raise apierrors.InternalError.because(f'failed to allocate a serviceIP for Service "{name}": range is full')
 
-    def _free_address(self, network: Network, storage: Storage) -> str:
+    def _address_complaint(self, text: str, networks: Sequence[Network], allocated: Allocated) -> str:
+        """Say why a Service cannot have the address it asks for; "" if it can."""
+        address = ip_address(text)
+        network = next((one for one in networks if address in one), None)
+        if network is None and not allocated.dry_run:
+            return "the provided network does not match the current range"
+        if network is None or address in (network.network_address, network.broadcast_address):
+            shown = network or networks[0]
+            return f"the provided IP ({address}) is not in the valid range. The range of valid IPs is {shown}"
+        if not allocated.dry_run and self._storages.of(_ADDRESSES).get("", str(address)) is not None:
+            return "provided IP is already allocated"
+        return ""
+
+    def _free_address(self, network: Network) -> str:
+        storage = self._storages.of(_ADDRESSES)
         first = int(network.network_address) + 1
         last = int(network.broadcast_address) - (1 if network.version == 4 else 0)
         size = min(last - first + 1, 1 << 16)
@@ -361,15 +371,7 @@ class ServiceAllocation:
 
     def _take_port(self, service: core.Service, index: int, wanted: int, allocated: Allocated) -> int:
         if wanted:
-            because = ""
-            if wanted not in self._node_ports:
-                last = self._node_ports.stop - 1
-                because = (
-                    "provided port is not in the valid range. The range of valid ports is "
-                    f"{self._node_ports.start}-{last}"
-                )
-            elif self._used_ports[wanted] or wanted in allocated.ports:
-                because = "provided port is already allocated"
+            because = self._port_complaint(wanted, allocated)
             if because:
                 where = Path("spec", "ports").index(index).child("nodePort")
                 raise apierrors.Invalid.of(_KIND, service.metadata.name, [invalid(where, wanted, because)])
@@ -381,7 +383,19 @@ class ServiceAllocation:
         allocated.ports.append(port)
         return port
 
+    def _port_complaint(self, wanted: int, allocated: Allocated) -> str:
+        """Say why a Service cannot have the node port it asks for; "" if it can."""
+        ports = self._node_ports
+        if wanted not in ports and not allocated.dry_run:
+            shown = f"{ports.start}-{ports.stop - 1}"
+            return f"provided port is not in the valid range. The range of valid ports is {shown}"
+        if self._used_ports[wanted] or wanted in allocated.ports:
+            return "provided port is already allocated"
+        return ""
+
     def _free_port(self, allocated: Allocated) -> int:
+        if allocated.dry_run:
+            return max(allocated.ports, default=_PRETENDED_PORT) + 1
         ports = self._node_ports
         offset = min(max(16, len(ports) // 32), 128) if len(ports) >= 16 else 0
         for band in (ports[offset:], ports[:offset]):
@@ -397,14 +411,7 @@ class ServiceAllocation:
     def _allocate_health_check(self, service: core.Service, allocated: Allocated) -> None:
         wanted = service.spec.health_check_node_port
         if wanted:
-            because = ""
-            if wanted not in self._node_ports:
-                because = (
-                    "provided port is not in the valid range. The range of valid ports is "
-                    f"{self._node_ports.start}-{self._node_ports.stop - 1}"
-                )
-            elif self._used_ports[wanted] or wanted in allocated.ports:
-                because = "provided port is already allocated"
+            because = self._port_complaint(wanted, allocated)
             if because:
                 text = f"failed to allocate requested HealthCheck NodePort {wanted}: {because}"
                 raise apierrors.InternalError.because(text)
@@ -444,35 +451,6 @@ def _wants_node_ports(service: core.Service) -> bool:
     return service.spec.type == _LOAD_BALANCER and service.spec.allocate_load_balancer_node_ports is not False
 
 
-def _is_sound(service: core.Service) -> bool:
-    """Tell whether what the client gave can be worked on; if not, validation will say what is wrong with it."""
-    spec = service.spec
-    if (spec.cluster_ips[:1] or [""])[0] != spec.cluster_ip or len(spec.cluster_ips) > 2:
-        return False
-    if spec.ip_family_policy not in (_SINGLE, _PREFER, _REQUIRE):
-        return False
-    if any(family not in (_V4, _V6) for family in spec.ip_families):
-        return False
-    if len(set(spec.ip_families)) != len(spec.ip_families):
-        return False
-    if spec.cluster_ip == _NONE:
-        return len(spec.cluster_ips) == 1
-    families = []
-    for text in _texts(spec.cluster_ips):
-        try:
-            ip_address(text)
-        except ValueError:
-            return False
-        families.append(_family(text))
-    if len(set(families)) != len(families):
-        return False
-    return all(one == two for one, two in zip(families, spec.ip_families, strict=False))
-
-
-def _texts(values: Iterable[str]) -> list[str]:
-    return [value for value in values if value]
-
-
 def _same_preference(service: core.Service, old: core.Service) -> bool:
     """Tell whether a PreferDualStack Service stays as it is: it must not gain or lose an address by itself."""
     new, before = service.spec, old.spec
@@ -480,7 +458,7 @@ def _same_preference(service: core.Service, old: core.Service) -> bool:
         new.ip_family_policy == _PREFER
         and before.ip_family_policy in (None, _PREFER)
         and new.type == before.type
-        and new.type != _EXTERNAL
+        and new.type in (_CLUSTER_IP, _NODE_PORT, _LOAD_BALANCER)
         and new.cluster_ips == before.cluster_ips
         and new.ip_families == before.ip_families
     )

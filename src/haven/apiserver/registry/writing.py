@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from haven.api.strategy import Strategy, create_errors, make_canonical, update_errors
-from haven.apimachinery import apierrors, serialization
+from haven.apimachinery import apierrors, serialization, times
 from haven.apimachinery.codecs.negotiate import Answer
 from haven.apimachinery.fielderrors import Path, invalid
 from haven.apimachinery.names import Revision
@@ -21,11 +21,12 @@ from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.interface import CREATE, UPDATE, AdmissionRequest
 from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict, decide, refusal
 from haven.apiserver.registry import systemfields
-from haven.apiserver.registry.bodies import decode_object
+from haven.apiserver.registry.bodies import decode_object, marks_given
 from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.fieldmanagement import FieldManagement, keep_reset, manager_of
 from haven.apiserver.registry.options import WriteParameters, parse_revision, write_parameters
 from haven.apiserver.registry.output import answer_form, entry_response, object_response
+from haven.apiserver.registry.preconditions import uid_mismatch
 from haven.apiserver.registry.storage import Reservation, Storages, Write
 from haven.apiserver.registry.templates import Templates
 from haven.apiserver.request import Request, Response, UserInfo
@@ -312,6 +313,8 @@ class Writing:
             make_canonical(strategy, obj)
             return
         errors = create_errors(strategy, obj, namespaced=endpoint.resource.namespaced)
+        if errors and marks_given(request, obj):
+            errors = create_errors(strategy, obj, namespaced=endpoint.resource.namespaced)
         if errors:
             raise apierrors.Invalid.of(endpoint.complaint_kind(strategy, obj), obj.metadata.name, errors)
         warnings = strategy.warnings(obj, None)
@@ -392,7 +395,14 @@ class Writing:
         if live is None and not update.allow_create:
             raise endpoint.not_found(update.name)
         if update.uid and (live is None or live.uid != update.uid):
-            raise self.uid_mismatch(endpoint, update.namespace, update.name, update.uid, live.uid if live else "")
+            raise uid_mismatch(
+                endpoint.storage.resource.group_resource,
+                update.namespace,
+                update.name,
+                wanted=update.uid,
+                found=live.uid if live else "",
+                dry_run=update.parameters.dry_run,
+            )
         kept = live
         if live is not None:
             live = await endpoint.show(live)
@@ -469,8 +479,12 @@ class Writing:
         systemfields.ensure_namespace(new.metadata, update.namespace)
         new.metadata.generation = old.metadata.generation
         strategy.prepare_for_update(new, old)
+        if strategy.touch is not None:
+            strategy.touch(new, old, times.format_time(self._clock.now_seconds()))
         systemfields.prepare_update(new.metadata, old.metadata)
         errors = update_errors(strategy, new, old, namespaced=endpoint.resource.namespaced)
+        if errors and marks_given(update.request, new):
+            errors = update_errors(strategy, new, old, namespaced=endpoint.resource.namespaced)
         if errors:
             raise apierrors.Invalid.of(endpoint.complaint_kind(strategy, new), new.metadata.name, errors)
         update.request.warnings.extend(strategy.warnings(new, old))
@@ -493,16 +507,6 @@ class Writing:
         decision = await decide(self._authorizer, attributes)
         if decision.verdict is not Verdict.ALLOW:
             raise refusal(attributes, decision.reason)
-
-    @staticmethod
-    def uid_mismatch(endpoint: Endpoint, namespace: str, name: str, wanted: str, found: str) -> apierrors.Conflict:
-        """Return the refusal of an update or delete that means another object of the same name."""
-        key = f"/registry/{endpoint.storage.resource.plural}/{namespace + '/' if namespace else ''}{name}"
-        because = (
-            f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: "
-            f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
-        )
-        return apierrors.Conflict.of(endpoint.group_resource, name, because)
 
     @staticmethod
     def _is_finished(new: Any, old: Any, endpoint: Endpoint) -> bool:

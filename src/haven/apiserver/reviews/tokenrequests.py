@@ -152,6 +152,8 @@ class TokenRequests:
         group, _, version = reference.api_version.rpartition("/")
         if group or reference.kind not in ("Pod", "Node", "Secret"):
             raise BadRequest(f"cannot bind token to object of type {group}/{version}, Kind={reference.kind}")
+        if not reference.name:
+            raise BadRequest("Name parameter required.")
         if reference.kind == "Pod":
             pod = await self._objects.get_fresh(self._pods, namespace, reference.name)
             if pod is None:

@@ -16,6 +16,7 @@ from haven.api.core import v1 as core
 from haven.api.discovery import v1 as discovery
 from haven.api.scheme import resource_of
 from haven.apimachinery import apierrors
+from haven.apimachinery.goformat import quote as go_quote
 from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.interface import CONNECT, AdmissionRequest, Objects
 from haven.apiserver.http.takeover import Connection
@@ -127,21 +128,21 @@ class Streaming:
         pod = self._pod(request)
         await self._admit(request, endpoint, location.exec_options(request.query))
         container = location.default_container(pod, request.get("container"))
-        query = location.exec_query(request.query, command=True)
-        return await self._remote(request, pod, f"/exec/{_place(pod)}/{quote(container)}?{query}")
+        return await self._remote(request, pod, f"/exec/{_place(pod)}/{quote(container)}", command=True)
 
     async def _attach(self, request: Request, endpoint: Endpoint) -> Response:
         pod = self._pod(request)
         await self._admit(request, endpoint, location.attach_options(request.query))
         container = location.default_container(pod, request.get("container"))
-        query = location.exec_query(request.query, command=False)
-        return await self._remote(request, pod, f"/attach/{_place(pod)}/{quote(container)}?{query}")
+        return await self._remote(request, pod, f"/attach/{_place(pod)}/{quote(container)}", command=False)
 
-    async def _remote(self, request: Request, pod: core.Pod, target: str) -> Response:
+    async def _remote(self, request: Request, pod: core.Pod, path: str, *, command: bool) -> Response:
         backend = self._kubelet(pod)
+        if not _is_websocket(request):
+            _require_upgrade(request)
+        target = f"{path}?{location.exec_query(request.query, command=command)}"
         if _is_websocket(request):
             return self._remote_websocket(request, backend, target)
-        _require_upgrade(request)
         return await _pass_spdy(request, backend, target)
 
     def _remote_websocket(self, request: Request, backend: Backend, target: str) -> Response:
@@ -171,18 +172,20 @@ class Streaming:
         return Response(101, hijack=hijack)
 
     async def _portforward(self, request: Request, endpoint: Endpoint) -> Response:
+        ports = _ports(request)
         pod = self._pod(request)
-        await self._admit(request, endpoint, core.PodPortForwardOptions(ports=_ports(request)))
+        await self._admit(request, endpoint, core.PodPortForwardOptions(ports=ports))
         backend = self._kubelet(pod)
         target = f"/portForward/{_place(pod)}"
         if not _is_websocket(request):
             _require_upgrade(request)
             return await _pass_spdy(request, backend, target)
-        ports = _ports(request)
         offered = request.headers.get("sec-websocket-protocol", "")
         tunnelled = portforward.TUNNEL_PROTOCOL in offered
         if not tunnelled and not ports:
             raise apierrors.BadRequest('query parameter "port" is required')
+        if 0 in ports:
+            raise apierrors.BadRequest('port "0" must be > 0 and < 65536')
         if tunnelled:
             answer = await _dial_spdy(backend, target, "portforward.k8s.io")
         else:
@@ -290,14 +293,15 @@ def _place(pod: core.Pod) -> str:
 
 
 def _ports(request: Request) -> list[int]:
-    texts = [text for value in request.query.get("ports", ()) for text in value.split(",") if text]
-    try:
-        ports = [int(text) for text in texts]
-    except ValueError:
-        raise apierrors.BadRequest(f'unable to parse "{texts[0]}" as a port') from None
-    for port in ports:
-        if not 0 < port < 65536:
-            raise apierrors.BadRequest(f'port "{port}" must be > 0 and < 65536')
+    ports: list[int] = []
+    for text in request.query.get("ports", ()):
+        is_number = text.isascii() and text.isdigit()
+        if not is_number or int(text) > 65535:
+            because = "value out of range" if is_number else "invalid syntax"
+            raise apierrors.BadRequest(
+                f"cannot convert to []int32: strconv.ParseUint: parsing {go_quote(text)}: {because}"
+            )
+        ports.append(int(text))
     return ports
 
 

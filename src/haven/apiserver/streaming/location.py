@@ -13,9 +13,10 @@ from urllib.parse import urlencode
 
 from haven.api.core import v1 as core
 from haven.api.discovery import v1 as discovery
-from haven.apimachinery import apierrors, times
+from haven.apimachinery import apierrors
 from haven.apimachinery.apierrors import GroupKind
-from haven.apimachinery.fielderrors import ErrorList, FieldError, Path, forbidden, invalid, not_supported
+from haven.apimachinery.fielderrors import ErrorList, FieldError, Path, forbidden, invalid
+from haven.apimachinery.schema.goscalars import BadScalar, parse_time
 
 __all__ = [
     "LogOptions",
@@ -118,18 +119,13 @@ def log_options(pod_name: str, query: Mapping[str, Sequence[str]]) -> dict[str, 
     since = query.get("sinceTime", [""])[0]
     if since:
         try:
-            options["sinceTime"] = times.normalize(since)
-        except ValueError:
-            raise apierrors.BadRequest(f'parsing time "{since}" as "2006-01-02T15:04:05Z07:00": cannot parse') from None
+            options["sinceTime"] = parse_time(since)
+        except BadScalar as error:
+            raise apierrors.BadRequest(str(error)) from None
     if "sinceSeconds" in options and since:
         errors.append(forbidden(Path(""), "at most one of `sinceTime` or `sinceSeconds` may be specified"))
-    stream = query.get("stream", [""])[0]
-    if stream and stream not in ("All", "Stdout", "Stderr"):
-        errors.append(not_supported(Path("stream"), stream, ["All", "Stdout", "Stderr"]))
-    elif stream in ("Stdout", "Stderr") and "tailLines" in options:
-        errors.append(forbidden(Path(""), "`tailLines` and specific `stream` are mutually exclusive for now"))
-    if stream:
-        options["stream"] = stream
+    if "stream" in query:  # Its feature gate, PodLogsQuerySplitStreams, is off.
+        errors.append(forbidden(Path("stream"), "may not be specified"))
     if errors:
         raise apierrors.Invalid.of(GroupKind("", "PodLogOptions"), pod_name, errors)
     return options

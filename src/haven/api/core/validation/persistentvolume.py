@@ -30,6 +30,7 @@ from haven.api.core.validation.volumes import (
     validate_flex_options,
     validate_iqn,
 )
+from haven.api.givenempty import given
 from haven.api.internalform import internal_form
 from haven.api.specdiff import spec_diff
 from haven.apimachinery.fielderrors import ErrorList, Path, forbidden, invalid, not_supported, required
@@ -265,7 +266,7 @@ def _capacity(spec: v1.PersistentVolumeSpec, path: Path) -> ErrorList:
     if not spec.capacity:
         errors.append(required(path, ""))
     if "storage" not in spec.capacity or len(spec.capacity) > 1:
-        errors.append(not_supported(path, spec.capacity or None, ("storage",)))
+        errors.append(not_supported(path, given(spec.capacity), ("storage",)))
     for name in sorted(spec.capacity):
         amount = spec.capacity[name]
         if amount.value < 0:
@@ -351,7 +352,7 @@ def _same_affinity(new: v1.VolumeNodeAffinity | None, old: v1.VolumeNodeAffinity
 
 
 def _same_requirement(new: v1.NodeSelectorRequirement, old: v1.NodeSelectorRequirement) -> bool:
-    key = new.key if _NEW_LABELS.get(old.key) == new.key else old.key
+    key = new.key if _NEW_LABELS.get(old.key, "") == new.key else old.key
     return (new.key, new.operator, new.values) == (key, old.operator, old.values)
 
 

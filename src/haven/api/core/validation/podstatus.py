@@ -18,12 +18,13 @@ from haven.apimachinery.fielderrors import (
     Path,
     duplicate,
     forbidden,
+    internal,
     invalid,
     not_supported,
     required,
     too_long,
 )
-from haven.apimachinery.validation.addresses import is_ipv6, validate_legacy_ip
+from haven.apimachinery.validation.addresses import is_ipv6, parse_address, validate_legacy_ip
 from haven.apimachinery.validation.names import byte_length, dns1123_subdomain_errors, user_id_errors
 from haven.apimachinery.validation.objectmeta import validate_immutable
 
@@ -239,10 +240,14 @@ def _host_ips(status: v1.PodStatus, before: v1.PodStatus) -> ErrorList:
 def _one_of_each_family(addresses: list[str], shown: Sequence[v1.PodIP] | Sequence[v1.HostIP], path: Path) -> ErrorList:
     if len(addresses) < 2:
         return []
-    families = {is_ipv6(address) for address in addresses}
-    if len(families) == 2 and len(addresses) == 2:
+    bad = next((index for index, address in enumerate(addresses) if parse_address(address) is None), None)
+    errors: ErrorList = []
+    if bad is not None:
+        because = f"failed to check for dual stack with error:invalid IP[{bad}]: {addresses[bad]}"
+        errors.append(internal(path, because))
+    elif len({is_ipv6(address) for address in addresses}) == 2 and len(addresses) == 2:
         return []
-    return [invalid(path, internal_form(list(shown)), _TOO_MANY_IPS)]
+    return [*errors, invalid(path, internal_form(list(shown)), _TOO_MANY_IPS)]
 
 
 def _users(statuses: Sequence[v1.ContainerStatus], path: Path, os: v1.PodOS | None) -> ErrorList:

@@ -267,9 +267,8 @@ def validate_resize(new: v1.Pod, old: v1.Pod, options: PodOptions) -> ErrorList:
         return errors + order
     sidecars = _SPEC.child("initContainers")
     for index, before in enumerate(old.spec.init_containers):
-        if before.restart_policy == "Always":
-            now = new.spec.init_containers[index]
-            errors += _removed(now.resources, before.resources, sidecars.index(index).child("resources"))
+        now = new.spec.init_containers[index]
+        errors += _removed(now.resources, before.resources, sidecars.index(index).child("resources"))
     for index, before in enumerate(old.spec.containers or ()):
         now = (new.spec.containers or [])[index]
         errors += _removed(now.resources, before.resources, _SPEC.child("containers").index(index).child("resources"))
@@ -280,16 +279,15 @@ def validate_resize(new: v1.Pod, old: v1.Pod, options: PodOptions) -> ErrorList:
             errors.append(forbidden(_SPEC, "only cpu and memory resources are mutable"))
     munged.init_containers = []
     for index, (now, before) in enumerate(zip(new.spec.init_containers, old.spec.init_containers, strict=True)):
-        if now.restart_policy == "Always":
-            kept = _without_cpu_and_memory(now, before)
-            if kept != before:
-                words = "only cpu and memory resources for init or sidecar containers are mutable"
-                errors.append(forbidden(sidecars.index(index), words))
-            munged.init_containers.append(kept)
-        else:
-            if now != before:
-                errors.append(forbidden(_SPEC, "resources for non-sidecar init containers are immutable"))
-            munged.init_containers.append(now)
+        kept = _without_cpu_and_memory(now, before)
+        if kept != before:
+            words = "only cpu and memory resources for init or sidecar containers are mutable"
+            errors.append(forbidden(sidecars.index(index), words))
+        if now != before and now.restart_policy != "Always":
+            words = "non-sidecar init containers with a resize policy of RestartContainer cannot be resized"
+            restarting = [item for item in kept.resize_policy if item.restart_policy == "RestartContainer"]
+            errors += [forbidden(sidecars.index(index), words) for _ in restarting]
+        munged.init_containers.append(kept)
     if not errors and munged != old.spec:
         errors.append(forbidden(_SPEC, "only cpu and memory resources are mutable"))
     return errors

@@ -18,6 +18,7 @@ from haven.api.core.validation.quantities import (
     validate_resource_name,
     validate_resource_quantity,
 )
+from haven.api.givenempty import given
 from haven.api.internalform import internal_form
 from haven.apimachinery.fielderrors import ErrorList, Path, duplicate, forbidden, invalid, required
 from haven.apimachinery.quantity import Quantity
@@ -131,7 +132,7 @@ def validate_resource_quota_update(new: v1.ResourceQuota, old: v1.ResourceQuota)
     errors = validate_meta_update(new.metadata, old.metadata)
     errors += _quota_spec(new.spec)
     if set(new.spec.scopes) != set(old.spec.scopes):
-        errors.append(invalid(Path("spec", "scopes"), new.spec.scopes or None, IMMUTABLE))
+        errors.append(invalid(Path("spec", "scopes"), given(new.spec.scopes), IMMUTABLE))
     return errors
 
 

@@ -18,6 +18,7 @@ from haven.api.core.validation.metadata import (
     validate_qualified_name,
 )
 from haven.api.core.validation.probes import validate_port_or_name
+from haven.api.givenempty import given
 from haven.api.internalform import internal_form
 from haven.apimachinery.fielderrors import (
     ErrorList,
@@ -41,6 +42,7 @@ __all__ = [
     "is_externally_accessible",
     "is_headless",
     "needs_health_check",
+    "validate_cluster_ips",
     "validate_load_balancer_status",
     "validate_service",
     "validate_service_status_update",
@@ -102,7 +104,7 @@ def _validate(service: v1.Service, old: v1.Service | None) -> ErrorList:
         errors += _port(port, len(spec.ports) > 1, names, _SPEC.child("ports").index(index))
     errors += validate_labels(spec.selector, _SPEC.child("selector"))
     errors += _session_affinity(spec)
-    errors += _cluster_ips(spec, old)
+    errors += validate_cluster_ips(spec, old)
     known = old.spec.external_ips if old is not None else ()
     for index, address in enumerate(spec.external_ips):
         place = _SPEC.child("externalIPs").index(index)
@@ -205,7 +207,7 @@ def _session_affinity(spec: v1.ServiceSpec) -> ErrorList:
     return []
 
 
-def _cluster_ips(spec: v1.ServiceSpec, old: v1.Service | None) -> ErrorList:
+def validate_cluster_ips(spec: v1.ServiceSpec, old: v1.Service | None) -> ErrorList:
     """Check addresses against each other and against the families; formats before relations."""
     if spec.type == "ExternalName":
         return []
@@ -361,9 +363,9 @@ def _families_change(new: v1.Service, old: v1.Service) -> ErrorList:
         return [invalid(path.index(0), now, _ONCE) for a, b in zip(now, before, strict=True) if a != b]
     errors: ErrorList = []
     if len(before) > len(now) and not new.spec.cluster_ips:
-        errors.append(invalid(path.index(0), now or None, "primary ipFamily can not be unset"))
+        errors.append(invalid(path.index(0), given(now), "primary ipFamily can not be unset"))
     if now and before and now[0] != before[0]:
-        errors.append(invalid(path.index(0), new.spec.cluster_ips or None, _ONCE))
+        errors.append(invalid(path.index(0), given(new.spec.cluster_ips), _ONCE))
     if len(before) > len(now) == 1 and new.spec.ip_family_policy != "SingleStack":
         words = "must be set to 'SingleStack' when releasing the secondary ipFamily"
         errors.append(invalid(Path("spec", "ipFamilyPolicy"), new.spec.ip_family_policy, words))

@@ -1,0 +1,39 @@
+"""Kinds at versions that are served no longer, but still understood: a body of one is of the wrong version.
+
+Source: https://kubernetes.io/docs/reference/using-api/deprecation-guide/
+"""
+
+from __future__ import annotations
+
+__all__ = ["is_retired"]
+
+_ACCESS = ("LocalSubjectAccessReview", "SelfSubjectAccessReview", "SelfSubjectRulesReview", "SubjectAccessReview")
+_LEVELS = ("FlowSchema", "PriorityLevelConfiguration")
+_ROLES = ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
+_RETIRED: dict[tuple[str, str], tuple[str, ...]] = {
+    ("apps", "v1beta1"): ("ControllerRevision", "Deployment", "DeploymentRollback", "Scale", "StatefulSet"),
+    ("apps", "v1beta2"): ("ControllerRevision", "DaemonSet", "Deployment", "ReplicaSet", "Scale", "StatefulSet"),
+    ("authentication.k8s.io", "v1beta1"): ("SelfSubjectReview", "TokenReview"),
+    ("authorization.k8s.io", "v1beta1"): _ACCESS,
+    ("batch", "v1beta1"): ("CronJob",),
+    ("discovery.k8s.io", "v1beta1"): ("EndpointSlice",),
+    ("events.k8s.io", "v1beta1"): ("Event",),
+    ("extensions", "v1beta1"): (
+        "DaemonSet", "Deployment", "DeploymentRollback", "Ingress", "NetworkPolicy", "ReplicaSet", "Scale",
+    ),
+    ("flowcontrol.apiserver.k8s.io", "v1beta1"): _LEVELS,
+    ("flowcontrol.apiserver.k8s.io", "v1beta2"): _LEVELS,
+    ("flowcontrol.apiserver.k8s.io", "v1beta3"): _LEVELS,
+    ("node.k8s.io", "v1alpha1"): ("RuntimeClass",),
+    ("node.k8s.io", "v1beta1"): ("RuntimeClass",),
+    ("policy", "v1beta1"): ("Eviction", "PodDisruptionBudget"),
+    ("rbac.authorization.k8s.io", "v1alpha1"): _ROLES,
+    ("rbac.authorization.k8s.io", "v1beta1"): _ROLES,
+    ("scheduling.k8s.io", "v1beta1"): ("PriorityClass",),
+    ("storage.k8s.io", "v1alpha1"): ("CSIStorageCapacity", "VolumeAttachment", "VolumeAttributesClass"),
+}  # fmt: skip
+
+
+def is_retired(group: str, version: str, kind: str) -> bool:
+    """Tell a kind at a version that is served no longer and yet known."""
+    return kind in _RETIRED.get((group, version), ())

@@ -1,0 +1,32 @@
+"""What a client is told whose update means another object of the same name.
+
+Source: the behaviour of k8s.io/apiserver/pkg/storage, whose keys are shown.
+"""
+
+from __future__ import annotations
+
+from haven.apimachinery import apierrors
+
+__all__ = ["uid_mismatch"]
+
+_FOLDERS = {
+    ("", "endpoints"): "services/endpoints",
+    ("", "nodes"): "minions",
+    ("", "replicationcontrollers"): "controllers",
+    ("", "services"): "services/specs",
+    ("networking.k8s.io", "ingresses"): "ingress",
+}
+"""Where upstream's keys are not simply below the resource's name."""
+
+
+def uid_mismatch(
+    resource: apierrors.GroupResource, namespace: str, name: str, *, wanted: str, found: str, dry_run: bool
+) -> apierrors.Conflict:
+    """Return the refusal; a dry run shows the key without its first part."""
+    folder = _FOLDERS.get((resource.group, resource.resource), resource.resource)
+    key = f"{'' if dry_run else '/registry'}/{folder}/{namespace + '/' if namespace else ''}{name}"
+    because = (
+        f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: "
+        f"Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}"
+    )
+    return apierrors.Conflict.of(resource, name, because)
