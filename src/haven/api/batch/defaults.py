@@ -24,7 +24,7 @@ def default_job(job: v1.Job) -> None:
     if spec.backoff_limit is None:
         spec.backoff_limit = _BACKOFF_LIMIT if spec.backoff_limit_per_index is None else _INT32_MAX
     if spec.template.metadata.labels and not job.metadata.labels:
-        job.metadata.labels = dict(spec.template.metadata.labels)
+        job.metadata.labels = spec.template.metadata.labels  # One map, as upstream has it.
     if spec.completion_mode is None:
         spec.completion_mode = "NonIndexed"
     if spec.suspend is None:

@@ -47,7 +47,10 @@ def _generate_selector(job: v1.Job) -> None:
     uid, name = str(job.metadata.uid), job.metadata.name
     labels = {LEGACY_JOB_NAME: name, JOB_NAME: name, LEGACY_CONTROLLER_UID: uid, CONTROLLER_UID: uid}
     template = job.spec.template.metadata
+    is_shared = bool(template.labels) and job.metadata.labels is template.labels
     template.labels = labels | template.labels
+    if is_shared:  # A new Job without labels of its own has those of its Pods, these included.
+        job.metadata.labels = dict(template.labels)
     if job.spec.selector is None:
         job.spec.selector = meta.LabelSelector()
     job.spec.selector.match_labels = {CONTROLLER_UID: uid} | job.spec.selector.match_labels

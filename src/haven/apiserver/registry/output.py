@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import msgspec
 import orjson
 
 from haven.apimachinery import apierrors, serialization
 from haven.apimachinery.codecs import protobuf, yaml
 from haven.apimachinery.codecs.negotiate import JSON, PROTOBUF, YAML, Answer, check_route, is_pretty, negotiate
 from haven.apiserver.registry.endpoint import Endpoint
-from haven.apiserver.registry.tables import table_of_entries, table_of_objects
+from haven.apiserver.registry.tables import partial_metadata, table_of_entries, table_of_objects
 from haven.apiserver.request import Request, Response
 from haven.apiserver.watchcache import Entry
 
@@ -46,13 +45,6 @@ class _NoList(apierrors.ApiError):
     code, reason = 500, ""
 
 
-class _WithMetadata(msgspec.Struct):
-    metadata: msgspec.Raw
-
-
-_metadata = msgspec.json.Decoder(_WithMetadata).decode
-
-
 def answer_form(request: Request, endpoint: Endpoint, *, streams: bool = False, tables: bool = True) -> Answer:
     """Return the representation that the client wants; raise NotAcceptable.
 
@@ -74,10 +66,9 @@ def answer_form(request: Request, endpoint: Endpoint, *, streams: bool = False, 
 
 def partial_bytes(data: bytes, group_version: str) -> bytes:
     """Return the PartialObjectMetadata of an object's JSON."""
-    metadata = bytes(_metadata(data).metadata)
     return b'{"kind":"PartialObjectMetadata","apiVersion":"%b","metadata":%b}' % (
         group_version.encode(),
-        metadata,
+        partial_metadata(data),
     )
 
 

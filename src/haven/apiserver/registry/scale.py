@@ -127,7 +127,11 @@ class Scales:
                 tree = self._applied(live, request.body, endpoint, parameters)
             else:
                 tree, warnings = patched(
-                    PATCH_TYPES[kind], live, request.body, self._schema, parameters.field_validation
+                    PATCH_TYPES[kind],
+                    dict(sorted(live.items())),  # As Go writes what a patch has taken apart.
+                    request.body,
+                    self._schema,
+                    parameters.field_validation,
                 )
                 request.warnings.extend(warnings)
             new = serialization.convert(tree, autoscaling.Scale)

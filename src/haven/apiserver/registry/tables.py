@@ -20,7 +20,12 @@ from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.request import Request
 from haven.apiserver.watchcache import Entry
 
-__all__ = ["table_of_entries", "table_of_objects"]
+__all__ = ["partial_metadata", "table_of_entries", "table_of_objects"]
+
+_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
+
+Row = tuple[Any, bytes, bytes]
+"""An object of the stored version, and its JSON in the served and in the stored version."""
 
 
 class _Head(msgspec.Struct):
@@ -51,7 +56,7 @@ def table_of_entries(
     """Return the Table of stored objects; `list_metadata` is that of the list, None for a single object."""
     printer = _printer(endpoint)
     rows = [
-        (orjson.loads(entry.data) if endpoint.printer else entry.glimpse, _served(endpoint, entry.data))
+        (orjson.loads(entry.data) if endpoint.printer else entry.glimpse, _served(endpoint, entry.data), entry.data)
         for entry in entries
     ]
     return _table(request, endpoint, form, printer, rows, list_metadata, without_headers)
@@ -68,19 +73,19 @@ def table_of_objects(
 ) -> bytes:
     """Return the Table of objects given as JSON, in the served version."""
     printer = _printer(endpoint)
-    rows: list[tuple[Any, bytes]] = []
+    rows: list[Row] = []
     for data in objects:
         head = _head(data)
         if endpoint.printer and head.kind == endpoint.resource.kind:
-            rows.append((orjson.loads(data), data))
+            rows.append((orjson.loads(data), data, data))
             continue
         if head.kind == endpoint.resource.kind:
-            typed = serialization.decode(data, endpoint.resource.type)
-            rows.append((endpoint.conversion.to_stored(typed), data))
+            stored = endpoint.conversion.to_stored(serialization.decode(data, endpoint.resource.type))
+            rows.append((stored, data, data if endpoint.conversion.is_identity else serialization.encode(stored)))
         else:  # A subresource's object, such as a Scale.
             group, _, version = head.api_version.rpartition("/")
             printer = printer_for(group, head.kind)
-            rows.append((serialization.decode(data, scheme.kind_type(group, version, head.kind)), data))
+            rows.append((serialization.decode(data, scheme.kind_type(group, version, head.kind)), data, data))
     return _table(request, endpoint, form, printer, rows, list_metadata, without_headers)
 
 
@@ -97,7 +102,7 @@ def _table(
     endpoint: Endpoint,
     form: Answer,
     printer: Printer,
-    rows: Sequence[tuple[Any, bytes]],
+    rows: Sequence[Row],
     list_metadata: bytes | None,
     without_headers: bool,
 ) -> bytes:
@@ -110,7 +115,7 @@ def _table(
         order = printer.order
         rows = sorted(rows, key=lambda row: order(row[0]))
     version = form.group_version.encode()
-    written = [_row(printer, item, data, include, version, now) for item, data in rows]
+    written = [_row(printer, row, include, version, now) for row in rows]
     if list_metadata is None:
         list_metadata = serialization.encode(_single_metadata(rows))
     columns = b"null" if without_headers else serialization.encode(list(printer.columns))
@@ -122,12 +127,13 @@ def _table(
     )
 
 
-def _single_metadata(rows: Sequence[tuple[Any, bytes]]) -> dict[str, str]:
+def _single_metadata(rows: Sequence[Row]) -> dict[str, str]:
     revision = _revision(_head(rows[0][1]).metadata).resource_version if len(rows) == 1 else ""
     return {"resourceVersion": revision} if revision else {}
 
 
-def _row(printer: Printer, item: Any, data: bytes, include: str, version: bytes, now: float) -> bytes:
+def _row(printer: Printer, row: Row, include: str, version: bytes, now: float) -> bytes:
+    item, data, stored = row
     cells = serialization.encode(printer.cells(item, now))
     conditions = printer.conditions(item) if printer.conditions else None
     marks = b',"conditions":' + serialization.encode(conditions) if conditions else b""
@@ -136,5 +142,24 @@ def _row(printer: Printer, item: Any, data: bytes, include: str, version: bytes,
     elif include == "None":
         shown = b"null"
     else:
-        shown = b'{"kind":"PartialObjectMetadata","apiVersion":"%b","metadata":%b}' % (version, _head(data).metadata)
+        shown = b'{"kind":"PartialObjectMetadata","apiVersion":"%b","metadata":%b}' % (
+            version,
+            partial_metadata(stored),
+        )
     return b'{"cells":%b%b,"object":%b}' % (cells, marks, shown)
+
+
+def partial_metadata(data: bytes) -> bytes:
+    """Return the metadata of an object of the stored version, as it is shown without the object.
+
+    Upstream's internal DaemonSet counts its templates in a field, not in the annotation that clients see.
+    """
+    head = _head(data)
+    metadata = bytes(head.metadata)
+    if head.kind != "DaemonSet" or _TEMPLATE_GENERATION.encode() not in metadata:
+        return metadata
+    tree = orjson.loads(metadata)
+    tree["annotations"].pop(_TEMPLATE_GENERATION, None)
+    if not tree["annotations"]:
+        del tree["annotations"]
+    return serialization.encode_tree(tree)

@@ -205,11 +205,12 @@ def _autoscaler_to_stored(tree: Tree) -> None:
     if behavior:
         spec["behavior"] = _external_names(behavior)
     status = tree.setdefault("status", {})
-    current = _v1_current_to_v2(_take_annotation(tree, _CURRENT_METRICS) or [])
+    annotated = _take_annotation(tree, _CURRENT_METRICS)
+    current = _v1_current_to_v2(annotated or [])
     utilization = status.pop("currentCPUUtilizationPercentage", None)
-    if utilization is not None:
+    if utilization is not None and annotated is None:  # The annotation knows more.
         value = {"averageUtilization": utilization}
-        current.insert(0, {"type": "Resource", "resource": {"name": "cpu", "current": value}})
+        current.append({"type": "Resource", "resource": {"name": "cpu", "current": value}})
     status["currentMetrics"] = current or None
     conditions = _take_annotation(tree, _CONDITIONS)
     if conditions:
@@ -231,16 +232,14 @@ def _autoscaler_to_served(tree: Tree) -> None:
     if behavior:
         _put_annotation(tree, _BEHAVIOR, _internal_behavior(behavior))
     status = tree.setdefault("status", {})
-    remaining: list[Tree] = []
-    for metric in status.pop("currentMetrics", None) or []:
+    metrics = status.pop("currentMetrics", None) or []
+    for metric in metrics:
         resource = metric.get("resource") or {}
         value = (resource.get("current") or {}).get("averageUtilization")
         if metric.get("type") == "Resource" and resource.get("name") == "cpu" and value is not None:
             status["currentCPUUtilizationPercentage"] = value
-        else:
-            remaining.append(metric)
-    if remaining:
-        current = [_current_to_v1(metric) for metric in remaining]
+    if metrics:
+        current = [_current_to_v1(metric) for metric in metrics]
         _put_annotation(tree, _CURRENT_METRICS, _in_order(current, v1.MetricStatus))
     conditions = status.pop("conditions", None)
     if conditions:

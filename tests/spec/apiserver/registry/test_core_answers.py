@@ -229,3 +229,45 @@ async def test_clients_are_warned(api: Any, path: str, body: dict[str, Any], sai
 
     shown = answer.headers.get("Warning") or answer.headers["warning"]
     assert json.dumps(said)[1:-1] in shown
+
+
+async def test_a_job_without_labels_gets_those_of_its_pods_and_their_own_marks(api: Any) -> None:
+    pod = {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}
+    spec = {"template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}
+
+    _, made = await api.send(
+        "POST", "/apis/batch/v1/namespaces/default/jobs", {"metadata": {"name": "j"}, "spec": spec}
+    )
+
+    assert made["metadata"]["labels"] == made["spec"]["template"]["metadata"]["labels"]
+    assert made["metadata"]["labels"]["batch.kubernetes.io/job-name"] == "j"
+
+
+async def test_an_autoscaler_of_the_old_version_keeps_its_cpu_in_the_annotation_too(api: Any) -> None:
+    path = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers"
+    spec = {"scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"}, "maxReplicas": 3}
+    await api.send("POST", path, {"metadata": {"name": "h"}, "spec": spec})
+
+    _, shown = await api.send(
+        "PATCH", f"{path}/h/status", {"status": {"currentCPUUtilizationPercentage": 30}}, content_type=MERGE
+    )
+
+    assert shown["status"]["currentCPUUtilizationPercentage"] == 30
+    assert json.loads(shown["metadata"]["annotations"]["autoscaling.alpha.kubernetes.io/current-metrics"]) == [
+        {
+            "type": "Resource",
+            "resource": {"name": "cpu", "currentAverageUtilization": 30, "currentAverageValue": "0"},
+        }
+    ]
+
+
+async def test_the_metadata_of_a_daemon_set_alone_does_not_count_templates(api: Any) -> None:
+    path = "/apis/apps/v1/namespaces/default/daemonsets"
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}
+    body = {"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}}
+    _, made = await api.send("POST", path, body)
+    assert made["metadata"]["annotations"] == {"deprecated.daemonset.template.generation": "1"}
+
+    _, table = await api.send("GET", path, accept="application/json;as=Table;g=meta.k8s.io;v=v1")
+
+    assert "annotations" not in table["rows"][0]["object"]["metadata"]
