@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from haven.api.apps import defaults, statefulset, v1, validation
-from haven.api.core.podwarnings import name_warnings, template_warnings
+from haven.api.core.podwarnings import claim_spec_warnings, name_warnings, template_warnings
 from haven.api.core.validation.pod import PodOptions, pod_options
 from haven.api.strategy import Strategy
 from haven.apimachinery.fielderrors import ErrorList, Path
@@ -103,6 +103,9 @@ def _warnings(named: bool) -> Callable[[Any, Any | None], list[str]]:
 
 def _stateful_set_warnings(new: v1.StatefulSet, old: v1.StatefulSet | None) -> list[str]:
     warnings = _warnings(False)(new, old)
+    for index, claim in enumerate(new.spec.volume_claim_templates):
+        place = Path("spec", "volumeClaimTemplates").index(index)
+        warnings += claim_spec_warnings(claim.spec, place if old is None else place.child("Spec"))
     limit = new.spec.revision_history_limit
     if limit is not None and limit < 0:
         advice = "a negative value retains all historical revisions; a value >= 0 is recommended"

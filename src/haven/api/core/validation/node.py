@@ -20,6 +20,7 @@ from haven.apimachinery.fielderrors import (
     Path,
     duplicate,
     forbidden,
+    internal,
     invalid,
     required,
 )
@@ -73,8 +74,10 @@ def validate_node(node: v1.Node) -> ErrorList:
         networks = [parse_network(item) for item in ranges]
         families = {network.version for network in networks if network is not None}
         if None in networks:
-            return errors
-        if len(families) != 2 or len(ranges) > 2:
+            bad = networks.index(None)
+            because = f"invalid CIDR[{bad}]: <nil> (invalid CIDR address: {ranges[bad]})"
+            errors.append(internal(path, f"invalid PodCIDRs. failed to check with dual stack with error:{because}"))
+        if None in networks or len(families) != 2 or len(ranges) > 2:
             errors.append(invalid(path, ranges, "may specify no more than one CIDR for each IP family"))
     return errors
 
