@@ -221,9 +221,12 @@ class ApiServer:
         """Return a transport that acts as a user, without sockets."""
         return LocalTransport(self.chain.handle, user)
 
-    def local_client(self, user: UserInfo = ADMIN) -> LocalClient:
-        """Return a client that acts as a user and shares typed objects with the caches."""
-        return LocalClient(self.chain, self.resources, user)
+    def local_client(self, user: UserInfo = ADMIN, *, agent: str = "kube-apiserver") -> LocalClient:
+        """Return a client that acts as a user and shares typed objects with the caches.
+
+        What it writes is managed by `agent`, which clients see in metadata.managedFields and in conflicts of applies.
+        """
+        return LocalClient(self.chain, self.resources, user, agent=agent)
 
     def statistics(self) -> ServerStatistics:
         """Return a snapshot."""

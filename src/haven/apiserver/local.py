@@ -95,7 +95,7 @@ def _body(response: Response) -> bytes:
 class LocalClient:
     """A Client of the server in this process. Objects that it returns are shared: copy one before changing it."""
 
-    def __init__(self, chain: Chain, resources: Resources, user: UserInfo, *, agent: str = "haven") -> None:
+    def __init__(self, chain: Chain, resources: Resources, user: UserInfo, *, agent: str) -> None:
         self._chain = chain
         self._resources = resources
         self._user = user

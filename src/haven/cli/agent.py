@@ -99,7 +99,7 @@ async def serve(settings: ClusterSettings) -> None:
     if settings.pod_side_address:
         await own_address(settings.pod_side_address, label)  # The bridge has it too, but only once a Pod has run.
 
-    transports = [_transport(keys.component(name), f"haven-{name}") for name in ("kubelet", "kube-proxy")]
+    transports = [_transport(keys.component(name), name) for name in ("kubelet", "kube-proxy")]
     client, network_client = (RestClient(transport, managed_fields=False) for transport in transports)
     informers = SharedInformers(network_client, clock=clock, chance=chance)
     kubelet = Kubelet(kubelet_settings(settings), client, runtime, clock, chance, image_mounts=ImageMounts(containerd))

@@ -130,10 +130,11 @@ async def serve(settings: ClusterSettings) -> None:
         if account == API_SERVER:
             return server.local_client()
         if not account:  # The controller manager itself.
-            return server.local_client(UserInfo("system:kube-controller-manager", groups=("system:authenticated",)))
+            user = UserInfo("system:kube-controller-manager", groups=("system:authenticated",))
+            return server.local_client(user, agent="kube-controller-manager")
         groups = ("system:serviceaccounts", f"system:serviceaccounts:{SYSTEM_NAMESPACE}", "system:authenticated")
         user = UserInfo(f"system:serviceaccount:{SYSTEM_NAMESPACE}:{account}", groups=groups)
-        return server.local_client(user)
+        return server.local_client(user, agent="kube-controller-manager")
 
     informers = SharedInformers(server.local_client(), clock=clock, chance=chance)
     controllers = ControllerManager(
@@ -143,7 +144,8 @@ async def serve(settings: ClusterSettings) -> None:
         clock=clock,
         chance=chance,
     )
-    scheduler_client = server.local_client(UserInfo("system:kube-scheduler", groups=("system:authenticated",)))
+    scheduler_user = UserInfo("system:kube-scheduler", groups=("system:authenticated",))
+    scheduler_client = server.local_client(scheduler_user, agent="kube-scheduler")
     recorder = EventRecorder(scheduler_client, "default-scheduler", series=True, clock=clock, chance=chance)
     scheduler = Scheduler(SchedulerSettings(), scheduler_client, informers, recorder, clock, chance)
     show_controllers(server.metrics, controllers.statistics)

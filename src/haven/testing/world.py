@@ -220,7 +220,8 @@ class World:
         else:
             self.controllers = None
         if options.scheduler:
-            client = self.server.local_client(UserInfo("system:kube-scheduler", groups=(ALL_AUTHENTICATED,)))
+            user = UserInfo("system:kube-scheduler", groups=(ALL_AUTHENTICATED,))
+            client = self.server.local_client(user, agent="kube-scheduler")
             recorder = EventRecorder(client, "default-scheduler", series=True, clock=self.clock, chance=self.chance)
             scheduler = Scheduler(SchedulerSettings(), client, self.informers, recorder, self.clock, self.chance)
             show_scheduler(self.server.metrics, "default-scheduler", scheduler.statistics, scheduler.times)
@@ -229,12 +230,14 @@ class World:
         self._spawn(self.fleet.run(), "hollow")
 
     def _account_client(self, account: str) -> Client:
-        if not account:
-            return self.server.local_client(UserInfo("system:kube-controller-manager", groups=(ALL_AUTHENTICATED,)))
-        return self.server.local_client(UserInfo(f"system:serviceaccount:kube-system:{account}", groups=_ACCOUNTS))
+        user = UserInfo("system:kube-controller-manager", groups=(ALL_AUTHENTICATED,))
+        if account:
+            user = UserInfo(f"system:serviceaccount:kube-system:{account}", groups=_ACCOUNTS)
+        return self.server.local_client(user, agent="kube-controller-manager")
 
     def _node_client(self, name: str) -> Client:
-        return self.server.local_client(UserInfo(f"system:node:{name}", groups=("system:nodes", ALL_AUTHENTICATED)))
+        user = UserInfo(f"system:node:{name}", groups=("system:nodes", ALL_AUTHENTICATED))
+        return self.server.local_client(user, agent="kubelet")
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from kubernetes.client import CoreV1Api
+from kubernetes.client import AppsV1Api, CoreV1Api
 
 from haven.testing import AlreadyExists, Cluster, Forbidden, NotFound, WaitTimeout
 
@@ -41,6 +41,18 @@ def test_a_deployment_gets_ready_pods(haven_cluster: Cluster) -> None:
 
     assert deployment["status"]["readyReplicas"] == 3
     assert [pod.phase for pod in haven_cluster.pods("app=web")] == ["Running"] * 3
+
+
+def test_components_manage_fields_under_upstreams_names(haven_cluster: Cluster) -> None:
+    haven_cluster.apply(DEPLOYMENT)
+    haven_cluster.wait_for("deployment/web", "Available")
+
+    client = haven_cluster.client()
+    deployment = AppsV1Api(client).read_namespaced_deployment("web", "default")
+    pod = CoreV1Api(client).list_namespaced_pod("default").items[0]
+
+    assert "kube-controller-manager" in {entry.manager for entry in deployment.metadata.managed_fields}
+    assert {"kube-controller-manager", "kubelet"} <= {entry.manager for entry in pod.metadata.managed_fields}
 
 
 def test_dependents_go_with_their_owner(haven_cluster: Cluster) -> None:
