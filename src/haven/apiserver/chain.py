@@ -90,7 +90,7 @@ class Chain:
         self._clock = clock
         self._metrics = metrics
         self._flows = flows
-        self._auditor = auditor
+        self.auditor = self._auditor = auditor
         self._decisions = decisions or Decisions()
         self._reading_max = requests_in_flight_max
         self._mutating_max = mutating_requests_in_flight_max
@@ -131,6 +131,8 @@ class Chain:
             self._add_warnings(request, response)
         if request.audit is not None and self._auditor is not None:
             self._auditor.answered(request, response, long=_is_long(request.info), panicked=panicked)
+            if self._auditor.under_way:
+                await self._auditor.settle()
         if request.served or response.status == 429:
             self._metrics.observe(request, response, self._clock.monotonic_seconds() - started)
         return response
@@ -193,6 +195,8 @@ class Chain:
         self._decisions.believed(request.user.name, perf_counter() - began)
         if self._auditor is not None:
             self._auditor.begin(request)
+            if self._auditor.under_way:
+                await self._auditor.settle(beginning=True)
         return request.user
 
     async def _seated(self, request: Request, info: RequestInfo, flows: FlowControl, ticket: Ticket) -> Response:

@@ -6,9 +6,12 @@ cache after the permission check, writes take the whole way but are neither enco
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypeVar
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, unquote, urlencode
+
+import orjson
 
 from haven.api.scheme import GroupVersionResource, Resource
 from haven.apimachinery import apierrors, meta, serialization
@@ -17,10 +20,11 @@ from haven.apiserver.authorization.interface import Attributes
 from haven.apiserver.chain import Chain
 from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.options import ListParameters, list_parameters
-from haven.apiserver.registry.reading import checked_revision, selection_of
+from haven.apiserver.registry.reading import Page, checked_revision, selection_of
 from haven.apiserver.registry.resources import Resources
 from haven.apiserver.registry.watching import Bookmark, Failure
 from haven.apiserver.request import Request, Response, UserInfo
+from haven.apiserver.requestinfo import resolve
 from haven.apiserver.watchcache import Entry, Watched
 from haven.client.interface import Answer, EventType, ListResult, Patch, WatchEvent
 
@@ -124,18 +128,53 @@ class LocalClient:
             )
         )
 
+    @contextlib.contextmanager
+    def _audited(
+        self, resource: Resource[Any], namespace: str, name: str, query: Mapping[str, list[str]], *, long: bool = False
+    ) -> Iterator[Response]:
+        """Have a read written down as if it had come over a socket; what is answered goes into the response."""
+        response = Response(200)
+        auditor = self._chain.auditor
+        if auditor is None:
+            yield response
+            return
+        path = resource.path(namespace, name)
+        uri = f"{path}?{urlencode(query, doseq=True)}" if query else path
+        request = Request("GET", path, query, self._headers, local=True, user=self._user, uri=uri)
+        request.info = resolve("GET", path, query)
+        auditor.begin(request)
+        if request.audit is None:
+            yield response
+            return
+        if long:
+            response.hijack = _endless
+            auditor.answered(request, response, long=True)
+            try:
+                yield response
+            finally:
+                response.over()
+            return
+        try:
+            yield response
+        except apierrors.ApiError as error:
+            auditor.answered(request, Response(error.code, object=error), long=False)
+            raise
+        auditor.answered(request, response, long=False)
+
     @staticmethod
     def _object(endpoint: Endpoint, entry: Entry) -> Any:
         return endpoint.conversion.to_served(entry.object)
 
     async def get(self, resource: Resource[T], namespace: str, name: str) -> T:
         endpoint = self._endpoint(resource)
-        await self._check("get", resource, namespace, name)
-        entry = endpoint.storage.get(namespace, name)
-        if entry is None:
-            raise endpoint.not_found(name)
-        result: T = self._object(endpoint, entry)
-        return result
+        with self._audited(resource, namespace, name, {}) as response:
+            await self._check("get", resource, namespace, name)
+            entry = endpoint.storage.get(namespace, name)
+            if entry is None:
+                raise endpoint.not_found(name)
+            result: T = self._object(endpoint, entry)
+            response.object = result
+            return result
 
     async def list(
         self,
@@ -149,7 +188,6 @@ class LocalClient:
         continue_: str = "",
     ) -> ListResult[T]:
         endpoint = self._endpoint(resource)
-        await self._check("list", resource, namespace, "")
         query: dict[str, list[str]] = {}
         for key, value in (
             ("labelSelector", label_selector),
@@ -160,7 +198,11 @@ class LocalClient:
         ):
             if value:
                 query[key] = [value]
-        page = await self._resources.handlers.reading.page(endpoint, list_parameters(query), namespace)
+        with self._audited(resource, namespace, "", query) as response:
+            await self._check("list", resource, namespace, "")
+            page = await self._resources.handlers.reading.page(endpoint, list_parameters(query), namespace)
+            if self._chain.auditor is not None:
+                response.object = _list_tree(resource, page)
         items = [self._object(endpoint, entry) for entry in page.entries]
         return ListResult(items, str(page.revision), page.continue_)
 
@@ -175,7 +217,6 @@ class LocalClient:
         timeout_seconds: int = 0,
     ) -> AsyncIterator[WatchEvent[T]]:
         endpoint = self._endpoint(resource)
-        await self._check("watch", resource, namespace, "")
         query: dict[str, list[str]] = {"watch": ["1"], "allowWatchBookmarks": ["1"]}
         for key, value in (
             ("labelSelector", label_selector),
@@ -185,21 +226,23 @@ class LocalClient:
         ):
             if value:
                 query[key] = [value]
-        parameters: ListParameters = list_parameters(query)
-        selection = selection_of(endpoint, parameters, namespace, "")
-        revision = checked_revision(resource_version)
-        endpoint.storage.keep_objects = True
-        async for batch in self._resources.handlers.watching.signals(endpoint, parameters, selection, revision):
-            for signal in batch:
-                if isinstance(signal, Watched):
-                    yield WatchEvent(_TYPES[signal.type], self._object(endpoint, signal.entry))
-                elif isinstance(signal, Bookmark):
-                    bookmark: Any = resource.type()
-                    bookmark.metadata.resource_version = str(signal.revision)
-                    yield WatchEvent(EventType.BOOKMARK, bookmark)
-                else:
-                    assert isinstance(signal, Failure)
-                    raise signal.error
+        await self._check("watch", resource, namespace, "")
+        with self._audited(resource, namespace, "", query, long=True):
+            parameters: ListParameters = list_parameters(query)
+            selection = selection_of(endpoint, parameters, namespace, "")
+            revision = checked_revision(resource_version)
+            endpoint.storage.keep_objects = True
+            async for batch in self._resources.handlers.watching.signals(endpoint, parameters, selection, revision):
+                for signal in batch:
+                    if isinstance(signal, Watched):
+                        yield WatchEvent(_TYPES[signal.type], self._object(endpoint, signal.entry))
+                    elif isinstance(signal, Bookmark):
+                        bookmark: Any = resource.type()
+                        bookmark.metadata.resource_version = str(signal.revision)
+                        yield WatchEvent(EventType.BOOKMARK, bookmark)
+                    else:
+                        assert isinstance(signal, Failure)
+                        raise signal.error
 
     async def _send(
         self,
@@ -291,6 +334,17 @@ class LocalClient:
         if answer.status >= 400:
             raise apierrors.from_status(answer.status, answer.body)
         return answer
+
+
+async def _endless() -> None:
+    """Stands for an answer that lasts."""
+
+
+def _list_tree(resource: Resource[Any], page: Page) -> dict[str, Any]:
+    """Return a list as a client over a socket would have got it."""
+    head = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version}
+    metadata = {"resourceVersion": str(page.revision)} | ({"continue": page.continue_} if page.continue_ else {})
+    return head | {"metadata": metadata, "items": [orjson.loads(entry.data) for entry in page.entries]}
 
 
 def _metadata(obj: Any) -> meta.ObjectMeta:

@@ -70,6 +70,7 @@ class SecurityMetrics(Decisions):
     def _of_audit(self, audit: Audit) -> None:
         registry = self._registry
         registry["apiserver_audit_event_total"].set((), audit.auditor.emitted)
+        registry["apiserver_audit_requests_rejected_total"].set((), audit.auditor.rejected)
         for name, level in LEVELS.items():
             if audit.auditor.events[level]:
                 registry["apiserver_audit_level_total"].set((name,), audit.auditor.events[level])

@@ -13,7 +13,7 @@ import orjson
 from haven.apimachinery import serialization, times
 from haven.apimachinery.apierrors import ApiError
 from haven.apimachinery.codecs import protobuf, yaml
-from haven.apimachinery.codecs.negotiate import PROTOBUF, YAML, body_media_type
+from haven.apimachinery.codecs.negotiate import PROTOBUF
 from haven.apiserver.audit.policy import Level, Stage, Treatment
 from haven.apiserver.request import Request, Response, UserInfo
 
@@ -21,6 +21,7 @@ __all__ = ["Record", "legacy_line"]
 
 _USER_AGENT_MAX = 1024
 _STATUS = b'{"kind":"Status",'
+_WITHOUT_OBJECT = frozenset({"patch", "delete", "deletecollection"})
 _LOOKUP = '"<lookup>"'
 _NAMES = {Level.METADATA: "Metadata", Level.REQUEST: "Request", Level.REQUEST_RESPONSE: "RequestResponse"}
 
@@ -65,27 +66,41 @@ class Record:
         if constraint:
             self._common["authenticationMetadata"] = {"impersonationConstraint": constraint}
 
+    @property
+    def wants_objects(self) -> bool:
+        """Whether what was sent is to be shown."""
+        return self.treatment.level >= Level.REQUEST
+
     def add_request(self) -> None:
-        """Note what was sent: its object, and what that tells about the name."""
+        """Note what was sent if that is no object: a patch, or options of a deletion."""
         request = self._request
-        if not request.info.is_resource or not (request.body or request.object is not None):
+        if not self.wants_objects or not request.info.is_resource or request.info.verb not in _WITHOUT_OBJECT:
+            return
+        if not request.body and request.object is None:
             return
         sent = _tree(request.body, request.headers.get("content-type", "")) if request.body else _plain(request.object)
-        if not isinstance(sent, dict | list):
-            return
         if isinstance(sent, dict) and request.info.verb != "patch":
-            self._refine(sent)
-        if self.treatment.level >= Level.REQUEST:
+            sent = {"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/__internal"} | {
+                key: value for key, value in sent.items() if key not in ("kind", "apiVersion")
+            }
+        if isinstance(sent, dict | list):
             self._stage_fields["requestObject"] = self._cleaned(sent)
 
-    def _refine(self, sent: dict[str, Any]) -> None:
-        metadata = sent.get("metadata")
+    def add_object(self, obj: Any, api_version: str, kind: str) -> None:
+        """Note the object in a request, once it is understood and has its defaults."""
         reference = self._common.get("objectRef")
-        if not isinstance(metadata, dict) or reference is None or sent.get("kind") == "DeleteOptions":
-            return
-        for key in ("namespace", "name", "uid", "resourceVersion"):
-            if key not in reference and isinstance(metadata.get(key), str) and metadata[key]:
-                reference[key] = metadata[key]
+        metadata = obj.metadata
+        if reference is not None:
+            for key, value in (
+                ("namespace", metadata.namespace), ("name", metadata.name), ("uid", metadata.uid),
+                ("resourceVersion", metadata.resource_version),
+            ):  # fmt: skip
+                if value and key not in reference:
+                    reference[key] = value
+        if self.wants_objects:
+            tree = {"kind": kind, "apiVersion": api_version}
+            tree |= {key: value for key, value in _plain(obj).items() if key not in tree}
+            self._stage_fields["requestObject"] = self._cleaned(tree)
 
     def add_response(self, response: Response) -> None:
         """Note what was answered."""
@@ -99,7 +114,8 @@ class Record:
             answer = orjson.loads(response.body)
             status |= {key: answer[key] for key in ("status", "message", "reason", "details") if key in answer}
         self._stage_fields["responseStatus"] = status
-        if self.treatment.level >= Level.REQUEST_RESPONSE and response.stream is None and response.hijack is None:
+        wanted = self.treatment.level >= Level.REQUEST_RESPONSE and self._request.info.is_resource
+        if wanted and response.stream is None and response.hijack is None:
             if not response.body and response.object is not None and not isinstance(response.object, Exception):
                 answered = _plain(response.object)
             else:
@@ -166,18 +182,20 @@ def _sources(request: Request) -> list[str]:
 
 def _plain(obj: Any) -> Any:
     """Return a typed object of a request in this process as it would have been sent."""
-    return obj if isinstance(obj, dict) else serialization.to_tree(obj)
+    if isinstance(obj, dict):
+        return orjson.loads(orjson.dumps(obj))  # A copy: the object goes on to change.
+    return serialization.to_tree(obj)
 
 
 def _tree(body: bytes, content_type: str) -> Any:
     """Return what a body holds, None if that cannot be told."""
     try:
-        media_type = body_media_type(content_type)
+        media_type = content_type.partition(";")[0].strip()
         if media_type == PROTOBUF:
             framed = protobuf.unframe(body)
             tree = protobuf.decode_message(framed.raw, framed.api_version, framed.kind)
             return {"kind": framed.kind, "apiVersion": framed.api_version, **tree}
-        if media_type == YAML or "yaml" in content_type:
+        if "yaml" in media_type:
             return yaml.parse(body)[0]
         return orjson.loads(body)
     except (ApiError, protobuf.InvalidProtobuf, yaml.InvalidYAML, orjson.JSONDecodeError):

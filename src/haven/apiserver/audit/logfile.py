@@ -65,12 +65,18 @@ class LogFile:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._open()
 
-    def write(self, events: Sequence[dict[str, Any]]) -> None:
-        """Append events."""
+    def write(self, events: Sequence[dict[str, Any]]) -> bool:
+        """Append events; False if they were lost."""
+        return self.append(b"".join(map(self.line, events)))
+
+    def line(self, event: dict[str, Any]) -> bytes:
+        """Return an event as it stands in the file."""
         if self._settings.format == "legacy":
-            data = "".join(legacy_line(event) + "\n" for event in events).encode()
-        else:
-            data = b"".join(orjson.dumps(event) + b"\n" for event in events)
+            return legacy_line(event).encode() + b"\n"
+        return orjson.dumps(event) + b"\n"
+
+    def append(self, data: bytes) -> bool:
+        """Append lines; False if they were lost."""
         try:
             if self._settings.path != "-":
                 self._make_room(len(data))
@@ -78,6 +84,8 @@ class LogFile:
         except OSError as error:
             self.failures += 1
             _log.error("An audit event was not written.", path=self._settings.path, error=str(error))
+            return False
+        return True
 
     def close(self) -> None:
         """Close the file and let the tidying end."""

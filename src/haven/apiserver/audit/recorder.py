@@ -5,10 +5,13 @@ Source: https://kubernetes.io/docs/tasks/debug/debug-cluster/audit/
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Protocol
 
+from haven.apimachinery import apierrors
 from haven.apiserver.audit.events import Record
 from haven.apiserver.audit.policy import Level, Policy, Stage
 from haven.apiserver.request import Request, Response
@@ -20,8 +23,8 @@ __all__ = ["Auditor", "Sink"]
 class Sink(Protocol):
     """Takes events. It does not raise and does not wait."""
 
-    def write(self, events: Sequence[dict[str, Any]]) -> None:
-        """Take events."""
+    def write(self, events: Sequence[dict[str, Any]]) -> bool:
+        """Take events; False if they are lost."""
         ...
 
 
@@ -31,7 +34,11 @@ class Auditor:
     def __init__(self, policy: Policy, clock: Clock, sinks: Sequence[Sink] = ()) -> None:
         self.policy = policy
         self.sinks = tuple(sinks)
-        self.emitted = 0
+        self.emitted = self.rejected = 0
+        self.under_way: set[asyncio.Future[bool]] = set()
+        """Deliveries for which requests wait."""
+        self.is_strict = False
+        """Whether requests whose beginning cannot be written down are refused."""
         self.events = dict.fromkeys(Level, 0)
         self._clock = clock
 
@@ -46,8 +53,21 @@ class Auditor:
         record.is_known = known
         request.audit = record
         if known:
-            self._emit(record, Stage.REQUEST_RECEIVED)
+            if not self._emit(record, Stage.REQUEST_RECEIVED) and self.is_strict:
+                raise self._refused()
             record.add_request()
+
+    async def settle(self, *, beginning: bool = False) -> None:
+        """Return when everything has arrived that requests wait for; raise InternalError if a beginning did not."""
+        waiting = tuple(self.under_way)
+        self.under_way.clear()
+        arrived = await asyncio.gather(*waiting) if waiting else ()
+        if beginning and self.is_strict and not all(arrived):
+            raise self._refused()
+
+    def _refused(self) -> apierrors.InternalError:
+        self.rejected += 1
+        return apierrors.InternalError.because("failed to store audit event")
 
     def answered(self, request: Request, response: Response, *, long: bool, panicked: bool = False) -> None:
         """A request has its answer, or the beginning of it."""
@@ -64,7 +84,10 @@ class Auditor:
         if response.stream is None and response.hijack is None:
             self._emit(record, Stage.RESPONSE_COMPLETE)
         else:
-            response.when_over.append(lambda: self._emit(record, Stage.RESPONSE_COMPLETE))
+            response.when_over.append(partial(self._complete, record))
+
+    def _complete(self, record: Record) -> None:
+        self._emit(record, Stage.RESPONSE_COMPLETE)
 
     def abandoned(self, request: Request, *, long: bool) -> None:
         """The client went away before there was an answer."""
@@ -74,9 +97,10 @@ class Auditor:
             self._emit(record, Stage.RESPONSE_STARTED)
         self._emit(record, Stage.RESPONSE_COMPLETE)
 
-    def _emit(self, record: Record, stage: Stage) -> None:
+    def _emit(self, record: Record, stage: Stage) -> bool:
         event = record.event(stage, self._clock.now_seconds())
-        if event is not None:
-            self.emitted += 1
-            for sink in self.sinks:
-                sink.write((event,))
+        if event is None:
+            return True
+        self.emitted += 1
+        written = [sink.write((event,)) for sink in self.sinks]  # Each of them, whatever the others say.
+        return all(written)

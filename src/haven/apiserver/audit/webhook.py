@@ -1,4 +1,4 @@
-"""Sends audit events to a webhook, in batches; a callee that is away gets them later, as long as there is room.
+"""Hands audit events on in batches, to a webhook for one; a callee that is away gets them later, while there is room.
 
 Source: https://kubernetes.io/docs/tasks/debug/debug-cluster/audit/#webhook-backend
 """
@@ -16,7 +16,7 @@ import orjson
 from haven import telemetry
 from haven.clock import Clock
 
-__all__ = ["BatchSettings", "SendFailed", "WebhookLog"]
+__all__ = ["BatchSettings", "DirectLog", "SendFailed", "WebhookLog", "event_list", "fitting"]
 
 Send = Callable[[bytes], Awaitable[None]]
 """Posts an EventList; raises SendFailed."""
@@ -45,13 +45,42 @@ class BatchSettings:
     initial_backoff_seconds: float = 10.0
     event_bytes_max: int = 0
     """Events above this size lose their objects, then are dropped; 0 leaves them whole."""
+    batch_bytes_max: int = 0
+    """A batch above this size is handed on in parts; 0 is no limit."""
+    throttled: bool = True
+
+
+def event_list(batch: Sequence[bytes]) -> bytes:
+    """Return events as a webhook gets them."""
+    return b'{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{},"items":[%b]}' % b",".join(batch)
+
+
+def fitting(event: dict[str, Any], limit: int) -> dict[str, Any] | None:
+    """Return an event, without its objects if it is too large with them; None if it is too large even so."""
+    if not limit or len(orjson.dumps(event)) <= limit:
+        return event
+    if event.get("level") == "Metadata":
+        return None
+    less = {key: value for key, value in event.items() if key not in ("requestObject", "responseObject")}
+    less["annotations"] = {**less.get("annotations", {}), "audit.k8s.io/truncated": "true"}
+    return less if len(orjson.dumps(less)) <= limit else None
 
 
 class WebhookLog:
     """Gathers events and sends them. `run` has to run."""
 
-    def __init__(self, send: Send, settings: BatchSettings, clock: Clock) -> None:
+    def __init__(
+        self,
+        send: Send,
+        settings: BatchSettings,
+        clock: Clock,
+        *,
+        line: Callable[[dict[str, Any]], bytes] = orjson.dumps,
+        join: Callable[[Sequence[bytes]], bytes] = event_list,
+    ) -> None:
         self._send = send
+        self._line = line
+        self._join = join
         self._settings = settings
         self._clock = clock
         self._events: deque[bytes] = deque()
@@ -61,28 +90,19 @@ class WebhookLog:
         self._filled = clock.monotonic_seconds()
         self.dropped = 0
 
-    def write(self, events: Sequence[dict[str, Any]]) -> None:
-        """Take events."""
+    def write(self, events: Sequence[dict[str, Any]]) -> bool:
+        """Take events; one that finds no room is dropped and counted."""
         for event in events:
-            data = self._fit(event)
-            if data is None or len(self._events) >= self._settings.buffer_events_max:
+            kept = fitting(event, self._settings.event_bytes_max)
+            if kept is None or len(self._events) >= self._settings.buffer_events_max:
                 self.dropped += 1
                 continue
-            self._events.append(data)
+            self._events.append(self._line(kept))
         if self._events:
             self._some.set()
         if len(self._events) >= self._settings.batch_events_max:
             self._full.set()
-
-    def _fit(self, event: dict[str, Any]) -> bytes | None:
-        data = orjson.dumps(event)
-        limit = self._settings.event_bytes_max
-        if not limit or len(data) <= limit:
-            return data
-        less = {key: value for key, value in event.items() if key not in ("requestObject", "responseObject")}
-        less["annotations"] = {**less.get("annotations", {}), "audit.k8s.io/truncated": "true"}
-        data = orjson.dumps(less)
-        return data if len(data) <= limit else None
+        return True  # What is lost later is counted, and refuses nothing.
 
     async def run(self) -> None:
         """Send what is gathered, until cancelled; then what is left, once."""
@@ -104,15 +124,20 @@ class WebhookLog:
         while self._events:
             try:
                 async with asyncio.timeout(5):
-                    await self._send(_event_list(self._batch()))
+                    await self._send(self._join(self._batch()))
             except (SendFailed, TimeoutError) as error:
                 self.dropped += len(self._events)
                 _log.error("Audit events were lost when the server ended.", error=str(error))
                 return
 
     def _batch(self) -> list[bytes]:
-        count = min(len(self._events), self._settings.batch_events_max)
-        batch = [self._events.popleft() for _ in range(count)]
+        batch: list[bytes] = []
+        size, limit = 0, self._settings.batch_bytes_max
+        while self._events and len(batch) < self._settings.batch_events_max:
+            if batch and limit and size + len(self._events[0]) > limit:
+                break
+            batch.append(self._events.popleft())
+            size += len(batch[-1])
         if len(self._events) < self._settings.batch_events_max:
             self._full.clear()
         if not self._events:
@@ -120,7 +145,7 @@ class WebhookLog:
         return batch
 
     async def _deliver(self, batch: list[bytes]) -> None:
-        body = _event_list(batch)
+        body = self._join(batch)
         pause = self._settings.initial_backoff_seconds
         for attempt in range(_ATTEMPTS):
             try:
@@ -135,6 +160,8 @@ class WebhookLog:
             pause *= _BACKOFF_FACTOR
 
     async def _throttle(self) -> None:
+        if not self._settings.throttled:
+            return
         now = self._clock.monotonic_seconds()
         rate = self._settings.batches_per_second_max
         self._tokens = min(self._settings.burst, self._tokens + (now - self._filled) * rate)
@@ -144,5 +171,46 @@ class WebhookLog:
         self._tokens -= 1
 
 
-def _event_list(batch: Sequence[bytes]) -> bytes:
-    return b'{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{},"items":[%b]}' % b",".join(batch)
+class DirectLog:
+    """Hands each event on by itself, and has its request wait until it has arrived."""
+
+    def __init__(
+        self,
+        send: Send,
+        under_way: set[asyncio.Future[bool]],
+        *,
+        event_bytes_max: int,
+        wait_seconds: float,
+        clock: Clock,
+    ) -> None:
+        self._send = send
+        self._under_way = under_way
+        self._event_bytes_max = event_bytes_max
+        self._wait_seconds = wait_seconds
+        self._clock = clock
+        self.dropped = 0
+
+    def write(self, events: Sequence[dict[str, Any]]) -> bool:
+        """Begin to hand events on; requests learn from `under_way` what became of them."""
+        for event in events:
+            kept = fitting(event, self._event_bytes_max)
+            if kept is None:
+                self.dropped += 1
+                return False
+            self._under_way.add(asyncio.ensure_future(self._deliver(event_list((orjson.dumps(kept),)))))
+        return True
+
+    async def _deliver(self, body: bytes) -> bool:
+        pause = self._wait_seconds
+        for attempt in range(_ATTEMPTS):
+            try:
+                await self._send(body)
+                return True
+            except SendFailed as error:
+                if not error.again or attempt == _ATTEMPTS - 1:
+                    self.dropped += 1
+                    _log.error("An audit event was not delivered.", error=str(error))
+                    return False
+            await self._clock.sleep(pause)
+            pause *= _BACKOFF_FACTOR
+        return False

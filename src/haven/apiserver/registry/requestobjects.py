@@ -12,13 +12,13 @@ from haven.apiserver.registry.bodies import decode_object
 from haven.apiserver.registry.options import WriteParameters
 from haven.apiserver.request import Request
 
-__all__ = ["body_of"]
+__all__ = ["body_of", "noted"]
 
 
 def body_of(request: Request, gvk: GroupVersionKind, parameters: WriteParameters) -> Any:
     """Return the object in a request; raise BadRequest."""
     if request.object is not None:
-        return serialization.copy(request.object)
+        return noted(request, serialization.copy(request.object), gvk)
     schema = schema_for(*gvk)
     assert schema is not None, gvk
     tree = decode_object(
@@ -29,4 +29,11 @@ def body_of(request: Request, gvk: GroupVersionKind, parameters: WriteParameters
         parameters.field_validation,
         request.warnings,
     )
-    return serialization.convert(tree, scheme.kind_type(*gvk))
+    return noted(request, serialization.convert(tree, scheme.kind_type(*gvk)), gvk)
+
+
+def noted(request: Request, obj: Any, gvk: GroupVersionKind) -> Any:
+    """Return an object that came in a request, once the audit log knows it."""
+    if request.audit is not None:
+        request.audit.add_object(obj, gvk.api_version, gvk.kind)
+    return obj

@@ -20,7 +20,7 @@ from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.fieldmanagement import FieldManagement, manager_of
 from haven.apiserver.registry.options import list_parameters, write_parameters
 from haven.apiserver.registry.output import answer_form, encode_json_as, object_response
-from haven.apiserver.registry.requestobjects import body_of
+from haven.apiserver.registry.requestobjects import body_of, noted
 from haven.apiserver.registry.resources import Handler
 from haven.apiserver.registry.tables import table_of_objects
 from haven.apiserver.request import Request, Response
@@ -45,6 +45,7 @@ def posted(
         kind = gvk or endpoint.gvk
         obj = body_of(request, kind, parameters)
         default(obj)
+        noted(request, obj, kind)
         namespace = request.info.namespace if endpoint.resource.namespaced else ""
         systemfields.ensure_namespace(obj.metadata, namespace)
         schema = schema_for(*kind)

@@ -27,6 +27,7 @@ from haven.apiserver.registry.fieldmanagement import FieldManagement, keep_reset
 from haven.apiserver.registry.options import WriteParameters, parse_revision, write_parameters
 from haven.apiserver.registry.output import answer_form, entry_response, object_response
 from haven.apiserver.registry.preconditions import uid_mismatch
+from haven.apiserver.registry.requestobjects import noted
 from haven.apiserver.registry.storage import Reservation, Storages, Write
 from haven.apiserver.registry.templates import Templates
 from haven.apiserver.request import Request, Response, UserInfo
@@ -154,7 +155,8 @@ class Writing:
             obj.kind, obj.api_version = resource.kind, resource.api_version
         elif endpoint.view is not None:
             content_type = request.headers.get("content-type", "")
-            return endpoint.view.decode(request.body, content_type, parameters.field_validation, request.warnings)
+            custom = endpoint.view.decode(request.body, content_type, parameters.field_validation, request.warnings)
+            return noted(request, custom, endpoint.gvk)
         else:
             tree = decode_object(
                 request.body,
@@ -169,6 +171,8 @@ class Writing:
         stored = endpoint.conversion.to_stored(obj)
         if default:
             endpoint.strategy.default(stored)
+        if request.audit is not None:
+            noted(request, endpoint.conversion.to_served(stored), endpoint.gvk)
         return stored
 
     # ---- create
@@ -195,7 +199,9 @@ class Writing:
     def _new_object(self, request: Request, endpoint: Endpoint, parameters: WriteParameters) -> Any:
         """Return the object in a request as admission is to see it."""
         manager = manager_of(parameters.field_manager, request)
-        likeness = self._templates.likeness(request, endpoint, parameters, manager)
+        likeness = None  # What the audit log is to show must be read.
+        if request.audit is None:
+            likeness = self._templates.likeness(request, endpoint, parameters, manager)
         if likeness is not None:
             obj = self._templates.make(likeness, endpoint, self.fields.now())
             if obj is not None:
