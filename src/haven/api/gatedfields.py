@@ -57,10 +57,11 @@ class Rule:
         if old is not None and any(_is_used(old, path, self.keeps) for path in self.paths):
             return
         for path in self.paths:
+            if self.prunes:
+                _prune(new, path)
+                continue
             for owner in _owners(new, path[:-1]):
                 _clear(owner, path[-1], self.keeps)
-            if self.prunes:
-                _prune(new, path[:-1])
 
     def fill(self, new: Any) -> None:
         """Set the fields that are not set to their default."""
@@ -110,10 +111,14 @@ def _unset(kind: Any, name: str) -> Any:
 
 
 def _prune(obj: Any, path: Sequence[str]) -> None:
-    for owner in _owners(obj, path[:-1]):
-        value = getattr(owner, path[-1])
-        if value is not None and value == type(value)():
-            setattr(owner, path[-1], None)
+    """Drop a field, and with it what held it where nothing else was in there."""
+    for holder in _owners(obj, path[:-2]):
+        owner = getattr(holder, path[-2])
+        kind: Any = type(owner)
+        if owner is not None and getattr(owner, path[-1]) != _unset(kind, path[-1]):
+            _clear(owner, path[-1], None)
+            if owner == kind():
+                setattr(holder, path[-2], None)
 
 
 def _rule(gates: str, *paths: str, only_with: str = "", **more: Any) -> Rule:

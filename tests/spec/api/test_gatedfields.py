@@ -93,6 +93,12 @@ def test_what_holds_more_than_the_field_stays() -> None:
     assert pod.spec.containers[0].lifecycle == core.Lifecycle(pre_stop=stop)
 
 
+def test_what_was_empty_before_stays_and_is_judged() -> None:
+    pod = created(core.Pod(spec=a_pod_spec(lifecycle=core.Lifecycle())))
+
+    assert pod.spec.containers[0].lifecycle == core.Lifecycle()
+
+
 def test_a_field_is_kept_when_its_feature_is_on_and_when_the_object_had_it() -> None:
     pod = core.Pod(spec=a_pod_spec(lifecycle=core.Lifecycle(stop_signal="SIGUSR1")))
 
