@@ -60,12 +60,13 @@ from haven.apiserver.customresources.runner import DefinitionKeeper
 from haven.apiserver.customresources.scale import CustomScaleFields
 from haven.apiserver.customresources.serving import CustomResources
 from haven.apiserver.discovery import KUBERNETES_VERSION
-from haven.apiserver.documents import document_paths, store_check
+from haven.apiserver.documents import Shutdown, document_paths, store_check
 from haven.apiserver.featuregates import set_gates
 from haven.apiserver.flags import values_of
 from haven.apiserver.flowcontrol.dumps import dump_paths
 from haven.apiserver.flowcontrol.metrics import FlowMetrics
 from haven.apiserver.flowcontrol.runner import FlowControl
+from haven.apiserver.http.policies import allowing_origins, insisting_on_tls
 from haven.apiserver.http.server import HttpServer
 from haven.apiserver.local import LocalClient, LocalTransport
 from haven.apiserver.metrics import Metrics, MetricsSwitches, make_registry
@@ -163,6 +164,7 @@ class ApiServer:
         flows: FlowControl,
         extensions: ExtensionServers,
         components: Components,
+        shutdown: Shutdown,
         metrics: Registry,
         tracing: Tracing | None,
         handle: PathHandler,
@@ -179,6 +181,7 @@ class ApiServer:
         self.guard = guard
         self.flows = flows
         self.components = components
+        self.shutdown = shutdown
         self.metrics = metrics
         self._tracing = tracing
         self.handle = handle
@@ -238,6 +241,11 @@ class ApiServer:
         if self._stopped:
             return
         self._stopped = True
+        self.shutdown.begun = True
+        if self.settings.shutdown_delay_seconds:
+            await self._clock.sleep(self.settings.shutdown_delay_seconds)
+        if self.settings.shutdown_watch_grace_seconds:
+            await self.storages.end_watches(self.settings.shutdown_watch_grace_seconds, self._clock)
         for task in self._tasks:
             task.cancel()
         self.storages.close()
@@ -449,7 +457,9 @@ async def start(
         node_ports=len(settings.service_node_ports),
     )
     resources.deprecated.show(registry)
+    shutdown = Shutdown()
     documents = document_paths(
+        shutdown=shutdown,
         resources=table,
         metrics=metrics,
         storages=storages,
@@ -472,7 +482,7 @@ async def start(
         flows=flows if settings.priority_and_fairness else None,
         requests_in_flight_max=settings.requests_in_flight_max,
         mutating_requests_in_flight_max=settings.mutating_requests_in_flight_max,
-        write_timeout_seconds=settings.write_timeout_seconds,
+        write_timeout_seconds=min(settings.write_timeout_seconds, settings.request_timeout_seconds or float("inf")),
         catch_up=store.catch_up if store.shared else None,
     )
     chain.paths |= dump_paths(flows, clock)
@@ -516,6 +526,10 @@ async def start(
         storages.span = caller.span = tracing.span
         caller.more_headers = tracing.headers
         handle = tracing.following(handle)
+    if settings.cors_allowed_origins:
+        handle = allowing_origins(handle, settings.cors_allowed_origins)
+    if settings.strict_transport_security_directives and trust.tls is not None:
+        handle = insisting_on_tls(handle, settings.strict_transport_security_directives)
     http = HttpServer(
         handle,
         body_bytes_max=settings.body_bytes_max,
@@ -538,6 +552,7 @@ async def start(
         flows=flows,
         extensions=extensions,
         components=components,
+        shutdown=shutdown,
         metrics=registry,
         tracing=tracing,
         handle=handle,

@@ -18,7 +18,7 @@ from haven.apiserver.registry.storage import Storages
 from haven.apiserver.request import Request, Response
 from haven.store.interface import Store, StoreError
 
-__all__ = ["Documents", "document_paths", "store_check"]
+__all__ = ["Documents", "Shutdown", "document_paths", "store_check"]
 
 _HOOKS = (
     "poststarthook/start-apiserver-admission-initializer",
@@ -74,8 +74,20 @@ async def _done() -> str:
     return ""
 
 
+class Shutdown:
+    """Whether the server has been told to end: then it is not ready any more."""
+
+    def __init__(self) -> None:
+        self.begun = False
+
+    async def check(self) -> str:
+        """Return what the health endpoint says."""
+        return "process is shutting down" if self.begun else ""
+
+
 def document_paths(
     *,
+    shutdown: Shutdown,
     resources: Sequence[Resource[Any]],
     metrics: Metrics,
     storages: Storages,
@@ -105,7 +117,7 @@ def document_paths(
         return Response(200, headers, keys.jwks())
 
     paths: dict[str, PathHandler] = {
-        **health_paths(_checks(store_check(storages.store), more_checks or {}), check_meter),
+        **health_paths(_checks(store_check(storages.store), more_checks or {}, shutdown.check), check_meter),
         "/metrics": show_metrics,
         "/metrics/slis": check_meter.show,
         OPENID_CONFIGURATION_PATH: openid_configuration,
@@ -141,9 +153,9 @@ def store_check(store: Store) -> Check:
     return reach_store
 
 
-def _checks(reach_store: Check, more: Mapping[str, Check]) -> Mapping[str, Mapping[str, Check]]:
+def _checks(reach_store: Check, more: Mapping[str, Check], shutdown: Check) -> Mapping[str, Mapping[str, Check]]:
     first: dict[str, Check] = {"log": _done, "etcd": reach_store, **more}
     hooks: dict[str, Check] = dict.fromkeys(_HOOKS, _done)
     alive = {"log": _done, "loopback-serving-certificate": _done, **first, **hooks}
-    ready = {**first, "etcd-readiness": reach_store, "informer-sync": _done, **hooks, "shutdown": _done}
+    ready = {**first, "etcd-readiness": reach_store, "informer-sync": _done, **hooks, "shutdown": shutdown}
     return {"livez": alive, "readyz": ready, "healthz": alive}

@@ -9,14 +9,24 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from importlib import resources
 from typing import Any, get_type_hints
 
+from haven.apiserver.flagchecks import complaint, goaway_complaint
 from haven.apiserver.settings import SecuritySettings, Settings
 
-__all__ = ["FLAGS", "Flag", "FlagError", "values_of", "with_flags"]
+__all__ = ["FLAGS", "OTHERS", "Flag", "FlagError", "OtherFlag", "values_of", "with_flags"]
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)")
+
+
+_WHOLE = re.compile(r"[+-]?\d+")
+_PORTS = re.compile(r"(\d+)(?:([-+])(\d+))?")
+_PORT_MAX = 65535
+_SWITCHES = dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True) | dict.fromkeys(
+    ("0", "f", "F", "FALSE", "false", "False"), False
+)
 
 
 class FlagError(ValueError):
@@ -48,6 +58,15 @@ _OF_SETTINGS = {
     "default-unreachable-toleration-seconds": ("default_unreachable_toleration_seconds", "number"),
     "profiling": ("profiling", "switch"),
     "show-hidden-metrics-for-version": ("show_hidden_metrics_for_version", "text"),
+    "request-timeout": ("request_timeout_seconds", "duration"),
+    "event-ttl": ("event_ttl_seconds", "seconds"),
+    "shutdown-delay-duration": ("shutdown_delay_seconds", "duration"),
+    "shutdown-watch-termination-grace-period": ("shutdown_watch_grace_seconds", "duration"),
+    "cors-allowed-origins": ("cors_allowed_origins", "list"),
+    "strict-transport-security-directives": ("strict_transport_security_directives", "list"),
+    "service-node-port-range": ("service_node_ports", "ports"),
+    "enable-aggregator-routing": ("aggregator_routing", "switch"),
+    "advertise-address": ("advertise_address", "text"),
     "disabled-metrics": ("disabled_metrics", "list"),
     "allow-metric-labels": ("allow_metric_labels", "list"),
 }
@@ -61,7 +80,7 @@ def _kind(hint: Any, name: str) -> str:
     if hint is int:
         return "number"
     if hint is float:
-        return "number"
+        return "fraction"
     return "text" if hint is str else "list"
 
 
@@ -80,6 +99,23 @@ def _flags() -> dict[str, Flag]:
 FLAGS = _flags()
 
 
+@dataclass(frozen=True, slots=True)
+class OtherFlag:
+    """A flag of kube-apiserver that sets nothing here. `values` is what it may have, None if it is refused."""
+
+    values: str | None
+    because: str
+
+
+def _others() -> dict[str, OtherFlag]:
+    text = resources.files("haven.apiserver").joinpath("otherflags.tsv").read_text(encoding="utf-8")
+    rows = (line.split("\t") for line in text.splitlines() if line and not line.startswith("#"))
+    return {name: OtherFlag(values if kind == "accepted" else None, why) for name, kind, values, why in rows}
+
+
+OTHERS = _others()
+
+
 def with_flags(settings: Settings, values: Mapping[str, str | Sequence[str]]) -> Settings:
     """Return settings with flags (by name, without the dashes in front) applied; raise FlagError."""
     security: dict[str, Any] = {}
@@ -87,13 +123,34 @@ def with_flags(settings: Settings, values: Mapping[str, str | Sequence[str]]) ->
     for name, value in values.items():
         flag = FLAGS.get(name)
         if flag is None:
-            raise FlagError(f"unknown flag: --{name}")
+            _check_other(name, value)
+            continue
         try:
             parsed = _parse(flag.kind, value)
         except ValueError as error:
             raise FlagError(f'invalid argument "{value}" for "--{name}" flag: {error}') from None
         (security if flag.owner is SecuritySettings else own)[flag.field] = parsed
-    return replace(settings, security=replace(settings.security, **security), **own)
+    result = replace(settings, security=replace(settings.security, **security), **own)
+    wrong = complaint(result, values_of(result), values)
+    if wrong:
+        raise FlagError(wrong)
+    return result
+
+
+def _check_other(name: str, value: str | Sequence[str]) -> None:
+    """Let a flag pass that has nothing to set here; raise FlagError if its value asks for what there is not."""
+    other = OTHERS.get(name)
+    if other is None:
+        raise FlagError(f"unknown flag: --{name}")
+    text = value if isinstance(value, str) else value[-1]
+    if name == "goaway-chance":
+        wrong = goaway_complaint(text)
+        if wrong:
+            raise FlagError(wrong)
+    if other.values is None:
+        raise FlagError(f"--{name} is not for Haven: {other.because}")
+    if not re.fullmatch(other.values, text):
+        raise FlagError(f'invalid argument "{text}" for "--{name}" flag: {other.because}')
 
 
 def values_of(settings: Settings) -> dict[str, Any]:
@@ -108,22 +165,46 @@ def _parse(kind: str, value: str | Sequence[str]) -> Any:
         return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
     text = value if isinstance(value, str) else value[-1]
     if kind == "number":
-        number = float(text)
-        return int(number) if number.is_integer() else number
+        if not _WHOLE.fullmatch(text):
+            raise ValueError(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+        return int(text)
+    if kind == "fraction":
+        try:
+            return float(text)
+        except ValueError:
+            raise ValueError(f'strconv.ParseFloat: parsing "{text}": invalid syntax') from None
     if kind == "switch":
-        if text.lower() not in ("true", "false", "1", "0", "t", "f"):
-            raise ValueError("want true or false")
-        return text.lower() in ("true", "1", "t")
+        if text not in _SWITCHES:
+            raise ValueError(f'strconv.ParseBool: parsing "{text}": invalid syntax')
+        return _SWITCHES[text]
     if kind == "duration":
         return parse_duration(text)
+    if kind == "seconds":
+        return int(parse_duration(text))
+    if kind == "ports":
+        return _parse_ports(text)
     return text
+
+
+def _parse_ports(text: str) -> range:
+    """Return the ports of first-last or first+more; raise ValueError."""
+    found = _PORTS.fullmatch(text)
+    if found is None:
+        raise ValueError(f"unable to parse port range: {text}")
+    first = int(found[1])
+    last = first if found[3] is None else first + int(found[3]) if found[2] == "+" else int(found[3])
+    if not 0 < first <= last <= _PORT_MAX:
+        raise ValueError(f"the port range must be between 1 and {_PORT_MAX}, its end behind its beginning: {text}")
+    return range(first, last + 1)
 
 
 def parse_duration(text: str) -> float:
     """Return the seconds of a duration such as 1m30s; raise ValueError."""
-    if text == "0":
+    sign = -1.0 if text.startswith("-") else 1.0
+    amount = text.lstrip("+-") if text[:1] in ("+", "-") else text
+    if amount == "0":
         return 0.0
-    found = _DURATION.findall(text)
-    if not found or "".join(number + unit for number, unit in found) != text:
+    found = _DURATION.findall(amount)
+    if not found or "".join(number + unit for number, unit in found) != amount:
         raise ValueError(f'time: invalid duration "{text}"')
-    return sum(float(number) * _UNITS[unit] for number, unit in found)
+    return sign * sum(float(number) * _UNITS[unit] for number, unit in found)

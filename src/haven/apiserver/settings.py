@@ -130,6 +130,15 @@ class Settings:
     """The same for a node that cannot be reached."""
     show_hidden_metrics_for_version: str = ""
     """The previous minor version, to be shown the metrics that it still showed."""
+    request_timeout_seconds: float = 60.0
+    """How long a request may take, if its own limit is not shorter."""
+    shutdown_delay_seconds: float = 0.0
+    """How long the server goes on, saying that it is not ready, when it is told to end."""
+    shutdown_watch_grace_seconds: float = 0.0
+    """Over how long a time watches are ended then, so that their clients do not all come back at once."""
+    cors_allowed_origins: tuple[str, ...] = ()
+    """Regular expressions for the origins of scripts that may read answers."""
+    strict_transport_security_directives: tuple[str, ...] = ()
     disabled_metrics: tuple[str, ...] = ()
     allow_metric_labels: tuple[str, ...] = ()
     """Values of labels that are shown, as metric,label=value; others are shown as unexpected."""

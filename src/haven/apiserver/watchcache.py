@@ -502,11 +502,14 @@ class WatchCache:
         result.reverse()
         return result
 
+    def watchers(self) -> list[Watcher]:
+        """Return all who watch."""
+        found = [watcher for watchers in self._watchers.values() for watcher in watchers]
+        return found + [one for values in self._by_field.values() for items in values.values() for one in items]
+
     def stop_watchers(self, error: Exception | None = None) -> None:
         """End every watch (the server stops, or the resource goes away); `error` is told to their clients."""
-        found = [watcher for watchers in self._watchers.values() for watcher in watchers]
-        found += [watcher for values in self._by_field.values() for items in values.values() for watcher in items]
-        for watcher in found:
+        for watcher in self.watchers():
             watcher.error = error
             watcher.stop()
 

@@ -31,6 +31,7 @@ from haven.apiserver.watchcache import (
     Watched,
     splice_revision,
 )
+from haven.clock import Clock
 from haven.store.interface import (
     Change,
     Delete,
@@ -48,6 +49,7 @@ __all__ = ["ROOT", "Reservation", "Storage", "Storages", "Write"]
 ROOT = b"/registry/"
 _LOAD_PAGE = 5000
 _SAMPLE = 8
+_ENDING_STEPS = 100
 _log = telemetry.logger("apiserver")
 
 
@@ -382,6 +384,16 @@ class Storages:
         if storage.kind.fields:
             entry.read_fields(write.obj)
         return entry
+
+    async def end_watches(self, seconds: float, clock: Clock) -> None:
+        """End all watches, spread over so many seconds."""
+        found = [watcher for storage in self.all() for watcher in storage.cache.watchers()]
+        pause = seconds / max(1, min(len(found), _ENDING_STEPS))
+        step = -(-len(found) // _ENDING_STEPS) or 1
+        for first in range(0, len(found), step):
+            for watcher in found[first : first + step]:
+                watcher.stop()
+            await clock.sleep(pause)
 
     def close(self) -> None:
         """Stop following the store."""
