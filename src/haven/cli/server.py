@@ -10,6 +10,7 @@ import importlib
 import ipaddress
 import random
 import signal
+import socket
 import ssl
 import sys
 import time
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["command", "serve"]
 
 SYSTEM_NAMESPACE = "kube-system"
-NODE_LEASES = b"/registry/coordination.k8s.io/leases/kube-node-lease/"  # Written all the time, read by few.
+_LEASES = b"/registry/coordination.k8s.io/leases/"
+HEARTBEATS = (_LEASES + b"kube-node-lease/", _LEASES + b"kube-system/apiserver-")  # Written all the time, read by few.
 
 
 @click.command(
@@ -104,6 +106,7 @@ async def serve(settings: ClusterSettings) -> None:
     from haven.clock import SystemClock
     from haven.cluster import pki
     from haven.cluster.renewal import Renewal, follow
+    from haven.cluster.serveridentity import ServerIdentity
 
     gc.disable()  # Until all is made: nothing of it is garbage, and looking for some takes longer than the rest.
     stopping = asyncio.Event()
@@ -164,7 +167,10 @@ async def serve(settings: ClusterSettings) -> None:
     files = [path for pair in (keys.apiserver, keys.kubelet_client) for path in pair]
     reload = functools.partial(_reload, trust, keys)
     fresh = functools.partial(follow, files, clock, reload)
-    await run_until(stopping, [informers.run, control, recorder.run, schedule, renewal.run, fresh])
+    identity = ServerIdentity(
+        server.local_client(), hostname=socket.gethostname(), process=str(uuid.uuid4()), clock=clock
+    )
+    await run_until(stopping, [informers.run, control, recorder.run, schedule, renewal.run, fresh, identity.run])
     await server.stop()
     await store.close()
 
@@ -174,7 +180,7 @@ async def _open_store(settings: ClusterSettings) -> Store:
     if not settings.etcd_servers:
         from haven.store.sqlite import SqliteSettings, SqliteStore
 
-        return await SqliteStore.open(settings.places.store, SqliteSettings(brief_prefixes=(NODE_LEASES,)))
+        return await SqliteStore.open(settings.places.store, SqliteSettings(brief_prefixes=HEARTBEATS))
     try:
         from haven.store.etcd import EtcdStore
         from haven.store.etcdwire import EtcdSettings
