@@ -309,7 +309,7 @@ async def start(
         caller,
         clock,
         chance,
-        node=NodeAuthorizer(graph, node_rules()),
+        node=NodeAuthorizer(graph, node_rules(states)),
         rbac=rbac,
         audiences=audiences,
     )
@@ -324,6 +324,7 @@ async def start(
         front_proxy_ca_pem=trust.front_proxy_ca_pem,
         front_proxy_names=trust.front_proxy_names,
         service_networks=tuple(map(str, settings.service_networks)),
+        states=states,
     )
     await write_bootstrap_objects(storages, objects, beginning, clock)
 

@@ -25,7 +25,14 @@ RESOURCE_GATES = {
 }
 """The resources that are not served, whatever --runtime-config says, without a gate."""
 SWITCHES = frozenset(
-    {"ComponentFlagz", "ComponentStatusz", "NodeDeclaredFeatures", "PodTopologyLabelsAdmission", "WorkloadWithJob"}
+    {
+        "ComponentFlagz",
+        "ComponentStatusz",
+        "NodeDeclaredFeatures",
+        "DRADeviceTaintRules",
+        "PodTopologyLabelsAdmission",
+        "WorkloadWithJob",
+    }
     | set(RESOURCE_GATES.values())
     | FIELD_GATES
 )

@@ -141,7 +141,7 @@ async def serve(settings: ClusterSettings) -> None:
 
     informers = SharedInformers(server.local_client(), clock=clock, chance=chance)
     controllers = ControllerManager(
-        _controller_settings(keys, coordinated_leader_election=_are_leaders_chosen(server)),
+        _controller_settings(keys, coordinated_leader_election=_are_leaders_chosen(server), features=_features(server)),
         client_for,
         informers,
         clock=clock,
@@ -259,7 +259,23 @@ def _are_leaders_chosen(server: ApiServer) -> bool:
     return True
 
 
-def _controller_settings(keys: Any, *, coordinated_leader_election: bool) -> Any:
+def _features(server: ApiServer) -> frozenset[str]:
+    """Return the feature gates with controllers of their own that are on, and whose kinds are served."""
+    from haven.apiserver.featuregates import set_gates
+
+    states = set_gates(server.settings.feature_gates)
+    kinds = {
+        "ClusterTrustBundle": ("certificates.k8s.io", "v1beta1", "clustertrustbundles"),
+        "DRADeviceTaintRules": ("resource.k8s.io", "v1beta2", "devicetaintrules"),
+        "DRADeviceTaints": ("resource.k8s.io", "v1", "resourceslices"),
+        "GenericWorkload": ("scheduling.k8s.io", "v1alpha2", "podgroups"),
+        "PodCertificateRequest": ("certificates.k8s.io", "v1beta1", "podcertificaterequests"),
+        "StorageVersionMigrator": ("storagemigration.k8s.io", "v1beta1", "storageversionmigrations"),
+    }
+    return frozenset(name for name, kind in kinds.items() if states[name] and server.resources.find(*kind) is not None)
+
+
+def _controller_settings(keys: Any, *, coordinated_leader_election: bool, features: frozenset[str]) -> Any:
     from haven.apiserver.authentication.tokenkeys import SigningKeys
     from haven.controllers.certificateauthority import CertificateAuthority
     from haven.controllers.settings import Settings
@@ -270,6 +286,7 @@ def _controller_settings(keys: Any, *, coordinated_leader_election: bool) -> Any
         sign_token=SigningKeys(keys.token_key.read_bytes()).sign,
         sign_certificate=CertificateAuthority(authority, keys.ca_key.read_bytes()).sign,
         coordinated_leader_election=coordinated_leader_election,
+        features=features,
     )
 
 

@@ -182,6 +182,7 @@ def catalog(settings: Settings) -> list[Entry]:
             HorizontalPodAutoscalerController,
         )
     )
+    entries += _gated(settings)
     if settings.coordinated_leader_election:
         name = "leader-election-controller"
         entries.append(Entry(name, API_SERVER, name, LeaderElectionController))
@@ -189,6 +190,46 @@ def catalog(settings: Settings) -> list[Entry]:
     entries.append(
         Entry("garbage-collector", "generic-garbage-collector", "garbage-collector-controller", GarbageCollector)
     )
+    return entries
+
+
+def _gated(settings: Settings) -> list[Entry]:
+    """Return the controllers of features; what is off is not imported."""
+    features, entries = settings.features, []
+    if "DRADeviceTaints" in features:
+        from haven.controllers.devicetainteviction import DeviceTaintEvictionController
+
+        with_rules = "DRADeviceTaintRules" in features
+        user = "device-taint-eviction-controller"
+        entries.append(
+            Entry(
+                "device-taint-eviction",
+                user,
+                "device-taint-eviction",
+                lambda wiring: DeviceTaintEvictionController(wiring, with_rules=with_rules),
+            )
+        )
+    if "ClusterTrustBundle" in features and settings.root_ca_pem:
+        from haven.controllers.trustbundles import ServingTrustBundlePublisher
+
+        user = "kube-apiserver-serving-clustertrustbundle-publisher"
+        pem = settings.root_ca_pem
+        entries.append(Entry(user, user, user, lambda wiring: ServingTrustBundlePublisher(wiring, root_ca_pem=pem)))
+    if "PodCertificateRequest" in features:
+        from haven.controllers.trustbundles import PodCertificateRequestCleaner
+
+        user = "podcertificaterequestcleaner"
+        entries.append(Entry("podcertificaterequest-cleaner", user, user, PodCertificateRequestCleaner))
+    if "GenericWorkload" in features:
+        from haven.controllers.podgroupprotection import PodGroupProtectionController
+
+        user = "podgroup-protection-controller"
+        entries.append(Entry("podgroup-protection", user, user, PodGroupProtectionController))
+    if "StorageVersionMigrator" in features:
+        from haven.controllers.storagemigration import StorageVersionMigrator
+
+        user = "storage-version-migrator-controller"
+        entries.append(Entry("storage-version-migrator", API_SERVER, user, StorageVersionMigrator))
     return entries
 
 

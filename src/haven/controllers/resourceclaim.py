@@ -19,7 +19,7 @@ from haven.client.owner import controller_reference, is_controlled_by
 from haven.controllers import pods
 from haven.controllers.actions import Change, Create, Delete, Emit, Fetch, Retry, Steps, Update, Wiring
 
-__all__ = ["FINALIZER", "ResourceClaimController", "claim_base_name"]
+__all__ = ["FINALIZER", "ResourceClaimController", "claim_base_name", "claims_of"]
 
 FINALIZER = "resource.kubernetes.io/delete-protection"
 POD_CLAIM = "resource.kubernetes.io/pod-claim-name"
@@ -61,7 +61,8 @@ def _claim_name(pod: core.Pod, asked: core.PodResourceClaim) -> str | None:
     return ""
 
 
-def _claims_of(pod: core.Pod) -> Iterator[str]:
+def claims_of(pod: core.Pod) -> Iterator[str]:
+    """Yield the names of the claims that a Pod uses and that are made already."""
     for asked in pod.spec.resource_claims:
         name = _claim_name(pod, asked)
         if name:
@@ -72,7 +73,7 @@ def _claims_of(pod: core.Pod) -> Iterator[str]:
 
 
 def _index_claims(pod: core.Pod) -> Iterable[str]:
-    return [f"{pod.metadata.namespace}/{name}" for name in _claims_of(pod)]
+    return [f"{pod.metadata.namespace}/{name}" for name in claims_of(pod)]
 
 
 def _index_templates(pod: core.Pod) -> Iterable[str]:
@@ -103,7 +104,7 @@ class ResourceClaimController:
             return
         namespace = pod.metadata.namespace
         if new is None or _is_done(pod):
-            for name in _claims_of(pod):
+            for name in claims_of(pod):
                 self._wiring.enqueue(_Key("claim", namespace, name))
         elif pod.metadata.deletion_timestamp is None:
             self._wiring.enqueue(_Key("pod", namespace, pod.metadata.name))
@@ -189,7 +190,7 @@ class ResourceClaimController:
 
     def _reserve(self, pod: core.Pod) -> Steps[None]:
         """Reserve allocated claims for a Pod that got its node without the scheduler."""
-        for name in _claims_of(pod):
+        for name in claims_of(pod):
             claim = self._claims.get(pod.metadata.namespace, name)
             if claim is None or claim.status.allocation is None:
                 continue

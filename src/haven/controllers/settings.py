@@ -41,6 +41,9 @@ class Settings:
     coordinated_leader_election: bool = False
     """Whether leaders are chosen among the candidates that name a Lease; needs coordination.k8s.io/v1beta1."""
 
+    features: frozenset[str] = frozenset({"DRADeviceTaints"})
+    """The feature gates that are on and whose kinds are served; some have controllers of their own."""
+
     def is_enabled(self, name: str) -> bool:
         """Tell whether a controller runs."""
         return name not in self.disabled

@@ -7,8 +7,8 @@ https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources as package_files
 from typing import Any
 
@@ -21,6 +21,7 @@ from haven.api.rbac import v1 as rbac
 from haven.api.scheduling import v1 as scheduling
 from haven.apimachinery import meta, serialization
 from haven.apimachinery.structs import Struct
+from haven.apiserver.bootstrap.gated import controller_roles, more_rules
 
 __all__ = [
     "APF_AUTOUPDATE",
@@ -48,6 +49,8 @@ class BootstrapSettings:
     front_proxy_ca_pem: str = ""
     front_proxy_names: tuple[str, ...] = ("front-proxy-client",)
     service_networks: tuple[str, ...] = ("10.96.0.0/16",)
+    states: Mapping[str, bool] = field(default_factory=dict)
+    """Which feature gates are on: some bring rights."""
 
 
 def bootstrap_objects(settings: BootstrapSettings) -> Iterator[Any]:
@@ -64,9 +67,13 @@ def bootstrap_objects(settings: BootstrapSettings) -> Iterator[Any]:
         for row in rows:
             yield _plain(kind, row, annotations={APF_AUTOUPDATE: "true"}, generation=1)
     for row in facts["clusterroles"]:
-        yield _cluster_role(row)
+        more = more_rules(row["name"], settings.states)
+        yield _cluster_role({**row, "rules": [*row["rules"], *more]} if more else row)
     for row in facts["clusterrolebindings"]:
         yield _binding(rbac.ClusterRoleBinding, row)
+    for role, binding in controller_roles(settings.states):
+        yield _cluster_role(role)
+        yield _binding(rbac.ClusterRoleBinding, binding)
     for row in facts["roles"]:
         yield rbac.Role(metadata=_metadata(row), rules=_rules(row))
     for row in facts["rolebindings"]:
@@ -82,9 +89,10 @@ def bootstrap_objects(settings: BootstrapSettings) -> Iterator[Any]:
         yield _authentication_config(settings)
 
 
-def node_rules() -> list[rbac.PolicyRule]:
-    """Return what every node may do, for the Node authorizer."""
-    return next(_rules(row) for row in _facts()["clusterroles"] if row["name"] == "system:node")
+def node_rules(states: Mapping[str, bool] | None = None) -> list[rbac.PolicyRule]:
+    """Return what every node may do, for the Node authorizer; `states` says which feature gates are on."""
+    own = next(_rules(row) for row in _facts()["clusterroles"] if row["name"] == "system:node")
+    return own + _rules({"rules": more_rules("system:node", states or {})})
 
 
 def _facts() -> dict[str, Any]:
