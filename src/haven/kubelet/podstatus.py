@@ -463,13 +463,15 @@ def terminated_status(pod: Pod, status: PodStatus) -> PodStatus:
 
 
 def _mark_lost(status: ContainerStatus) -> None:
-    if status.state.terminated is None:
-        status.state = ContainerState(
-            terminated=ContainerStateTerminated(
-                exit_code=137,
-                reason="ContainerStatusUnknown",
-                message="The container could not be located when the pod was terminated",
-            )
+    """Say of a container that nobody saw end that it failed; what is known of others stays."""
+    if status.state.terminated is not None:
+        return
+    status.state = ContainerState(
+        terminated=ContainerStateTerminated(
+            exit_code=137,
+            reason="ContainerStatusUnknown",
+            message="The container could not be located when the pod was terminated",
         )
+    )
     status.ready = False
     status.started = False

@@ -230,6 +230,21 @@ def test_a_terminated_pod_has_no_container_left_without_an_end() -> None:
     assert (final.phase, ended.reason, ended.exit_code) == ("Failed", "ContainerStatusUnknown", 137)
 
 
+def test_an_init_container_that_did_its_work_stays_ready_when_the_pod_is_over() -> None:
+    done = ContainerState(terminated=ContainerStateTerminated(exit_code=0, reason="Completed"))
+    status = PodStatus(
+        phase="Succeeded",
+        conditions=[PodCondition(type="Initialized", status="True")],
+        init_container_statuses=[ContainerStatus(name="init1", state=done, ready=True)],
+        container_statuses=[ContainerStatus(name="main", state=done)],
+    )
+
+    final = terminated_status(a_pod(), status)
+
+    assert final.init_container_statuses[0].ready
+    assert not final.container_statuses[0].ready
+
+
 def test_transition_times_move_only_when_a_status_changes() -> None:
     old = PodStatus(conditions=[PodCondition(type="Ready", status="True", last_transition_time="then")])
     new = PodStatus(
