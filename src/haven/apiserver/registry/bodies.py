@@ -231,7 +231,7 @@ def decode_delete_options(data: bytes, header: str) -> meta.DeleteOptions | None
     if not isinstance(tree, dict):
         raise apierrors.BadRequest("couldn't get version/kind; json parse error: json: cannot unmarshal into an object")
     kind = tree.get("kind") or "DeleteOptions"
-    api_version = tree.get("apiVersion") or "v1"
+    api_version = tree.get("apiVersion") or "meta.k8s.io/v1"
     if kind != "DeleteOptions":
         raise apierrors.BadRequest(
             f"no kind {quote(str(kind))} is registered for version {quote(str(api_version))} "

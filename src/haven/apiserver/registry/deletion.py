@@ -60,6 +60,7 @@ class Deletion:
         """Answer a DELETE of an object."""
         form = answer_form(request, endpoint, streams=True)
         parameters = self._parameters(request)
+        _warn_of_orphans(request, endpoint, parameters)
         outcome = await self.delete_one(request, endpoint, request.info.namespace, request.info.name, parameters)
         status = 202 if not outcome.deleted and parameters.orphan_dependents is False else 200
         if endpoint.returns_deleted or outcome.shows_object:
@@ -88,6 +89,7 @@ class Deletion:
         form = answer_form(request, endpoint, streams=True)
         selection = list_parameters(request.query)
         parameters = self._parameters(request)
+        _warn_of_orphans(request, endpoint, parameters)
         page = await self._reading.page(endpoint, selection, request.info.namespace, request.info.name)
         for entry in list(page.entries):
             try:
@@ -341,3 +343,13 @@ class Deletion:
         else:
             return found
         return [name for name in found if name not in (ORPHAN, FOREGROUND)] + wanted
+
+
+def _warn_of_orphans(request: Request, endpoint: Endpoint, parameters: DeleteParameters) -> None:
+    """Warn who deletes a Job without a word about its Pods that they stay."""
+    said = parameters.propagation_policy is not None or parameters.orphan_dependents is not None
+    if not said and (endpoint.resource.group, endpoint.resource.plural) == ("batch", "jobs"):
+        request.warnings.append(
+            "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove "
+            "them or set propagationPolicy=Orphan to suppress this warning"
+        )

@@ -271,3 +271,36 @@ async def test_the_metadata_of_a_daemon_set_alone_does_not_count_templates(api: 
     _, table = await api.send("GET", path, accept="application/json;as=Table;g=meta.k8s.io;v=v1")
 
     assert "annotations" not in table["rows"][0]["object"]["metadata"]
+
+
+@pytest.mark.parametrize(("query", "warned"), [("", True), ("?propagationPolicy=Background", False)])
+async def test_who_deletes_a_job_and_not_its_pods_is_warned(api: Any, query: str, warned: bool) -> None:
+    pod = {"restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}
+    path = "/apis/batch/v1/namespaces/default/jobs"
+    await api.send("POST", path, {"metadata": {"name": "j"}, "spec": {"template": {"spec": pod}}})
+
+    answer = await api.raw("DELETE", f"{path}/j{query}")
+
+    assert ("child pods are preserved by default" in answer.headers.get("Warning", "")) is warned
+
+
+async def test_claim_templates_that_ask_for_parts_of_a_byte_are_warned_of(api: Any) -> None:
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1.5"}}}
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}
+    spec = {
+        "selector": {"matchLabels": {"a": "b"}},
+        "template": template,
+        "volumeClaimTemplates": [{"metadata": {"name": "v"}, "spec": claim}],
+    }
+    path = "/apis/apps/v1/namespaces/default/statefulsets"
+
+    answer = await api.raw("POST", path, {"metadata": {"name": "s"}, "spec": spec})
+
+    assert "spec.volumeClaimTemplates[0].resources.requests[storage]: fractional byte" in answer.headers["Warning"]
+
+
+async def test_two_bad_networks_of_a_node_are_of_no_family(api: Any) -> None:
+    _, answer = await api.send("POST", "/api/v1/nodes", {"metadata": {"name": "n"}, "spec": {"podCIDRs": ["a", "b"]}})
+
+    fields = [(cause["field"], cause["reason"]) for cause in answer["details"]["causes"]]
+    assert fields[2:] == [("spec.podCIDRs", "InternalError"), ("spec.podCIDRs", "FieldValueInvalid")]
