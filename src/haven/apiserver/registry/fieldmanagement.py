@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from haven.api import scheme
+from haven.api.apps.validation import TEMPLATE_GENERATION
 from haven.api.scheme import GroupVersionKind
 from haven.apimachinery import apply, meta, serialization, times
 from haven.apimachinery.schema import Schema, schema_for
@@ -143,7 +144,11 @@ class FieldManagement:
 
 
 def _served_tree(obj: Any, endpoint: Endpoint) -> Tree:
-    return endpoint.conversion.tree_to_served(serialization.to_tree(obj))
+    tree = endpoint.conversion.tree_to_served(serialization.to_tree(obj))
+    if (endpoint.resource.group, endpoint.resource.kind) == ("apps", "DaemonSet"):
+        # A number of upstream's internal type, which is always shown: whoever writes the object owns it.
+        tree.setdefault("metadata", {}).setdefault("annotations", {}).setdefault(TEMPLATE_GENERATION, "0")
+    return tree
 
 
 def typed_entries(entries: list[Tree]) -> list[meta.ManagedFieldsEntry]:

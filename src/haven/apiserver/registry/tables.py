@@ -12,6 +12,7 @@ import msgspec
 import orjson
 
 from haven.api import scheme
+from haven.api.apps.validation import TEMPLATE_GENERATION
 from haven.apimachinery import apierrors, serialization
 from haven.apimachinery.codecs.negotiate import Answer
 from haven.apimachinery.goformat import quote
@@ -21,8 +22,6 @@ from haven.apiserver.request import Request
 from haven.apiserver.watchcache import Entry
 
 __all__ = ["partial_metadata", "table_of_entries", "table_of_objects"]
-
-_TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
 
 Row = tuple[Any, bytes, bytes]
 """An object of the stored version, and its JSON in the served and in the stored version."""
@@ -156,10 +155,10 @@ def partial_metadata(data: bytes) -> bytes:
     """
     head = _head(data)
     metadata = bytes(head.metadata)
-    if head.kind != "DaemonSet" or _TEMPLATE_GENERATION.encode() not in metadata:
+    if head.kind != "DaemonSet" or TEMPLATE_GENERATION.encode() not in metadata:
         return metadata
     tree = orjson.loads(metadata)
-    tree["annotations"].pop(_TEMPLATE_GENERATION, None)
+    tree["annotations"].pop(TEMPLATE_GENERATION, None)
     if not tree["annotations"]:
         del tree["annotations"]
     return serialization.encode_tree(tree)

@@ -304,3 +304,12 @@ async def test_two_bad_networks_of_a_node_are_of_no_family(api: Any) -> None:
 
     fields = [(cause["field"], cause["reason"]) for cause in answer["details"]["causes"]]
     assert fields[2:] == [("spec.podCIDRs", "InternalError"), ("spec.podCIDRs", "FieldValueInvalid")]
+
+
+@pytest.mark.usefixtures("account")
+async def test_an_empty_lifecycle_stays_as_it_was_given(api: Any) -> None:
+    container = {"name": "c", "image": "x", "lifecycle": {}}
+
+    _, made = await api.send("POST", f"{CORE}/pods", a_pod("a", containers=[container]))
+
+    assert made["spec"]["containers"][0]["lifecycle"] == {}
