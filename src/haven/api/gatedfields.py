@@ -7,7 +7,7 @@ Source: https://kubernetes.io/docs/reference/using-api/deprecation-policy/ and u
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -71,23 +71,25 @@ class Rule:
                     setattr(owner, path[-1], self.default)
 
 
-def _owners(obj: Any, path: Sequence[str]) -> Iterator[Any]:
-    """Yield what is at the end of a path."""
-    if not path:
-        yield obj
-        return
-    value = getattr(obj, path[0])
-    if not value:  # Nothing there: None, or an empty list or map. A struct is always true.
-        return
-    rest = path[1:]
-    if isinstance(value, list):
-        for item in value:
-            yield from _owners(item, rest)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _owners(item, rest)
-    else:
-        yield from _owners(value, rest)
+def _owners(obj: Any, path: Sequence[str]) -> Sequence[Any]:
+    """Return what is at the end of a path. This runs for every Pod that is made: level by level, without recursion."""
+    level: list[Any] = [obj]
+    for name in path:
+        below: list[Any] = []
+        for one in level:
+            value = getattr(one, name)
+            if not value:  # Nothing there: None, or an empty list or map. A struct is always true.
+                continue
+            if isinstance(value, list):
+                below += value
+            elif isinstance(value, dict):
+                below += value.values()
+            else:
+                below.append(value)
+        if not below:
+            return below
+        level = below
+    return level
 
 
 def _is_used(obj: Any, path: Sequence[str], keeps: Any = None) -> bool:
@@ -287,8 +289,11 @@ def _wrapped(strategy: Strategy[Any], dropped: tuple[Rule, ...], filled: tuple[R
         for rule in filled:
             rule.fill(new)
 
+    # The status of a new object is set anew anyway.
+    of_new = tuple(rule for rule in dropped if any(path[0] != "status" for path in rule.paths))
+
     def prepare_for_create(new: Any) -> None:
-        for rule in dropped:
+        for rule in of_new:
             rule.drop(new, None)
         create(new)
 
