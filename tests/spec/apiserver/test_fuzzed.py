@@ -81,6 +81,10 @@ class Target:
         self._runner = runner
         self._api = api
 
+    def json(self, path: str) -> Any:
+        """Return what a GET answers."""
+        return json.loads(self._runner.run(self._api.raw("GET", path)).body)
+
     def answers(self, method: str, path: str, body: bytes = b"", content_type: str = "", **headers: str) -> int:
         """Send a request; return its status, which must be no fault of the server."""
 

@@ -42,12 +42,17 @@ class Malformed(Exception):
 
 
 class Headers:
-    """The headers of a message: by lower-case name, those that came more than once, and as they were sent."""
+    """The headers of a message: by lower-case name, those that came more than once, and as they were sent.
+
+    Values that are not UTF-8 are so in `raw` only, as surrogates, to be passed on; whoever reads them finds U+FFFD.
+    """
 
     __slots__ = ("by_name", "raw", "repeated")
 
-    def __init__(self, raw: list[tuple[str, str]]) -> None:
+    def __init__(self, raw: list[tuple[str, str]], *, is_ascii: bool = False) -> None:
         self.raw = raw
+        if not is_ascii:
+            raw = [(name, _readable(value)) for name, value in raw]
         self.by_name = by_name = {name.lower(): value for name, value in raw}
         self.repeated = _NO_REPEATS
         if len(by_name) != len(raw):
@@ -55,6 +60,10 @@ class Headers:
             for name, value in raw:
                 several.setdefault(name.lower(), []).append(value)
             self.repeated = {name: values for name, values in several.items() if len(values) > 1}
+
+
+def _readable(value: str) -> str:
+    return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 class Message:
@@ -117,6 +126,7 @@ class Messages:
         self._head_bytes = 0
         self._target = b""
         self._raw: list[tuple[str, str]] = []
+        self._is_ascii = True
         self._message: Message | None = None
         self._pieces: list[bytes] = []
         self._body_bytes = 0
@@ -201,6 +211,7 @@ class Messages:
         self.count += 1
         self._target = b""
         self._raw = []
+        self._is_ascii = True
         self._pieces = []
         self._body_bytes = 0
         self._message = None
@@ -212,12 +223,14 @@ class Messages:
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header."""
         self._raw.append((name.decode("latin-1"), value.decode("utf-8", "surrogateescape")))
+        if not value.isascii():
+            self._is_ascii = False
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
         self._in_head = False
         parser = self._parser
-        headers = Headers(self._raw)
+        headers = Headers(self._raw, is_ascii=self._is_ascii)
         message = Message(parser.get_method().decode(), self._target.decode("utf-8", "surrogateescape"), headers)
         self._message = message
         named = headers.by_name

@@ -42,7 +42,8 @@ class Upgrades:
 
     async def _serve(self, raw: web.BaseRequest) -> web.StreamResponse:
         transport = raw.transport
-        assert transport is not None
+        if transport is None:
+            raise asyncio.CancelledError  # The client is gone already.
         headers = Headers(list(raw.headers.items()))
         try:
             path, query = split_target(raw.raw_path)
