@@ -52,8 +52,6 @@ def _together(settings: Settings, given: Collection[str]) -> list[str]:
         wrong.append(f"--authorization-config {text}")
     if security.authentication_config and any(name.startswith("oidc-") for name in given):
         wrong.append("authentication-config file and oidc-* flags are mutually exclusive")
-    elif any(name.startswith("oidc-") for name in given) and not (security.oidc_issuer_url and security.oidc_client_id):
-        wrong.append("oidc-issuer-url and oidc-client-id must be specified together when any oidc-* flags are set")
     if security.encryption_provider_config_automatic_reload and not security.encryption_provider_config:
         wrong.append("--encryption-provider-config-automatic-reload must be set with --encryption-provider-config")
     longest = security.service_account_max_token_expiration_seconds

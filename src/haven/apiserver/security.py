@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from haven.apiserver.authentication.configuration import IssuerConfig, mapping_of_flags, parse_authentication
+from haven.apiserver.authentication.distributedclaims import ClaimSources
 from haven.apiserver.authentication.interface import RemoteTokenAuthenticator
-from haven.apiserver.authentication.issuerkeys import IssuerKeys, https_fetch
+from haven.apiserver.authentication.issuerkeys import IssuerKeys, https_ask, https_fetch
 from haven.apiserver.authentication.issuers import Issuer, IssuerTokens
 from haven.apiserver.authentication.jwt import ALGORITHMS
 from haven.apiserver.authentication.statictokens import MalformedTokenFile, parse_token_file
@@ -42,6 +43,9 @@ def webhook_target(path: str) -> Target:
         return Target.of_connection(from_kubeconfig(Path(path)))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+_OIDC_TOGETHER = "oidc-issuer-url and oidc-client-id must be specified together when any oidc-* flags are set"
 
 
 class Guard:
@@ -104,6 +108,13 @@ class Guard:
             if settings.oidc_issuer_url or settings.oidc_client_id:
                 raise ConfigError("authentication-config file and oidc-* flags are mutually exclusive")
             self._follow("authentication", settings.authentication_config, self._apply_authentication)
+        elif not settings.oidc_issuer_url and (
+            settings.oidc_client_id
+            or settings.oidc_groups_claim
+            or settings.oidc_required_claim
+            or settings.oidc_ca_file
+        ):
+            raise ConfigError(_OIDC_TOGETHER)
         elif settings.oidc_issuer_url:
             self.issuers.replace([self._issuer_of_flags()])
         if settings.authentication_token_webhook_config_file:
@@ -140,13 +151,24 @@ class Guard:
             tls = tls_context(ca=config.authority_pem.encode(), insecure=False)
         except (ValueError, ssl.SSLError) as error:
             raise ConfigError(f"the authority of {config.url} cannot be used: {error}") from None
-        keys = IssuerKeys(config.url, config.discovery_url, https_fetch(tls), self._clock)
-        return Issuer(config.url, config.audiences, config.mapping, keys, tuple(algorithms))
+        fetch = https_fetch(tls)
+        keys = IssuerKeys(config.url, config.discovery_url, fetch, self._clock)
+        sources = None
+        if config.mapping.groups.claim:
+            sources = ClaimSources(
+                config.mapping.groups.claim,
+                config.audiences,
+                algorithms,
+                https_ask(tls),
+                lambda issuer: IssuerKeys(issuer, "", fetch, self._clock),
+                self._clock,
+            )
+        return Issuer(config.url, config.audiences, config.mapping, keys, tuple(algorithms), sources)
 
     def _issuer_of_flags(self) -> Issuer:
         settings = self._settings
         if not settings.oidc_client_id:
-            raise ConfigError("oidc-issuer-url and oidc-client-id must be specified together when any oidc-* flags are")
+            raise ConfigError(_OIDC_TOGETHER)
         if not settings.oidc_issuer_url.startswith("https://"):
             raise ConfigError(f'oidc-issuer-url: "{settings.oidc_issuer_url}": URL scheme must be https')
         unknown = [one for one in settings.oidc_signing_algs if one not in ALGORITHMS]

@@ -50,10 +50,6 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "flags.md"
             "authentication-config file and oidc-* flags are mutually exclusive",
         ),
         (
-            {"oidc-client-id": "a"},
-            "oidc-issuer-url and oidc-client-id must be specified together when any oidc-* flags are set",
-        ),
-        (
             {"encryption-provider-config-automatic-reload": "true"},
             "--encryption-provider-config-automatic-reload must be set with --encryption-provider-config",
         ),

@@ -17,7 +17,7 @@ from haven.apimachinery.apierrors import Unauthorized
 from haven.apiserver.authentication.jwt import Key, parse_keys
 from haven.clock import Clock
 
-__all__ = ["Fetch", "FetchFailed", "IssuerKeys", "https_fetch"]
+__all__ = ["Fetch", "FetchFailed", "IssuerKeys", "https_ask", "https_fetch"]
 
 Fetch = Callable[[str], Awaitable[bytes]]
 """Returns the body of a successful GET; raises FetchFailed."""
@@ -77,13 +77,24 @@ class IssuerKeys:
 
 def https_fetch(tls: ssl.SSLContext) -> Fetch:
     """Return a way to get documents over HTTPS."""
+    ask = https_ask(tls)
 
     async def fetch(url: str) -> bytes:
+        return await ask(url, "")
+
+    return fetch
+
+
+def https_ask(tls: ssl.SSLContext) -> Callable[[str, str], Awaitable[bytes]]:
+    """Return a way to get documents over HTTPS with a bearer token, if there is one."""
+
+    async def ask(url: str, token: str) -> bytes:
         timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             async with (
                 aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=tls), timeout=timeout) as session,
-                session.get(url) as answer,
+                session.get(url, headers=headers) as answer,
             ):
                 body = await answer.content.read(_ANSWER_BYTES_MAX)
                 if answer.status != 200:
@@ -92,4 +103,4 @@ def https_fetch(tls: ssl.SSLContext) -> Fetch:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise FetchFailed(f"{url}: {error or type(error).__name__}") from None
 
-    return fetch
+    return ask

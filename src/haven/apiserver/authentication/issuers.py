@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from haven.apimachinery.apierrors import Unauthorized
+from haven.apiserver.authentication.distributedclaims import ClaimSources
 from haven.apiserver.authentication.interface import TokenIdentity
 from haven.apiserver.authentication.issuerkeys import IssuerKeys
 from haven.apiserver.authentication.jwt import ALGORITHMS, Mapping_, check_claims, claims_of, verify
@@ -26,6 +27,8 @@ class Issuer:
     mapping: Mapping_
     keys: IssuerKeys
     algorithms: tuple[str, ...] = ALGORITHMS
+    sources: ClaimSources | None = None
+    """Where groups are got that tokens only name."""
 
 
 class IssuerTokens:
@@ -59,6 +62,8 @@ class IssuerTokens:
                 )
         now = self._clock.now_seconds()
         check_claims(claims, issuer=issuer.url, audiences=issuer.audiences, now=now)
+        if issuer.sources is not None:
+            claims = dict(await issuer.sources.complete(claims))
         user = issuer.mapping.user(claims)
         # Such a token is meant for this server, under any of its names.
         meant_for = tuple(dict.fromkeys(audience for audience in audiences if audience in self._api_audiences))
