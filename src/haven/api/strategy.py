@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from haven.api.likeness import Likeness
 from haven.api.storedform import forget_empty_lists
 from haven.apimachinery.fielderrors import ErrorList
 from haven.apimachinery.validation.objectmeta import validate_object_meta, validate_object_meta_update
@@ -61,9 +62,8 @@ class Strategy(Generic[T]):
     order and as often as upstream does: the registry must not; it calls `create_errors` and `update_errors`, which add
     what upstream's registry adds. `canonicalize` changes a sound object into its stored form. `complaint_group`
     is the group that an Invalid status names, where that is not the resource's own. `name_errors` returns
-    what is wrong with a name (texts), as metadata.name's rule. `alike` is for kinds that are made by the thousand from
-    templates: everything of a new object that `validate` and `warnings` look at, so that equal answers mean equal
-    complaints; None for an object that must be looked at itself.
+    what is wrong with a name (texts), as metadata.name's rule. `likeness` is for kinds that are made by the thousand:
+    which values of a new object nothing depends on.
     """
 
     default: Callable[[T], None] = nothing
@@ -84,7 +84,7 @@ class Strategy(Generic[T]):
     """Makes an object that is deleted for the first time wait for its cleanup; its deletionTimestamp is set."""
     complaint_group: str | None = None
     selectable_fields: FieldSelectors = field(default_factory=dict)
-    alike: Callable[[T], bytes | None] | None = None
+    likeness: Likeness | None = None
     subresources: Mapping[str, Strategy[Any]] = field(default_factory=dict)
 
 

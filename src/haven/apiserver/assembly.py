@@ -71,7 +71,7 @@ from haven.apiserver.http.server import HttpServer
 from haven.apiserver.local import LocalClient, LocalTransport
 from haven.apiserver.metrics import Metrics, MetricsSwitches, make_registry
 from haven.apiserver.monitoring import ServerFacts
-from haven.apiserver.objects import Observers, StoredObjects
+from haven.apiserver.objects import Observers, RecordedObjects, StoredObjects
 from haven.apiserver.registry.builtin import add_handlers, endpoints, served_resources
 from haven.apiserver.registry.deletion import Deletion
 from haven.apiserver.registry.fieldmanagement import FieldManagement
@@ -359,10 +359,11 @@ async def start(
         from haven.apiserver.admission.podcertificates import PodCertificateAnswers
 
         answers.append(PodCertificateAnswers(authorizer, clock))
+    recorded = RecordedObjects(storages)
     admission = AdmissionChain(
         make_plugins(
             Parts(
-                objects,
+                recorded,
                 authorizer,
                 clock,
                 chance,
@@ -387,6 +388,7 @@ async def start(
                     timeout_seconds=WEBHOOK_SECONDS,
                     first_seconds=pause,
                 ),
+                unrecorded=objects,
             )
         ),
         guards=[RoleWrites(EscalationGuard(rbac, authorizer)), SigningRequests(clock), AdminAccess(objects), *answers],
@@ -401,6 +403,7 @@ async def start(
         fields,
         clock,
         chance,
+        recorded,
         event_ttl_seconds=settings.event_ttl_seconds,
     )
     handlers = Handlers(

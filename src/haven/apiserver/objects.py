@@ -10,12 +10,13 @@ from haven.apimachinery import apierrors, serialization
 from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.names import Revision
 from haven.apiserver.authorization.interface import Observer
+from haven.apiserver.registry.recipes import Read, ReadAll
 from haven.apiserver.registry.storage import Storage, Storages, Write
 from haven.apiserver.registry.writing import OPTIMISTIC_LOCK
 from haven.apiserver.watchcache import DELETED, Watched
 from haven.store.interface import TransactionFailed
 
-__all__ = ["Observers", "StoredObjects"]
+__all__ = ["Observers", "RecordedObjects", "StoredObjects"]
 
 T = TypeVar("T")
 
@@ -60,6 +61,43 @@ class StoredObjects:
             raise conflict
         result: T = entry.object
         return result
+
+
+class RecordedObjects(StoredObjects):
+    """The same for plugins whose answers are remembered: what they read is written down for who wants to know."""
+
+    def __init__(self, storages: Storages) -> None:
+        super().__init__(storages)
+        self._readers: list[list[Read | ReadAll | None]] = []
+
+    def start(self) -> list[Read | ReadAll | None]:
+        """Return a list to which every look is added from now on; None stands for a write."""
+        readings: list[Read | ReadAll | None] = []
+        self._readers.append(readings)
+        return readings
+
+    def stop(self, readings: list[Read | ReadAll | None]) -> None:
+        """Add to that list no more."""
+        self._readers = [one for one in self._readers if one is not readings]
+
+    def get(self, resource: Resource[T], namespace: str, name: str) -> T | None:
+        if self._readers:
+            storage = self._storages.of(resource.group_resource)
+            self._note(Read(storage, namespace, name, storage.get(namespace, name)))
+        return super().get(resource, namespace, name)
+
+    def list(self, resource: Resource[T], namespace: str = "") -> Sequence[T]:
+        if self._readers:
+            self._note(ReadAll(self._storages.of(resource.group_resource).cache, namespace))
+        return super().list(resource, namespace)
+
+    async def update_status(self, resource: Resource[T], obj: T) -> T:
+        self._note(None)
+        return await super().update_status(resource, obj)
+
+    def _note(self, read: Read | ReadAll | None) -> None:
+        for readings in self._readers:
+            readings.append(read)
 
 
 class Observers:

@@ -15,7 +15,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -29,6 +29,7 @@ __all__ = [
     "ADDED",
     "DELETED",
     "MODIFIED",
+    "Draft",
     "Entry",
     "Kind",
     "Selection",
@@ -70,6 +71,15 @@ class Kind:
         self.decode = decode
         self.fields = fields
         self.places = {path: place for place, path in enumerate(fields)}
+
+
+class Draft(NamedTuple):
+    """A new object as JSON, and what is known of it; `fields` None if its selectable fields are to be read off it."""
+
+    value: bytes
+    uid: str
+    labels: Mapping[str, str]
+    fields: tuple[str, ...] | None
 
 
 class Entry:
@@ -131,6 +141,22 @@ class Entry:
             revision=revision,
             created=created,
         )
+
+    @classmethod
+    def drafted(cls, kind: Kind, draft: Draft, namespace: str, name: str, revision: Revision) -> Entry:
+        """Return the entry of an object that was just made."""
+        entry = cls(
+            kind,
+            splice_revision(draft.value, revision),
+            namespace=namespace,
+            name=name,
+            uid=draft.uid,
+            labels=draft.labels,
+            revision=revision,
+            created=revision,
+        )
+        entry._fields = draft.fields
+        return entry
 
     @property
     def object(self) -> Any:

@@ -23,8 +23,9 @@ from haven.api.core.validation.podupdate import (
     validate_resize,
 )
 from haven.api.core.validation.security import APP_ARMOR_ANNOTATION, app_armor_errors, app_armor_field
+from haven.api.likeness import ANNOTATIONS, HOST_NAME, LABELS, TEXT, TEXT_OR_NOTHING, Free, Likeness
 from haven.api.strategy import Strategy
-from haven.apimachinery import meta, serialization
+from haven.apimachinery import meta
 from haven.apimachinery.fielderrors import ErrorList, Path
 from haven.apimachinery.validation.addresses import ip_warnings
 from haven.apimachinery.validation.names import dns1123_subdomain_errors
@@ -218,40 +219,31 @@ POD_FIELDS = {
     "status.nominatedNodeName": lambda pod: pod.status.nominated_node_name,
 }
 
-_HOST_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?").fullmatch
-_TOKEN_VOLUME = re.compile(r"kube-api-access-[a-z0-9]{5}").fullmatch
-_ANY_TOKEN_VOLUME = b"kube-api-access-\xff"  # No JSON has such a byte.
-
-
-def alike(pod: v1.Pod) -> bytes | None:
-    """Return what is checked of a new Pod, its own name and that of its token's volume left open.
-
-    The name must be one that nobody complains of, and the Pod must have no volume that is called after it.
-    """
-    metadata, spec = pod.metadata, pod.spec
-    if _HOST_NAME(metadata.name) is None or any(volume.ephemeral is not None for volume in spec.volumes):
-        return None
-    data = serialization.encode(
-        (
-            metadata.namespace,
-            metadata.generate_name,
-            metadata.labels,
-            metadata.annotations,
-            metadata.finalizers,
-            metadata.owner_references,
-            metadata.deletion_grace_period_seconds,
-            [
-                (entry.manager, entry.operation, entry.fields_type, entry.subresource)
-                for entry in metadata.managed_fields
-            ],
-            spec,
+_IMAGE = rb"[A-Za-z0-9._/:-]*:(?!latest\x00)[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+"""Images that name a tag, or what is taken for one, but not the one that is always pulled."""
+_TEMPLATES = ("containers", "initContainers")
+_FREE = (
+    Free(("metadata", "name"), HOST_NAME),  # Of other names Pods are warned.
+    ANNOTATIONS,
+    *(
+        Free(("spec", containers, "*", *path), rule)
+        for containers in _TEMPLATES
+        for path, rule in (
+            (("image",), _IMAGE),
+            (("env", "*", "value"), TEXT),
+            (("command", "*"), TEXT_OR_NOTHING),
+            (("args", "*"), TEXT_OR_NOTHING),
         )
-    )
-    token = spec.volumes[-1].name if spec.volumes else ""
-    if _TOKEN_VOLUME(token) is not None:
-        # All of its places at once: what is left tells two Pods apart that differ in more than this one name.
-        data = data.replace(token.encode(), _ANY_TOKEN_VOLUME)
-    return data
+    ),
+)
+_BY_LABELS = frozenset({"matchLabelKeys", "mismatchLabelKeys"})
+
+
+def _free(names: frozenset[str]) -> tuple[Free, ...] | None:
+    """Return what nothing depends on in a Pod with these fields."""
+    if "ephemeral" in names:  # A volume whose claim is called after the Pod.
+        return None
+    return _FREE if names & _BY_LABELS else (*_FREE, LABELS)
 
 
 POD: Strategy[Any] = Strategy(
@@ -265,7 +257,7 @@ POD: Strategy[Any] = Strategy(
     has_generation=True,
     grace_period_seconds=pod_grace_period_seconds,
     selectable_fields=POD_FIELDS,
-    alike=alike,
+    likeness=Likeness(_free, made_up=re.compile(r"kube-api-access-[a-z0-9]{5}")),
     subresources={
         "status": Strategy(
             default=default_pod,

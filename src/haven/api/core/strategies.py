@@ -25,6 +25,7 @@ from haven.api.core.validation import (
     quota,
 )
 from haven.api.core.volumewarnings import claim_warnings, volume_warnings
+from haven.api.likeness import ANNOTATIONS, LABELS, SUBDOMAIN, TEXT_OR_NOTHING, Free, Likeness
 from haven.api.strategy import Strategy
 from haven.apimachinery.fielderrors import Path
 from haven.apimachinery.validation.addresses import cidr_warnings, ip_warnings
@@ -94,6 +95,13 @@ def _name(errors: Any) -> Any:
 
 
 _subdomain = _name(dns1123_subdomain_errors)
+
+_CONFIG_MAP_FREE = (
+    Free(("metadata", "name"), SUBDOMAIN),
+    LABELS,
+    ANNOTATIONS,
+    Free(("data", "*"), TEXT_OR_NOTHING),  # Bodies are far from the limit of all data together.
+)
 
 EVENT_FIELDS = {
     "involvedObject.kind": lambda event: event.involved_object.kind,
@@ -231,6 +239,7 @@ STRATEGIES: dict[str, Strategy[Any]] = {
     "configmaps": Strategy(
         validate=config.validate_config_map,
         validate_update=config.validate_config_map_update,
+        likeness=Likeness(lambda _names: _CONFIG_MAP_FREE),
         name_errors=_subdomain,
     ),
     "secrets": Strategy(

@@ -5,10 +5,10 @@ An object of a built-in kind is born with some fields (its `zero`): these are no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from haven.apimachinery.apply.fieldset import MEMBER, FieldSet, element_of_value, ordered
+from haven.apimachinery.apply.fieldset import MEMBER, FieldSet, element_of_key, element_of_value, ordered
 from haven.apimachinery.apply.typed import elements_of, item_element, whole
 from haven.apimachinery.schema.model import UNTYPED, Schema, Shape
 
@@ -72,13 +72,17 @@ def _whole_set(schema: Schema) -> Emit:
 def _whole_keyed(schema: Schema) -> Emit:
     assert schema.element is not None
     inner: list[Emit | None] = []
+    single = schema.keys[0] if len(schema.keys) == 1 else None
 
     def emit(value: Any) -> FieldSet:
         if not value:
             return MEMBER
         node: FieldSet = {".": MEMBER}
         for item in value:
-            element = item_element(item, schema)
+            if single is not None and type(item) is dict and single in item:
+                element = element_of_key(single, item[single])
+            else:
+                element = item_element(item, schema)
             if element in node:
                 node[element] = MEMBER
             else:
@@ -92,23 +96,50 @@ def _whole_keyed(schema: Schema) -> Emit:
 
 def _whole_struct(schema: Schema) -> Emit:
     table: dict[str, tuple[str, Emit | None]] = {}
+    plans: dict[tuple[str, ...], _Plan | None] = {}
 
     def emit(value: Any) -> FieldSet:
         if not value:
             return MEMBER
-        node: FieldSet = {".": MEMBER}
-        for name in sorted(value) if len(value) > 1 else value:
-            found = table.get(name)
-            if found is None:
-                return whole(value, schema)
-            element, inner = found
-            node[element] = inner(value[name]) if inner is not None else MEMBER
+        names = tuple(value)
+        try:
+            plan = plans[names]
+        except KeyError:
+            plan = _remember(plans, names, _plan(names, table))
+        if plan is None:
+            return whole(value, schema)
+        node, inner = plan
+        if inner:
+            node = node.copy()
+            for name, element, fill in inner:
+                node[element] = fill(value[name])
         return node
 
     schema.walks["whole"] = emit  # Before the fields: types refer to themselves.
     for name, field in schema.fields.items():
         table[name] = ("f:" + name, _whole(field.schema))
     return emit
+
+
+_Plan: TypeAlias = tuple[FieldSet, tuple[tuple[str, str, Emit], ...]]
+"""What a struct with certain fields owns, and which of them hold more. Never changed: nodes without more are shared."""
+PLANS_MAX = 64
+
+
+def _plan(names: tuple[str, ...], table: Mapping[str, tuple[str, Emit | None]]) -> _Plan | None:
+    """Return the plan of a struct with these fields; None if one of them is not known."""
+    if any(name not in table for name in names):
+        return None
+    found = [(name, *table[name]) for name in sorted(names)]
+    node: FieldSet = {".": MEMBER, **{element: MEMBER for _, element, _ in found}}
+    return node, tuple([(name, element, fill) for name, element, fill in found if fill is not None])
+
+
+def _remember(plans: dict[tuple[str, ...], _Plan | None], names: tuple[str, ...], plan: _Plan | None) -> _Plan | None:
+    if len(plans) >= PLANS_MAX:
+        plans.clear()
+    plans[names] = plan
+    return plan
 
 
 def _against_zero(schema: Schema) -> Callable[[Any], FieldSet | None]:

@@ -22,6 +22,7 @@ __all__ = [
     "FieldSet",
     "canonical",
     "difference",
+    "element_of_key",
     "element_of_keys",
     "element_of_value",
     "element_text",
@@ -219,6 +220,11 @@ def _rank(value: Any) -> tuple[int, Any]:
 def element_of_keys(pairs: list[tuple[str, Any]]) -> str:
     """Return the element of a list's item by its keys; the pairs are sorted by name."""
     return "k:{" + ",".join(f'"{name}":{_json(value)}' for name, value in pairs) + "}"
+
+
+def element_of_key(name: str, value: Any) -> str:
+    """Return the element of a list's item by its only key."""
+    return f'k:{{"{name}":{_json(value)}}}'
 
 
 def element_of_value(value: Any) -> str:

@@ -46,6 +46,8 @@ class _Timed(NamedTuple):
 class _Steps(NamedTuple):
     mutating: _Timed
     validating: _Timed
+    unsteady: tuple[tuple[Callable[[AdmissionRequest], bool] | None, _Step | None], ...]
+    """Of each plugin that is not steady, what tells whether it is idle; then what it says if it only judges."""
 
 
 class AdmissionChain:
@@ -104,6 +106,20 @@ class AdmissionChain:
         if timed.total is not None:
             timed.total.add(perf_counter() - began)
 
+    def not_repeatable(self, request: AdmissionRequest) -> Sequence[_Step] | None:
+        """Return who has to judge a request though all other plugins have seen one like it.
+
+        None if that is not enough, because somebody might change the object, or write down something about it.
+        """
+        result: list[_Step] = []
+        for is_idle, judge in self._for(request).unsteady:
+            if is_idle is not None and is_idle(request):
+                continue
+            if judge is None:
+                return None
+            result.append(judge)
+        return result
+
     def judges(self, request: AdmissionRequest) -> bool:
         """Tell whether any plugin wants to see such a request, so that callers may spare themselves copies."""
         steps = self._for(request)
@@ -133,6 +149,11 @@ class AdmissionChain:
                 "validate",
                 operation,
                 [(cast("Validator", one).validate, one) for one in chosen if hasattr(one, "validate")],
+            ),
+            tuple(
+                (getattr(plugin, "is_idle", None), plugin.validate if getattr(plugin, "only_refuses", False) else None)
+                for plugin in chosen
+                if not getattr(plugin, "is_steady", False)
             ),
         )
 

@@ -110,6 +110,12 @@ class Plugin(Protocol):
     """A plugin has a name and is a Mutator, a Validator, or both. It raises ApiError to refuse.
 
     `resources` are the ones it wants to see, whatever their version and subresource; None for all.
+
+    Two more may be said of a plugin. `is_steady = True`: what it does to an object and writes down about it depends on
+    nothing but the object, the operation, the name and groups of the user, and what it reads through Objects; and not
+    on values of the object that are free (haven.api.likeness). And `is_idle(request)`: whether it has nothing to do
+    with such a request, whatever the object. `only_refuses = True`: it neither changes objects nor writes down
+    anything about requests.
     """
 
     @property

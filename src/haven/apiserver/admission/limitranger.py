@@ -25,6 +25,7 @@ class LimitRanger:
 
     name = "LimitRanger"
     resources = frozenset({GroupResource("", "pods"), GroupResource("", "persistentvolumeclaims")})
+    is_steady = True
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects

@@ -22,6 +22,7 @@ class NamespaceLifecycle:
 
     name = "NamespaceLifecycle"
     resources = None
+    is_steady = True
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects

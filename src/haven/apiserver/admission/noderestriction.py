@@ -47,6 +47,7 @@ class NodeRestriction:
             GroupResource("certificates.k8s.io", "certificatesigningrequests"),
         }
     )  # fmt: skip
+    is_steady = True
 
     def __init__(self, objects: Objects, authorizer: Authorizer) -> None:
         self._objects = objects

@@ -77,6 +77,8 @@ class Parts:
     create_namespace: Callable[[core.Namespace], Awaitable[object]] | None = None
     post_of: Callable[[str, float], Post] | None = None
     """How to post to the server of a kubeconfig, with a first pause in seconds between tries."""
+    unrecorded: Objects | None = None
+    """What plugins read that are not steady, if notes are taken of what is read through `objects`."""
 
 
 def chosen_plugins(settings: AdmissionSettings) -> list[str]:
@@ -182,10 +184,10 @@ def _resource_quota(parts: Parts) -> Plugin:
 
     document = parts.settings.configs.of("ResourceQuota")
     if document is None:
-        return ResourceQuota(parts.objects, parts.clock)
+        return ResourceQuota(parts.unrecorded or parts.objects, parts.clock)
     from haven.apiserver.admission.limitedresources import parse_limited_resources
 
-    return ResourceQuota(parts.objects, parts.clock, parse_limited_resources(document))
+    return ResourceQuota(parts.unrecorded or parts.objects, parts.clock, parse_limited_resources(document))
 
 
 def _default_toleration_seconds(parts: Parts) -> Plugin:

@@ -30,6 +30,7 @@ class AlwaysPullImages:
 
     name = "AlwaysPullImages"
     resources = _PODS
+    is_steady = True
 
     def handles(self, operation: str) -> bool:
         return operation in (CREATE, UPDATE)
@@ -75,6 +76,7 @@ class PodTopologyLabels:
 
     name = "PodTopologyLabels"
     resources = _PODS
+    is_steady = True
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
@@ -104,6 +106,7 @@ class PodResizeValidator:
 
     name = "PodResizeValidator"
     resources = _PODS
+    is_steady = True
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
@@ -152,6 +155,7 @@ class LimitPodHardAntiAffinityTopology:
 
     name = "LimitPodHardAntiAffinityTopology"
     resources = _PODS
+    is_steady = True
 
     def handles(self, operation: str) -> bool:
         return operation in (CREATE, UPDATE)

@@ -22,6 +22,7 @@ class Priority:
 
     name = "Priority"
     resources = frozenset({GroupResource("", "pods"), GroupResource("scheduling.k8s.io", "priorityclasses")})
+    is_steady = True
 
     def __init__(self, objects: Objects, *, of_groups: bool = False) -> None:
         """`of_groups`: whether groups of Pods have priorities, too (feature WorkloadAwarePreemption)."""

@@ -67,6 +67,7 @@ class ResourceQuota:
 
     name = "ResourceQuota"
     resources: frozenset[GroupResource] | None = None
+    only_refuses = True
 
     def __init__(self, objects: Objects, clock: Clock, limited: Sequence[LimitedResource] = ()) -> None:
         self._objects = objects
@@ -78,11 +79,16 @@ class ResourceQuota:
     def handles(self, operation: str) -> bool:
         return operation in (CREATE, UPDATE)
 
+    def is_idle(self, request: AdmissionRequest) -> bool:
+        if not request.namespace:
+            return True
+        return not self._limited and not self._objects.list(self._quotas, request.namespace)
+
     async def validate(self, request: AdmissionRequest) -> None:
         namespace, resource = request.namespace, request.resource.group_resource
         if not namespace or resource == _NAMESPACES or resource in IGNORED or not _counts(request):
             return
-        if not self._limited and not self._objects.list(self._quotas, namespace):
+        if self.is_idle(request):
             return
         queue = self._queues.setdefault(namespace, _Queue())
         waiter = _Waiter(request)

@@ -22,6 +22,7 @@ class RuntimeClass:
 
     name = "RuntimeClass"
     resources = frozenset({GroupResource("", "pods")})
+    is_steady = True
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects

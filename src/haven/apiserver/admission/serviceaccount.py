@@ -35,6 +35,7 @@ class ServiceAccount:
 
     name = "ServiceAccount"
     resources = frozenset({GroupResource("", "pods")})
+    is_steady = True
 
     def __init__(self, objects: Objects, clock: Clock, chance: random.Random) -> None:
         self._objects = objects

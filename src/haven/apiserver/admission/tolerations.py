@@ -31,6 +31,7 @@ class DefaultTolerationSeconds:
 
     name = "DefaultTolerationSeconds"
     resources = _PODS
+    is_steady = True
 
     def __init__(self, *, not_ready_seconds: int = STAY_SECONDS, unreachable_seconds: int = STAY_SECONDS) -> None:
         self._seconds = ((NOT_READY, not_ready_seconds), (UNREACHABLE, unreachable_seconds))
@@ -57,6 +58,7 @@ class ExtendedResourceToleration:
 
     name = "ExtendedResourceToleration"
     resources = _PODS
+    is_steady = True
 
     def handles(self, operation: str) -> bool:
         return operation in (CREATE, UPDATE)

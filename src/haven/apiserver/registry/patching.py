@@ -19,7 +19,8 @@ from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.fieldmanagement import keep_reset, manager_of
 from haven.apiserver.registry.options import IGNORE, STRICT, WriteParameters, write_parameters
 from haven.apiserver.registry.output import answer_form, served_bytes
-from haven.apiserver.registry.writing import Result, UpdateRequest, Writing
+from haven.apiserver.registry.results import Result
+from haven.apiserver.registry.writing import UpdateRequest, Writing
 from haven.apiserver.request import Request, Response
 from haven.apiserver.watchcache import Entry
 

@@ -25,6 +25,7 @@ from haven.apiserver.watchcache import (
     ADDED,
     DELETED,
     MODIFIED,
+    Draft,
     Entry,
     Kind,
     WatchCache,
@@ -121,7 +122,7 @@ class Storage:
 
 
 class Write:
-    """One object's change within a transaction: `obj` is the object to store, None to delete what is there."""
+    """One object's change within a transaction: `obj` is the object to store, or its draft; None to delete it."""
 
     __slots__ = ("expected", "key", "obj", "storage", "stored", "ttl_seconds", "value")
 
@@ -131,7 +132,7 @@ class Write:
         self.obj = obj
         self.expected = expected
         self.ttl_seconds = ttl_seconds
-        self.value = b"" if obj is None else _encode(obj)
+        self.value = b"" if obj is None else obj.value if type(obj) is Draft else _encode(obj)
         self.stored = self.value
         """The value as it is stored: encrypted, if its kind is."""
 
@@ -367,6 +368,8 @@ class Storages:
             return storage.entry(change.key, change.value, change.revision, change.created)
         if isinstance(write.obj, dict):
             return Entry.parsed(storage.kind, write.value, change.revision, change.created)
+        if type(write.obj) is Draft:
+            return Entry.drafted(storage.kind, write.obj, namespace, name, change.revision)
         metadata = write.obj.metadata
         entry = Entry(
             storage.kind,

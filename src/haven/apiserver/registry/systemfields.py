@@ -13,6 +13,7 @@ from haven.apimachinery import apierrors, meta, times
 from haven.apimachinery.names import UID
 
 __all__ = [
+    "another_name",
     "check_name",
     "deduplicate_owners",
     "ensure_namespace",
@@ -26,11 +27,26 @@ __all__ = [
 _NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 _GENERATED_BASE_MAX = 58
 _SUFFIX_LENGTH = 5
+_SUFFIXES = len(_NAME_ALPHABET) ** _SUFFIX_LENGTH
 
 
 def generate_name(base: str, chance: random.Random) -> str:
     """Return a name that begins with a base, cut so that a suffix fits into a DNS label."""
-    return base[:_GENERATED_BASE_MAX] + "".join(chance.choice(_NAME_ALPHABET) for _ in range(_SUFFIX_LENGTH))
+    return base[:_GENERATED_BASE_MAX] + _suffix(chance)
+
+
+def another_name(name: str, chance: random.Random) -> str:
+    """Return a name that was made up anew: with another suffix. "" stays ""."""
+    return name and name[:-_SUFFIX_LENGTH] + _suffix(chance)
+
+
+def _suffix(chance: random.Random) -> str:
+    number = int(chance.random() * _SUFFIXES)
+    text = ""
+    for _ in range(_SUFFIX_LENGTH):
+        number, place = divmod(number, len(_NAME_ALPHABET))
+        text += _NAME_ALPHABET[place]
+    return text
 
 
 def new_uid() -> UID:

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from haven.api.strategy import Strategy, create_errors, make_canonical, update_errors
+from haven.api.strategy import Strategy, create_errors, update_errors
 from haven.apimachinery import apierrors, serialization, times
-from haven.apimachinery.codecs.negotiate import Answer
+from haven.apimachinery.codecs.negotiate import PROTOBUF, Answer, body_media_type
 from haven.apimachinery.fielderrors import Path, invalid
 from haven.apimachinery.names import Revision
 from haven.apiserver.admission.chain import AdmissionChain
@@ -27,9 +27,11 @@ from haven.apiserver.registry.fieldmanagement import FieldManagement, keep_reset
 from haven.apiserver.registry.options import WriteParameters, parse_revision, write_parameters
 from haven.apiserver.registry.output import answer_form, entry_response, object_response
 from haven.apiserver.registry.preconditions import uid_mismatch
+from haven.apiserver.registry.recipes import Readings
+from haven.apiserver.registry.repeating import Repeating
 from haven.apiserver.registry.requestobjects import noted
+from haven.apiserver.registry.results import GENERATED_NAME_ATTEMPTS, Result, already_exists, ttl_seconds
 from haven.apiserver.registry.storage import Reservation, Storages, Write
-from haven.apiserver.registry.templates import Templates
 from haven.apiserver.request import Request, Response, UserInfo
 from haven.apiserver.watchcache import Entry
 from haven.clock import Clock
@@ -37,7 +39,6 @@ from haven.store.interface import TransactionFailed
 
 __all__ = ["Hooks", "Result", "UpdateRequest", "Writing"]
 
-GENERATED_NAME_ATTEMPTS = 8
 OPTIMISTIC_LOCK = "the object has been modified; please apply your changes to the latest version and try again"
 
 
@@ -61,20 +62,6 @@ class ResourceVersionSet(apierrors.ApiError):
     """A new object names a resource version; upstream answers 500 without a reason."""
 
     code, reason = 500, ""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a write left: the stored entry, or the object of a dry run or a deletion, of the stored version."""
-
-    entry: Entry | None = None
-    object: Any = None
-    created: bool = False
-
-    @property
-    def final(self) -> Any:
-        """The object as it is now."""
-        return self.entry.object if self.entry is not None else self.object
 
 
 Compute = Callable[[Any | None, Entry | None], Awaitable[Any]]
@@ -128,6 +115,7 @@ class Writing:
         fields: FieldManagement,
         clock: Clock,
         chance: random.Random,
+        readings: Readings,
         *,
         event_ttl_seconds: int,
     ) -> None:
@@ -138,7 +126,9 @@ class Writing:
         self._clock = clock
         self._chance = chance
         self._event_ttl_seconds = event_ttl_seconds
-        self._templates = Templates()
+        self._repeating = Repeating(
+            storages, admission, readings, fields.now, chance, event_ttl_seconds=event_ttl_seconds
+        )
         self.hooks: dict[apierrors.GroupResource, Hooks] = {}
         self.stamps: dict[apierrors.GroupResource, Callable[[Any, UserInfo], None]] = {}
         """What a new object says about the user who makes it."""
@@ -158,16 +148,7 @@ class Writing:
             custom = endpoint.view.decode(request.body, content_type, parameters.field_validation, request.warnings)
             return noted(request, custom, endpoint.gvk)
         else:
-            tree = decode_object(
-                request.body,
-                request.headers.get("content-type", ""),
-                endpoint.gvk,
-                endpoint.schema,
-                parameters.field_validation,
-                request.warnings,
-            )
-            obj = serialization.convert(tree, resource.type)
-            keep_reset(tree, obj)
+            obj = self._decoded(request, endpoint, parameters)
         stored = endpoint.conversion.to_stored(obj)
         if default:
             endpoint.strategy.default(stored)
@@ -175,48 +156,75 @@ class Writing:
             noted(request, endpoint.conversion.to_served(stored), endpoint.gvk)
         return stored
 
+    @staticmethod
+    def _decoded(request: Request, endpoint: Endpoint, parameters: WriteParameters) -> Any:
+        """Return the object in a body, as it came."""
+        tree = decode_object(
+            request.body,
+            request.headers.get("content-type", ""),
+            endpoint.gvk,
+            endpoint.schema,
+            parameters.field_validation,
+            request.warnings,
+        )
+        obj = serialization.convert(tree, endpoint.resource.type)
+        keep_reset(tree, obj)
+        return obj
+
     # ---- create
 
     async def create(self, request: Request, endpoint: Endpoint) -> Response:
         """Answer a POST to a collection."""
         form = answer_form(request, endpoint)
         parameters = write_parameters(request.query, "CreateOptions")
-        obj = self._new_object(request, endpoint, parameters)
+        manager = manager_of(parameters.field_manager, request)
+        if (
+            endpoint.strategy.likeness is not None
+            and request.object is None
+            and body_media_type(request.headers.get("content-type", "")) == PROTOBUF
+        ):
+            request.object = self._decoded(request, endpoint, parameters)  # It is looked at as JSON, too.
+        lesson = self._repeating.look(request, endpoint, parameters, manager)
+        result: Result | None = None
+        if lesson is not None and lesson.is_learned:
+            admission = self._new_request(request, endpoint, lesson.name, parameters)
+            result = await self._repeating.again(request, endpoint, admission, lesson)
+        elif lesson is not None:
+            with self._repeating.learning(request, lesson) as learned:
+                result = learned.result = await self._create(request, endpoint, parameters, manager)
+        if result is None:
+            result = await self._create(request, endpoint, parameters, manager)
+        return self.respond(request, endpoint, form, result, 201)
+
+    def _new_request(
+        self, request: Request, endpoint: Endpoint, name: str, parameters: WriteParameters
+    ) -> AdmissionRequest:
         namespace = request.info.namespace if endpoint.resource.namespaced else ""
-        name = obj.metadata.name
-        admission = self._admission_request(
+        return self._admission_request(
             request, endpoint, "", CREATE, namespace or self._own_namespace(endpoint, name), name, parameters
         )
+
+    async def _create(self, request: Request, endpoint: Endpoint, parameters: WriteParameters, manager: str) -> Result:
+        obj = self._new_object(request, endpoint, parameters, manager)
+        name = obj.metadata.name
+        admission = self._new_request(request, endpoint, name, parameters)
         admission.object = obj
         if endpoint.view is not None:
             endpoint.view.admit_create(name)
         await self._admission.admit(admission)
         obj = admission.object
         systemfields.deduplicate_owners(obj, request.warnings, after_admission=True)
-        result = await self._create_named(request, endpoint, obj, admission, parameters)
-        return self.respond(request, endpoint, form, result, 201)
+        return await self._create_named(request, endpoint, obj, admission, parameters)
 
-    def _new_object(self, request: Request, endpoint: Endpoint, parameters: WriteParameters) -> Any:
+    def _new_object(self, request: Request, endpoint: Endpoint, parameters: WriteParameters, manager: str) -> Any:
         """Return the object in a request as admission is to see it."""
-        manager = manager_of(parameters.field_manager, request)
-        likeness = None  # What the audit log is to show must be read.
-        if request.audit is None:
-            likeness = self._templates.likeness(request, endpoint, parameters, manager)
-        if likeness is not None:
-            obj = self._templates.make(likeness, endpoint, self.fields.now())
-            if obj is not None:
-                return obj
-        warnings = len(request.warnings)
         obj = self.body_object(request, endpoint, parameters)
         _check_version(obj, endpoint)
         metadata = obj.metadata
         systemfields.wipe(metadata)
         systemfields.ensure_namespace(metadata, request.info.namespace if endpoint.resource.namespaced else "")
         systemfields.deduplicate_owners(obj, request.warnings, after_admission=False)
-        own_fields = not metadata.managed_fields
         self.fields.created(obj, endpoint, manager)
-        if likeness is not None and own_fields and len(request.warnings) == warnings:
-            self._templates.keep(likeness, obj)
         return obj
 
     @staticmethod
@@ -295,7 +303,7 @@ class Writing:
         storage = endpoint.storage
         existing = storage.get(metadata.namespace, metadata.name)
         if existing is not None:
-            raise self._already_exists(endpoint, existing, generated=generated)
+            raise already_exists(endpoint, existing, generated=generated)
         if parameters.dry_run:
             return Result(object=obj, created=True)
         write = self._write(endpoint, await endpoint.stored(obj), Revision(0))
@@ -304,7 +312,7 @@ class Writing:
         except TransactionFailed as error:
             existing = storage.get(metadata.namespace, metadata.name)
             if error.key == write.key and existing is not None:
-                raise self._already_exists(endpoint, existing, generated=generated) from None
+                raise already_exists(endpoint, existing, generated=generated) from None
             raise _Taken from error
         entry = storage.get(metadata.namespace, metadata.name)
         if entry is None or entry.uid != metadata.uid:  # Deleted again before we looked.
@@ -314,34 +322,23 @@ class Writing:
     def _check_new(self, request: Request, endpoint: Endpoint, obj: Any) -> None:
         """Raise Invalid unless an object may be created; warn; make it canonical."""
         strategy = endpoint.strategy
-        fingerprint = self._templates.fingerprint(strategy, obj)
-        if self._templates.is_sound(fingerprint):
-            make_canonical(strategy, obj)
-            return
         errors = create_errors(strategy, obj, namespaced=endpoint.resource.namespaced)
         if errors and marks_given(request, obj):
             errors = create_errors(strategy, obj, namespaced=endpoint.resource.namespaced)
         if errors:
             raise apierrors.Invalid.of(endpoint.complaint_kind(strategy, obj), obj.metadata.name, errors)
-        warnings = strategy.warnings(obj, None)
-        if warnings:
-            request.warnings.extend(warnings)
-        else:
-            self._templates.found_sound(fingerprint)
-
-    def _already_exists(self, endpoint: Endpoint, existing: Entry, *, generated: bool) -> apierrors.AlreadyExists:
-        error = apierrors.AlreadyExists.of(endpoint.group_resource, existing.name)
-        if generated:
-            error.message += ", the server was not able to generate a unique name for the object"
-        if existing.glimpse.metadata.deletion_timestamp:
-            error.message = f"object is being deleted: {error.message}"
-        return error
+        request.warnings.extend(strategy.warnings(obj, None))
 
     def _write(self, endpoint: Endpoint, obj: Any, expected: Revision) -> Write:
         storage = endpoint.storage
         metadata = obj.metadata
-        ttl = self._event_ttl_seconds if storage.resource.kind == "Event" else 0
-        return Write(storage, storage.key(metadata.namespace, metadata.name), obj, expected=expected, ttl_seconds=ttl)
+        return Write(
+            storage,
+            storage.key(metadata.namespace, metadata.name),
+            obj,
+            expected=expected,
+            ttl_seconds=ttl_seconds(storage, self._event_ttl_seconds),
+        )
 
     # ---- update
 

@@ -48,6 +48,7 @@ class PodSecurity:
             GroupResource("batch", "cronjobs"), GroupResource("batch", "jobs"),
         }
     )  # fmt: skip
+    is_steady = True
 
     def __init__(
         self, objects: Objects, *, defaults: Policy | None = None, exemptions: Exemptions | None = None

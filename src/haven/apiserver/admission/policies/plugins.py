@@ -74,6 +74,9 @@ class ValidatingAdmissionPolicy:
     def handles(self, operation: str) -> bool:
         return operation in (CONNECT, CREATE, DELETE, UPDATE)
 
+    def is_idle(self, request: AdmissionRequest) -> bool:
+        return not self.hooks.all() or _is_out_of_reach(request)
+
     async def validate(self, request: AdmissionRequest) -> None:
         hooks = self.hooks.all()
         if not hooks or _is_out_of_reach(request):
@@ -105,6 +108,9 @@ class MutatingAdmissionPolicy:
 
     def handles(self, operation: str) -> bool:
         return operation in (CONNECT, CREATE, UPDATE)
+
+    def is_idle(self, request: AdmissionRequest) -> bool:
+        return not self.hooks.all() or _is_out_of_reach(request)
 
     async def admit(self, request: AdmissionRequest) -> None:
         hooks = self.hooks.all()

@@ -66,6 +66,15 @@ class Dispatcher:
         self.credentials: Credentials | None = None
         """Who we are to webhooks."""
 
+    def concerned(self, hook: Hook, request: AdmissionRequest) -> bool:
+        """Tell whether a webhook may want to see requests like this one, as far as its rules tell."""
+        try:
+            criteria = hook.criteria
+        except SelectorError:
+            return True  # That is a refusal, which `wanted` words.
+        equivalents = self.versions.equivalents(request.resource, request.subresource) if criteria.is_equivalent else ()
+        return first_matching_rule(criteria, request, equivalents) is not None
+
     async def wanted(self, hook: Hook, request: AdmissionRequest) -> Resource[Any] | None:
         """Return as which resource a webhook wants to see a request; None if it does not."""
         try:

@@ -33,6 +33,10 @@ class ValidatingAdmissionWebhook:
     def handles(self, operation: str) -> bool:
         return operation in (CONNECT, CREATE, DELETE, UPDATE)
 
+    def is_idle(self, request: AdmissionRequest) -> bool:
+        hooks = self._hooks.all()
+        return not hooks or is_exempt(request) or not any(self._dispatcher.concerned(one, request) for one in hooks)
+
     async def validate(self, request: AdmissionRequest) -> None:
         hooks = self._hooks.all()
         if not hooks or is_exempt(request):
