@@ -13,7 +13,7 @@ from haven.apiserver.authorization.interface import Observer
 from haven.apiserver.registry.recipes import Read, ReadAll
 from haven.apiserver.registry.storage import Storage, Storages, Write
 from haven.apiserver.registry.writing import OPTIMISTIC_LOCK
-from haven.apiserver.watchcache import DELETED, Watched
+from haven.apiserver.watchcache import DELETED, Entry, Watched
 from haven.store.interface import TransactionFailed
 
 __all__ = ["Observers", "RecordedObjects", "StoredObjects"]
@@ -124,7 +124,17 @@ class Observers:
         observers = self._by_resource.get(storage.resource.group_resource)
         if observers is None:
             return
+        if event.previous is None and event.type != DELETED:
+            # Most new objects concern nobody: then nothing has to be decoded.
+            observers = [one for one in observers if not _may_ignore(one, storage, event.entry)]
+            if not observers:
+                return
         old = event.previous.glimpse if event.previous is not None else None
         new = None if event.type == DELETED else event.entry.glimpse
         for observer in observers:
             observer.changed(storage.resource, old, new)
+
+
+def _may_ignore(observer: Observer, storage: Storage, entry: Entry) -> bool:
+    ignores = getattr(observer, "ignores", None)
+    return ignores is not None and bool(ignores(storage.resource, entry.field))

@@ -120,7 +120,8 @@ class Observer(Protocol):
     """Follows stored objects, in order to answer from memory.
 
     The API server calls `changed` for each object of `resources` when it starts, then for each change, on the event
-    loop, before the write that made it is answered.
+    loop, before the write that made it is answered. An observer may have `ignores(resource, field)`, which tells
+    whether it would make nothing of a new object whose selectable fields `field` returns: such are not shown to it.
     """
 
     @property

@@ -5,7 +5,7 @@ Invariant: the counts of an object's nodes are the number of known pods of each 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
@@ -77,6 +77,10 @@ class NodeGraph:
         return kind is Kind.SECRET and any(
             self.is_related(node, Kind.VOLUME, "", volume) for volume in self._secret_volumes.get((namespace, name), ())
         )
+
+    def ignores(self, resource: Resource[Any], field: Callable[[str], str]) -> bool:
+        """Tell whether a new object with these selectable fields has to do with no node."""
+        return resource.plural == "pods" and not field("spec.nodeName")
 
     def changed(self, resource: Resource[Any], old: Any | None, new: Any | None) -> None:
         match resource.plural:

@@ -25,12 +25,15 @@ Path: TypeAlias = tuple[str | int, ...]
 Strings: TypeAlias = list[bytes]
 _Pick: TypeAlias = Callable[[Strings], tuple[bytes, ...]]
 
-_STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
+_STRING = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
 
 
 def take_apart(body: bytes) -> tuple[bytes, Strings]:
     """Return the outline of a body and the insides of its strings, in order."""
-    parts = _STRING.split(body)
+    # Without escapes every quote begins or ends a string, and plain splitting is ten times as fast.
+    parts = _STRING.split(body) if b"\\" in body else body.split(b'"')
+    if not len(parts) & 1:  # The last string has no end: this is no JSON.
+        return b"", []
     return b'"'.join(parts[::2]), parts[1::2]
 
 

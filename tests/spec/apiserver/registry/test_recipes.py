@@ -386,6 +386,17 @@ async def test_selectors_find_what_recipes_made(api: Any, made: list[str]) -> No
         assert len(found["items"]) == expected
 
 
+@pytest.mark.parametrize("rest", ['"', '"x', '"x"', "x", "}", '\\"'])
+async def test_what_follows_the_body_is_complained_of_though_the_recipe_is_known(
+    api: Any, made: list[str], rest: str
+) -> None:
+    await learn(api)
+    text = (json.dumps(body("a")) + rest).encode()
+    status, answer = await api.send("POST", PODS, text, content_type="application/json")
+    assert (status, answer["reason"]) == (400, "BadRequest")
+    assert made == []
+
+
 def test_a_body_taken_apart_can_be_put_together() -> None:
     text = json.dumps(body('a"b\\', unicode="ä€😀", nested=[["x"], {"y": "z\n"}])).encode()
 
