@@ -48,6 +48,8 @@ class _Steps(NamedTuple):
     validating: _Timed
     unsteady: tuple[tuple[Callable[[AdmissionRequest], bool] | None, _Step | None], ...]
     """Of each plugin that is not steady, what tells whether it is idle; then what it says if it only judges."""
+    repeated: list[int]
+    """How many requests passed without that the others were asked."""
 
 
 class AdmissionChain:
@@ -65,6 +67,8 @@ class AdmissionChain:
         self.plugins = tuple(sorted(plugins, key=lambda plugin: ORDER.index(plugin.name)))
         self._guards = tuple(guards)
         self._registry = registry
+        if registry is not None:
+            registry.add_collector(self._count_repeated)
         self._steps: dict[tuple[str, str, str], _Steps] = {}
 
     async def admit(self, request: AdmissionRequest) -> None:
@@ -112,13 +116,26 @@ class AdmissionChain:
         None if that is not enough, because somebody might change the object, or write down something about it.
         """
         result: list[_Step] = []
-        for is_idle, judge in self._for(request).unsteady:
+        steps = self._for(request)
+        for is_idle, judge in steps.unsteady:
             if is_idle is not None and is_idle(request):
                 continue
             if judge is None:
                 return None
             result.append(judge)
+        steps.repeated[0] += 1
         return result
+
+    def _count_repeated(self) -> None:
+        """Count the requests for which the plugins were not asked again: that took them no time."""
+        for steps in self._steps.values():
+            number, steps.repeated[0] = steps.repeated[0], 0
+            if not number:
+                continue
+            for timed in (steps.mutating, steps.validating):
+                for spread in (*(spread for _, _, spread in timed.steps), timed.total):
+                    if spread is not None:
+                        spread.add_some(0.0, number)
 
     def judges(self, request: AdmissionRequest) -> bool:
         """Tell whether any plugin wants to see such a request, so that callers may spare themselves copies."""
@@ -155,6 +172,7 @@ class AdmissionChain:
                 for plugin in chosen
                 if not getattr(plugin, "is_steady", False)
             ),
+            [0],
         )
 
     def _timed(self, kind: str, operation: str, steps: Sequence[tuple[_Step, Plugin]]) -> _Timed:
