@@ -14,10 +14,25 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["ANNOTATIONS", "HOST_NAME", "LABELS", "SUBDOMAIN", "TEXT", "TEXT_OR_NOTHING", "Free", "Likeness"]
+__all__ = [
+    "ANNOTATIONS",
+    "HOST_NAME",
+    "LABELS",
+    "MICRO_TIME",
+    "SHORT_TEXT",
+    "SUBDOMAIN",
+    "TEXT",
+    "TEXT_OR_NOTHING",
+    "TIME",
+    "Free",
+    "Likeness",
+]
 
 _CHARACTER = rb'(?:[ !#-\[\]-~\x80-\xff]|\\["\\bfnrt])'
 TEXT = _CHARACTER + b"+"
+SHORT_TEXT = rb"(?=[^\x00]{1,1000}\x00)" + TEXT
+TIME = rb"[1-9]\d{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\dZ"
+MICRO_TIME = TIME[:-1] + rb"\.\d{6}Z"
 TEXT_OR_NOTHING = _CHARACTER + b"*"
 """For members of maps and lists: there a text without characters is written like any other."""
 LABEL_VALUE = rb"(?:[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?"

@@ -25,7 +25,17 @@ from haven.api.core.validation import (
     quota,
 )
 from haven.api.core.volumewarnings import claim_warnings, volume_warnings
-from haven.api.likeness import ANNOTATIONS, LABELS, SUBDOMAIN, TEXT_OR_NOTHING, Free, Likeness
+from haven.api.likeness import (
+    ANNOTATIONS,
+    LABELS,
+    MICRO_TIME,
+    SHORT_TEXT,
+    SUBDOMAIN,
+    TEXT_OR_NOTHING,
+    TIME,
+    Free,
+    Likeness,
+)
 from haven.api.strategy import Strategy
 from haven.apimachinery.fielderrors import Path
 from haven.apimachinery.validation.addresses import cidr_warnings, ip_warnings
@@ -101,6 +111,15 @@ _CONFIG_MAP_FREE = (
     LABELS,
     ANNOTATIONS,
     Free(("data", "*"), TEXT_OR_NOTHING),  # Bodies are far from the limit of all data together.
+)
+
+_EVENT_FREE = (
+    Free(("metadata", "name"), SUBDOMAIN),
+    *(Free(("involvedObject", name), SHORT_TEXT) for name in ("name", "uid", "resourceVersion", "fieldPath")),
+    Free(("message",), SHORT_TEXT),
+    Free(("firstTimestamp",), TIME),
+    Free(("lastTimestamp",), TIME),
+    Free(("eventTime",), MICRO_TIME),
 )
 
 EVENT_FIELDS = {
@@ -283,6 +302,7 @@ STRATEGIES: dict[str, Strategy[Any]] = {
     "events": Strategy(
         validate=event.validate_core_event,
         validate_update=event.validate_core_event_update,
+        likeness=Likeness(lambda _names: _EVENT_FREE),
         allow_create_on_update=True,
         selectable_fields=EVENT_FIELDS,
     ),

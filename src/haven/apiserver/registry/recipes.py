@@ -149,7 +149,8 @@ class Recipe:
         self.made_up = _made_up(tree, likeness.made_up)
         if self.made_up:
             everywhere[self.made_up] = MADE_UP
-        if any(text.encode() in strings for text in everywhere):
+        fixed = {*plan.fixed(strings), *(value for _, value in held)}
+        if any(text.encode() in fixed for text in everywhere):
             raise _NotAlike
         for path in list(_places(tree, (), everywhere)):
             text = _at(tree, path)

@@ -238,6 +238,43 @@ async def test_config_maps_are_alike_whatever_their_data(api: Any, made: list[st
     assert len(made) > 20
 
 
+EVENT_TEXTS = [
+    *NASTY, "2026-01-01T00:00:00Z", "2026-01-31T00:00:00Z", "2026-13-01T00:00:00Z", "2026-01-01T00:00:00.5Z",
+    "2026-05-05T05:05:05.123456Z",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("micro", [False, True])
+@pytest.mark.parametrize("field", ["message", "name", "fieldPath", "time"])
+async def test_events_are_alike_whatever_they_are_about(api: Any, made: list[str], field: str, micro: bool) -> None:
+    def text(name: str, /, **values: str) -> dict[str, Any]:
+        about = {"kind": "Pod", "namespace": "default", "name": "p", "fieldPath": "f", "uid": name}
+        about |= {key: value for key, value in values.items() if key in about}
+        time = values.get("time", "2026-01-02T03:04:05" + (".000006Z" if micro else "Z"))
+        times = {"eventTime": time} if micro else {"firstTimestamp": time, "lastTimestamp": time}
+        reported = {"reportingComponent": "example.com/c", "reportingInstance": "i", "action": "A", "reason": "R"}
+        message = values.get("message", "some")
+        return {"metadata": {"name": name}, "involvedObject": about, "message": message, **times, **reported}
+
+    events = "/api/v1/namespaces/default/events"
+    await learn(api, events, text)
+    for number, value in enumerate([*EVENT_TEXTS, "x" * 1000, "x" * 1024, "x" * 1025]):
+        name = f"by-recipe-{number}"
+        body = json.dumps(text(name, **{field: value})).encode()
+        answer = await api.raw("POST", events, body, content_type="application/json")
+        with the_long_way():
+            other = body.replace(b"by-recipe", b"long-way")
+            expected = await api.raw("POST", events, other, content_type="application/json")
+        assert (answer.status, answer.headers.get("Warning")) == (expected.status, expected.headers.get("Warning"))
+        if answer.status == 201:
+            one, two = comparable(stored(api, name, "events")), comparable(stored(api, f"long-way-{number}", "events"))
+            one["involvedObject"].pop("uid"), two["involvedObject"].pop("uid")
+            assert one == two, value
+    assert made
+    _, found = await api.send("GET", f"{events}?fieldSelector=involvedObject.uid={made[0]}")
+    assert [item["metadata"]["name"] for item in found["items"]] == [made[0]]
+
+
 async def test_objects_of_which_nobody_owns_anything_are_alike(api: Any, made: list[str]) -> None:
     for number in range(6):
         text = {"metadata": {"name": f"m{number}"}}
