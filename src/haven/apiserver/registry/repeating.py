@@ -52,8 +52,6 @@ class Repeating:
 
     def look(self, request: Request, endpoint: Endpoint, parameters: WriteParameters, manager: str) -> Lesson | None:
         """Return what there is to learn or to repeat with a request for a new object; None if there is nothing."""
-        if endpoint.strategy.likeness is None:
-            return None
         return self._recipes.look(request, endpoint, parameters, manager)
 
     @contextmanager

@@ -27,7 +27,7 @@ from haven.apiserver.registry.fieldmanagement import FieldManagement, keep_reset
 from haven.apiserver.registry.options import WriteParameters, parse_revision, write_parameters
 from haven.apiserver.registry.output import answer_form, entry_response, object_response
 from haven.apiserver.registry.preconditions import uid_mismatch
-from haven.apiserver.registry.recipes import Readings
+from haven.apiserver.registry.recipes import Lesson, Readings
 from haven.apiserver.registry.repeating import Repeating
 from haven.apiserver.registry.requestobjects import noted
 from haven.apiserver.registry.results import GENERATED_NAME_ATTEMPTS, Result, already_exists, ttl_seconds
@@ -178,13 +178,12 @@ class Writing:
         form = answer_form(request, endpoint)
         parameters = write_parameters(request.query, "CreateOptions")
         manager = manager_of(parameters.field_manager, request)
-        if (
-            endpoint.strategy.likeness is not None
-            and request.object is None
-            and body_media_type(request.headers.get("content-type", "")) == PROTOBUF
-        ):
-            request.object = self._decoded(request, endpoint, parameters)  # It is looked at as JSON, too.
-        lesson = self._repeating.look(request, endpoint, parameters, manager)
+        lesson: Lesson | None = None
+        # What the audit log is to show must be read.
+        if endpoint.strategy.likeness is not None and request.audit is None:
+            if request.object is None and body_media_type(request.headers.get("content-type", "")) == PROTOBUF:
+                request.object = self._decoded(request, endpoint, parameters)
+            lesson = self._repeating.look(request, endpoint, parameters, manager)
         result: Result | None = None
         if lesson is not None and lesson.is_learned:
             admission = self._new_request(request, endpoint, lesson.name, parameters)
