@@ -16,7 +16,7 @@ import msgspec
 from haven.api.core import v1 as core_v1
 from haven.api.givenempty import is_given
 from haven.apimachinery import meta
-from haven.apimachinery.fielderrors import go_json
+from haven.apimachinery.fielderrors import HTML_ESCAPES, go_json
 from haven.apimachinery.quantity import Quantity
 
 __all__ = ["internal_form"]
@@ -85,6 +85,8 @@ def _render(value: Any, kind: str, group: str) -> str:
         items = (f"{go_json(str(key))}:{_render(value[key], item_kind, group)}" for key in sorted(value))
         return "{" + ",".join(items) + "}"
     package, dot, name = kind.rpartition(".")
+    if name == "RawExtension" and value is not None:
+        return msgspec.json.encode(value).decode().translate(HTML_ESCAPES)  # As it was given: the keys are not sorted.
     if dot:
         group = "core" if package in ("api", "core", "v1") else package
     if group == "apiextensions" and name in _SCHEMA_UNIONS:
@@ -144,6 +146,8 @@ def _parts(value: Any, name: str, group: str) -> list[str]:
     }
     parts: list[str] = []
     for go_name, kind, lower in _fields(group, name):
+        if name == "DeviceAttribute":
+            lower = lower.replace("value", "")
         if not go_name:
             embedded = kind.rpartition(".")[2]
             if embedded == "ObjectMeta":

@@ -20,6 +20,7 @@ from haven.api.core.validation.metadata import (
 )
 from haven.api.core.validation.volumes import validate_csi_driver_name
 from haven.api.internalform import internal_form
+from haven.api.kinds import keep_metadata
 from haven.api.resource import v1
 from haven.api.resource.checks import (
     MAX_CONFIGS,
@@ -37,6 +38,7 @@ from haven.api.resource.checks import (
 from haven.apimachinery.fielderrors import (
     ErrorList,
     Path,
+    duplicate,
     forbidden,
     go_json,
     invalid,
@@ -177,10 +179,10 @@ def _reference(reference: str, path: Path, names: RequestNames) -> ErrorList:
     parts = reference.split("/")
     errors: ErrorList = []
     if len(parts) > 2:
-        errors.append(invalid(path, reference, _NO_SUCH_REQUEST))
+        return [invalid(path, reference, _NO_SUCH_REQUEST)]
     for part in parts:
         errors += validate_dns1123_label(part, path)
-    known = len(parts) <= 2 and parts[0] in names and (len(parts) == 1 or parts[1] in names[parts[0]])
+    known = parts[0] in names and (len(parts) == 1 or parts[1] in names[parts[0]])
     return errors if known else [*errors, invalid(path, reference, _NO_SUCH_REQUEST)]
 
 
@@ -231,6 +233,7 @@ def _allocated(claim: v1.ResourceClaim) -> set[DeviceID]:
 def update_claim_status(new: v1.ResourceClaim, old: v1.ResourceClaim) -> None:
     """Keep the spec; forget the status of devices that are no longer allocated."""
     new.spec = old.spec
+    keep_metadata(new, old)
     gone = _allocated(old) - _allocated(new)
     if gone:
         new.status.devices = [device for device in new.status.devices if _device_id(device) not in gone]
@@ -248,8 +251,7 @@ def validate_claim_status_update(new: v1.ResourceClaim, old: v1.ResourceClaim) -
         errors += _device_status(device, _STATUS.child("devices").index(index), allocated)
     for index, key in enumerate(keys):
         if key in keys[:index]:
-            shown = _shown_device(status.devices[index])
-            errors.append(forbidden(_STATUS.child("devices").index(index), f"Duplicate value: {shown!r}"))
+            errors.append(duplicate(_STATUS.child("devices").index(index), _shown_device(status.devices[index])))
     if status.reserved_for:
         known = {one.uid for one in before.reserved_for}
         if status.allocation is None:
@@ -301,7 +303,8 @@ def _share_id(uid: str | None, path: Path) -> ErrorList:
     if uid is None:
         return []
     if not _UUID.match(uid):
-        why = f"invalid UUID length: {len(uid)}" if len(uid) not in (32, 36, 38, 41, 45) else "invalid UUID format"
+        size = byte_length(uid)
+        why = f"invalid UUID length: {size}" if size not in (32, 36, 38, 41, 45) else "invalid UUID format"
         return [invalid(path, uid, f"error validating uid: {why}")]
     if uid != uid.lower():
         words = (

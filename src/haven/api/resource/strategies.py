@@ -52,7 +52,7 @@ def _check_template(template: v1.ResourceClaimTemplate) -> ErrorList:
 
 
 def _check_template_update(new: v1.ResourceClaimTemplate, old: v1.ResourceClaimTemplate) -> ErrorList:
-    errors = validate_meta_update(new.metadata, old.metadata)
+    errors = _check_template(new) + validate_meta_update(new.metadata, old.metadata)
     if new.spec != old.spec:
         errors.append(invalid(_SPEC, internal_form(new.spec), IMMUTABLE))
     return errors

@@ -36,7 +36,7 @@ def _uri(text: str) -> bool:
     if re.search(r"%(?![0-9A-Fa-f]{2})", text):
         return False
     if not parts.scheme:
-        return text.startswith("/")
+        return text.startswith("/") or text == "*"
     return bool(parts.netloc or parts.path.startswith("/") or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", text))
 
 

@@ -124,7 +124,7 @@ class Schema:
             return Shape.LEAF if self.atomic else Shape.FIELDS
         if self.kind == "list":
             return {"map": Shape.KEYED, "set": Shape.SET}.get(self.list_type, Shape.LEAF)
-        if self.kind in ("raw", "any", "schema_or_bool", "schema_or_array", "schema_or_strings"):
+        if self.kind in ("any", "schema_or_bool", "schema_or_array", "schema_or_strings"):
             return Shape.UNTYPED
         return Shape.LEAF
 

@@ -5,6 +5,7 @@ Source: the behaviour of apiextensions-apiserver's decoders.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,8 @@ def decode_body(
         text = f"json: cannot unmarshal {what} into Go value of type {TYPE_META}"
         raise unrecognized(kind, f"couldn't get version/kind; json parse error: {text}", data)
     tree = tree or {}
+    if _LONG_NUMBER.search(data):
+        _floats_beyond_int64(tree)
     for name in ("apiVersion", "kind"):
         if name in tree and not isinstance(tree[name], str):
             what = {list: "array", dict: "object", bool: "bool"}.get(type(tree[name]), "number")
@@ -76,6 +79,20 @@ def decode_body(
         return apierrors.BadRequest(f"{tree['kind']} in version {quote(found)} cannot be handled as a {kind}: {text}")
 
     return finished(tree, definition, complaints, validation, warnings, refuse)
+
+
+_LONG_NUMBER = re.compile(rb"\d{19}")
+
+
+def _floats_beyond_int64(value: Any) -> None:
+    """Read integers that Go has no type for as floats, in place, as its decoder does."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in items:
+        if type(item) is int:
+            if not -(2**63) <= item < 2**63:
+                value[key] = float(item)
+        elif isinstance(item, dict | list):
+            _floats_beyond_int64(item)
 
 
 def from_patch(
