@@ -17,6 +17,7 @@ from haven.apimachinery.names import NamespacedName
 from haven.client.informer import Informer
 from haven.client.interface import Client
 from haven.clock import Clock
+from haven.kubelet.trustbundles import TrustBundles
 
 __all__ = ["NotReadYet", "ObjectCaches", "ObjectWatches"]
 
@@ -102,7 +103,7 @@ class ObjectWatches(Generic[T]):
 
 
 class ObjectCaches:
-    """Config maps and secrets together."""
+    """Config maps, secrets and trust bundles together."""
 
     def __init__(
         self, client: Client, clock: Clock, tasks: asyncio.TaskGroup, on_change: Callable[[str], None]
@@ -110,6 +111,7 @@ class ObjectCaches:
         self.config_maps: ObjectWatches[ConfigMap] = ObjectWatches(
             client, clock, resource_of(ConfigMap), tasks, on_change
         )
+        self.trust_bundles = TrustBundles(client, clock, tasks, on_change)
         self.secrets: ObjectWatches[Secret] = ObjectWatches(client, clock, resource_of(Secret), tasks, on_change)
 
     async def wait_config_maps(self, namespace: str, names: set[str]) -> dict[str, ConfigMap]:

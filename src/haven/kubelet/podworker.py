@@ -485,6 +485,7 @@ class PodWorker:
         services.tokens.forget(self.uid)
         services.objects.config_maps.set_users(self.uid, self.pod.metadata.namespace, set())
         services.objects.secrets.set_users(self.uid, self.pod.metadata.namespace, set())
+        services.objects.trust_bundles.forget(self.uid)
         services.crash_backoff.forget(f"{self.uid}_")
         services.images.forget(self.uid)
         return True

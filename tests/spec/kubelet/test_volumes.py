@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.spec.kubelet.pods import a_container, a_pod
 
+from haven.api.certificates.v1beta1 import ClusterTrustBundle, ClusterTrustBundleSpec
 from haven.api.core.v1 import (
+    ClusterTrustBundleProjection,
     ConfigMap,
     ConfigMapProjection,
     ConfigMapVolumeSource,
@@ -24,6 +26,7 @@ from haven.api.core.v1 import (
     Volume,
     VolumeProjection,
 )
+from haven.apimachinery.meta import LabelSelector, ObjectMeta
 from haven.kubelet.volumes.atomicwriter import FileProjection, InvalidPath, write_payload
 from haven.kubelet.volumes.content import MissingContent, VolumeSources, payload
 from haven.kubelet.volumes.hostpath import HostPathError, check_host_path
@@ -143,3 +146,47 @@ def test_host_paths_are_checked_and_made(tmp_path: Path) -> None:
     for type_, text in (("File", "is not a file"), ("Socket", "is not a socket file")):
         with pytest.raises(HostPathError, match=text):
             check_host_path(str(tmp_path / "d"), type_)
+
+
+def a_bundle(name: str, text: str, signer: str = "", **labels: str) -> ClusterTrustBundle:
+    spec = ClusterTrustBundleSpec(signer_name=signer, trust_bundle=text)
+    return ClusterTrustBundle(metadata=ObjectMeta(name=name, labels=labels), spec=spec)
+
+
+def pem(body: str) -> str:
+    return f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n"
+
+
+def showing(**fields: object) -> Volume:
+    projection = ClusterTrustBundleProjection(path="ca.pem", **fields)  # type: ignore[arg-type]
+    source = ProjectedVolumeSource(sources=[VolumeProjection(cluster_trust_bundle=projection)])
+    return Volume(name="v", projected=source)
+
+
+def test_a_volume_shows_each_authority_of_the_chosen_bundles_once() -> None:
+    bundles = [
+        a_bundle("one", "Ours:\n" + pem("BBBB") + pem("AAAA")),
+        a_bundle("s:a", pem("AAAA") + pem("CCCC"), "s/a", live="yes"),
+        a_bundle("s:b", pem("AAAA"), "s/a", live="yes"),
+        a_bundle("s:c", pem("DDDD"), "s/a", live="no"),
+    ]
+    sources = VolumeSources(bundles=bundles)
+    chosen = LabelSelector(match_labels={"live": "yes"})
+
+    named = payload(a_pod(), showing(name="one"), sources)
+    signed = payload(a_pod(), showing(signer_name="s/a", label_selector=chosen), sources)
+
+    assert named["ca.pem"].content.decode() == pem("AAAA") + pem("BBBB")
+    assert signed["ca.pem"].content.decode() == pem("AAAA") + pem("CCCC")
+
+
+def test_a_bundle_that_is_missing_holds_the_pod_up_unless_it_is_optional() -> None:
+    sources = VolumeSources(bundles=[])
+
+    assert payload(a_pod(), showing(name="one", optional=True), sources)["ca.pem"].content == b""
+    with pytest.raises(MissingContent, match="matched zero ClusterTrustBundles"):
+        payload(a_pod(), showing(signer_name="s/a"), sources)
+    with pytest.raises(MissingContent, match='"one" not found'):
+        payload(a_pod(), showing(name="one"), sources)
+    with pytest.raises(MissingContent, match="not supported in static kubelet mode"):
+        payload(a_pod(), showing(name="one"), VolumeSources())

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from haven.api.certificates.v1beta1 import ClusterTrustBundle
 from haven.api.core.v1 import (
     ConfigMap,
     DownwardAPIVolumeFile,
@@ -21,8 +22,17 @@ from haven.api.core.v1 import (
 from haven.kubelet.fieldref import FieldFacts, field_value, resource_value
 from haven.kubelet.security import effective
 from haven.kubelet.volumes.atomicwriter import FileProjection
+from haven.kubelet.volumes.trustanchors import NoAnchors, trust_anchors
 
-__all__ = ["MissingContent", "VolumeSources", "is_content_volume", "payload", "referenced_names", "token_projections"]
+__all__ = [
+    "MissingContent",
+    "VolumeSources",
+    "is_content_volume",
+    "payload",
+    "referenced_names",
+    "shows_trust_bundles",
+    "token_projections",
+]
 
 _DEFAULT_MODE = 0o644
 _TOKEN_MODE = 0o600
@@ -41,6 +51,8 @@ class VolumeSources:
     tokens: Mapping[tuple[str, int, str], str] = field(default_factory=dict)
     """By audience, expiry in seconds, and path."""
     facts: FieldFacts = FieldFacts()
+    bundles: Sequence[ClusterTrustBundle] | None = None
+    """All trust bundles, where a volume shows some; None if the cluster has no such kind."""
 
 
 def is_content_volume(volume: Volume) -> bool:
@@ -63,6 +75,16 @@ def referenced_names(pod: Pod) -> tuple[set[str], set[str]]:
             if source.secret:
                 secrets.add(source.secret.name)
     return config_maps, secrets
+
+
+def shows_trust_bundles(pod: Pod) -> bool:
+    """Tell whether a pod's volumes show trust bundles."""
+    return any(
+        source.cluster_trust_bundle is not None
+        for volume in pod.spec.volumes
+        if volume.projected is not None
+        for source in volume.projected.sources or []
+    )
 
 
 def token_projections(volume: Volume) -> list[ServiceAccountTokenProjection]:
@@ -105,8 +127,14 @@ def _projected(volume: ProjectedVolumeSource, pod: Pod, sources: VolumeSources) 
             result.update(_downward(source.downward_api.items, mode, pod, sources))
         if (token := source.service_account_token) is not None:
             result[token.path] = _token(token, mode, pod, sources)
-        if source.cluster_trust_bundle is not None:
-            raise MissingContent("ClusterTrustBundle projection is not supported in static kubelet mode")
+        if (bundle := source.cluster_trust_bundle) is not None:
+            if sources.bundles is None:
+                raise MissingContent("ClusterTrustBundle projection is not supported in static kubelet mode")
+            try:
+                anchors = trust_anchors(bundle, sources.bundles)
+            except NoAnchors as error:
+                raise MissingContent(str(error)) from error
+            result[bundle.path] = _of_user(anchors, mode, pod)
     return result
 
 
@@ -119,12 +147,16 @@ def _token(token: ServiceAccountTokenProjection, mode: int, pod: Pod, sources: V
     text = sources.tokens.get(token_key(token))
     if text is None:
         raise MissingContent("failed to fetch token")
+    return _of_user(text.encode(), mode, pod)
+
+
+def _of_user(data: bytes, mode: int, pod: Pod) -> FileProjection:
     user = common_user(pod)
     context = pod.spec.security_context
     if user is not None or (context is not None and context.fs_group is not None):
         # Nobody but the pod's user (and, once fsGroup is applied, its group) may read it.
         mode = _TOKEN_MODE
-    return FileProjection(text.encode(), mode, user)
+    return FileProjection(data, mode, user)
 
 
 def common_user(pod: Pod) -> int | None:

@@ -30,6 +30,7 @@ from haven.kubelet.volumes.content import (
     is_content_volume,
     payload,
     referenced_names,
+    shows_trust_bundles,
     token_key,
     token_projections,
 )
@@ -138,7 +139,12 @@ class VolumeManager:
                 secrets=await self._objects.wait_secrets(namespace, secrets),
                 tokens=tokens,
                 facts=facts,
+                bundles=await self._objects.trust_bundles.wait_all(pod.metadata.uid)
+                if shows_trust_bundles(pod)
+                else None,
             )
+        except TimeoutError as error:
+            raise VolumeError("", "ClusterTrustBundle informer has not yet synced") from error
         except NotReadYet as error:
             raise VolumeError("", str(error)) from error
         except apierrors.ApiError as error:
