@@ -97,6 +97,8 @@ def _render(value: Any, kind: str, group: str) -> str:
         return _render_struct(value, name, group)
     if value is None:
         return _zero(name, group, package)
+    if is_given(value):
+        return "{}" if isinstance(value, dict) else "[]"
     if value == {} or (value == [] and (group, name) in _table()):
         return "null"
     if (group, name) in _table() and isinstance(value, list | dict):

@@ -313,3 +313,21 @@ async def test_an_empty_lifecycle_stays_as_it_was_given(api: Any) -> None:
     _, made = await api.send("POST", f"{CORE}/pods", a_pod("a", containers=[container]))
 
     assert made["spec"]["containers"][0]["lifecycle"] == {}
+
+
+@pytest.mark.usefixtures("account")
+@pytest.mark.parametrize(
+    ("spec", "fields"),
+    [
+        ({"activeDeadlineSeconds": 2147483648}, ["spec.activeDeadlineSeconds"] * 2),
+        ({"activeDeadlineSeconds": 9}, ["spec.activeDeadlineSeconds"]),
+    ],
+)
+async def test_a_bad_new_deadline_of_a_pod_ends_the_examination(
+    api: Any, spec: dict[str, Any], fields: list[str]
+) -> None:
+    await api.send("POST", f"{CORE}/pods", a_pod("a", activeDeadlineSeconds=5))
+
+    _, answer = await api.send("PATCH", f"{CORE}/pods/a", {"spec": spec | {"hostname": "h"}}, content_type=MERGE)
+
+    assert [cause["field"] for cause in answer["details"]["causes"]] == fields

@@ -149,7 +149,7 @@ def pod_options(old: v1.PodSpec | None, old_metadata: meta.ObjectMeta | None = N
             for policy in container.resize_policy
         ),
         allow_comparison_tolerations=any(toleration.operator in ("Lt", "Gt") for toleration in old.tolerations),
-        allow_any_se_linux_policy=context is not None and context.se_linux_change_policy == "MountOption",
+        allow_any_se_linux_policy=context is not None and context.se_linux_change_policy is not None,
         allow_host_network_user_namespaces=old.host_network and old.host_users is False,
         allow_user_namespaces_with_devices=old.host_users is False
         and any(container.volume_devices for container, _ in everything),

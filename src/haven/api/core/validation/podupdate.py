@@ -92,7 +92,10 @@ def validate_pod_update(new: v1.Pod, old: v1.Pod, options: PodOptions) -> ErrorL
     errors += found
     if stop:
         return errors
-    errors += _deadline(spec.active_deadline_seconds, before.active_deadline_seconds)
+    late = _deadline(spec.active_deadline_seconds, before.active_deadline_seconds)
+    errors += late
+    if late and spec.active_deadline_seconds is not None:
+        return errors
     errors += _added_tolerations(spec.tolerations, before.tolerations, options)
     errors += _deleted_gates(spec.scheduling_gates, before.scheduling_gates)
     if spec == before:
