@@ -120,7 +120,6 @@ def deduplicate_owners(obj: Any, warnings: list[str], *, after_admission: bool) 
 
 def prepare_update(new: meta.ObjectMeta, old: meta.ObjectMeta) -> None:
     """Keep what an update may not change. Call after the strategy's own preparation."""
-    new.self_link = ""
     if not new.uid:
         new.uid = old.uid
     if old.creation_timestamp:

@@ -454,7 +454,7 @@ class Writing:
             return await self._remove_finished(update, new, live, hooks)
         if update.parameters.dry_run:
             return Result(object=new)
-        new.metadata.resource_version = ""
+        new.metadata.resource_version = new.metadata.self_link = ""
         write = self._write(endpoint, await endpoint.stored(new), live.revision)
         assert kept is not None
         if not extra and kept.holds(write.value) and not await self._storages.is_stale(write.storage, write.key):

@@ -331,3 +331,12 @@ async def test_a_bad_new_deadline_of_a_pod_ends_the_examination(
     _, answer = await api.send("PATCH", f"{CORE}/pods/a", {"spec": spec | {"hostname": "h"}}, content_type=MERGE)
 
     assert [cause["field"] for cause in answer["details"]["causes"]] == fields
+
+
+@pytest.mark.parametrize(("query", "shown"), [("?dryRun=All", "x"), ("", None)])
+async def test_a_self_link_is_never_stored(api: Any, query: str, shown: str | None) -> None:
+    await api.config_map("m")
+
+    _, answer = await api.send("PUT", f"{CORE}/configmaps/m{query}", {"metadata": {"name": "m", "selfLink": "x"}})
+
+    assert answer["metadata"].get("selfLink") == shown
