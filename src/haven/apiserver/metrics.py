@@ -57,6 +57,7 @@ def make_registry(switches: MetricsSwitches | None = None) -> Registry:
         show_hidden=switches.show_hidden,
         disabled=switches.disabled,
         allowed=switches.allowed,
+        dormant="scheduler_",  # They are those of a scheduler in this process, if there is one.
     )
 
 

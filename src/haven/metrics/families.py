@@ -146,7 +146,8 @@ class Registry:
     """All metrics of a process.
 
     `version` is the minor version that is run, `show_hidden` (1.35) also shows what that version still showed;
-    `disabled` are never shown; `allowed` has the values of labels that are shown, by "metric,label".
+    `disabled` are never shown; what begins with `dormant` is shown only once somebody
+    counts it; `allowed` has the values of labels that are shown, by "metric,label".
     """
 
     def __init__(
@@ -157,7 +158,9 @@ class Registry:
         show_hidden: str = "",
         disabled: Iterable[str] = (),
         allowed: Mapping[str, frozenset[str]] | None = None,
+        dormant: str = "",
     ) -> None:
+        self._dormant = dormant
         minor = int(version.partition(".")[2])
         if show_hidden and show_hidden != f"1.{minor - 1}":
             raise MetricsError(
@@ -219,7 +222,7 @@ class Registry:
         shown = []
         for name in sorted(self._families):
             family = self._families[name]
-            if family.is_empty and not family.labels:
+            if family.is_empty and not family.labels and not (self._dormant and name.startswith(self._dormant)):
                 if family.kind == HISTOGRAM:
                     family.histogram()
                 else:

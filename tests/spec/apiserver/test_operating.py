@@ -119,6 +119,41 @@ async def test_requests_are_counted_under_upstreams_labels(api: Api) -> None:
     assert 'kubernetes_feature_enabled{name="ComponentFlagz",stage="BETA"} 1' in text
 
 
+async def test_what_a_write_goes_through_is_measured(api: Api) -> None:
+    await api.config_map("a")
+    await api.send("GET", "/api/v1/configmaps")
+
+    text = (await api.raw("GET", "/metrics")).body.decode()
+
+    for line in (
+        'etcd_requests_total{group="",operation="create",resource="configmaps"} 1',
+        'etcd_request_duration_seconds_count{group="",operation="create",resource="configmaps"} 1',
+        'apiserver_admission_controller_admission_duration_seconds_count{name="NamespaceLifecycle",'
+        'operation="CREATE",rejected="false",type="admit"} ',
+        'apiserver_admission_step_admission_duration_seconds_count{operation="CREATE",rejected="false",'
+        'type="validate"} ',
+        'apiserver_watch_cache_events_received_total{group="",resource="configmaps"} 1',
+        'apiserver_cache_list_returned_objects_total{group="",resource="configmaps"} 1',
+        'watch_cache_capacity{group="",resource="configmaps"} 8',
+        'aggregator_unavailable_apiservice{name="v1.apps"} 0',
+        'apiserver_request_body_size_bytes_bucket{group="",resource="configmaps",verb="create",le="50000"} 1',
+        "process_resident_memory_bytes ",
+        'registered_metrics_total{deprecated_version="",stability_level="STABLE"} ',
+    ):
+        assert f"\n{line}" in text, line
+    assert "\nscheduler_" not in text
+
+
+async def test_health_checks_are_counted(api: Api) -> None:
+    await api.send("GET", "/readyz")
+    await api.send("GET", "/readyz/etcd")
+
+    text = (await api.raw("GET", "/metrics/slis")).body.decode()
+
+    assert 'kubernetes_healthcheck{name="etcd",type="readyz"} 1\n' in text
+    assert 'kubernetes_healthchecks_total{name="etcd",status="success",type="readyz"} 2\n' in text
+
+
 async def test_flags_are_shown_as_text_and_as_an_object(api: Api) -> None:
     text = (await api.raw("GET", "/flagz")).body.decode()
     accept = "application/json;v=v1beta1;g=config.k8s.io;as=Flagz"
