@@ -5,23 +5,19 @@ Filled in when somebody asks for metrics. Source: https://kubernetes.io/docs/ref
 
 from __future__ import annotations
 
-import os
-import resource
-import time
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 
 from haven.apimachinery.apierrors import GroupResource
 from haven.apiserver.discovery import version_info
 from haven.apiserver.featuregates import gates
+from haven.apiserver.processfacts import process_start_seconds, tell_process
 from haven.apiserver.registry.storage import Storage, Storages
 from haven.metrics.families import Registry
 from haven.store.interface import Store
 
 __all__ = ["ServerFacts", "store_bytes"]
 
-_PROC = Path("/proc/self")
 _SERVICES = GroupResource("", "services")
 _API_SERVICES = GroupResource("apiregistration.k8s.io", "apiservices")
 
@@ -43,7 +39,7 @@ class ServerFacts:
         self._storages = storages
         self._history_max = history_max
         self._node_ports = node_ports
-        self._started = _start_seconds()
+        self._started = process_start_seconds()
         self._describe()
         registry.add_collector(self._collect)
 
@@ -80,7 +76,7 @@ class ServerFacts:
             self._registry["apiserver_storage_size_bytes"].set(("etcd-0",), size)
         self._of_services()
         self._of_extensions()
-        self._of_process()
+        tell_process(self._registry, self._started)
 
     def _of_storage(self, storage: Storage) -> None:
         registry, cache = self._registry, storage.cache
@@ -117,22 +113,6 @@ class ServerFacts:
             )
             family.set((entry.name,), 0 if available else 1)
 
-    def _of_process(self) -> None:
-        registry = self._registry
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        registry["process_cpu_seconds_total"].set((), usage.ru_utime + usage.ru_stime)
-        registry["process_start_time_seconds"].set((), self._started)
-        registry["process_max_fds"].set((), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-        registry["process_virtual_memory_max_bytes"].set((), resource.getrlimit(resource.RLIMIT_AS)[0])
-        registry["process_open_fds"].set((), len(os.listdir(_PROC / "fd")))
-        pages, resident = map(int, (_PROC / "statm").read_text(encoding="ascii").split()[:2])
-        page = resource.getpagesize()
-        registry["process_virtual_memory_bytes"].set((), pages * page)
-        registry["process_resident_memory_bytes"].set((), resident * page)
-        received, sent = _network_bytes()
-        registry["process_network_receive_bytes_total"].set((), received)
-        registry["process_network_transmit_bytes_total"].set((), sent)
-
 
 _EVENTS = (
     "apiserver_storage_events_received_total",
@@ -159,18 +139,3 @@ def store_bytes(store: Store) -> int:
         return 0
     found = statistics()
     return int(getattr(found, "file_bytes", 0)) + int(getattr(found, "log_bytes", 0))
-
-
-def _start_seconds() -> float:
-    ticks = int((_PROC / "stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
-    booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    return round(booted + ticks / os.sysconf("SC_CLK_TCK"), 2)
-
-
-def _network_bytes() -> tuple[int, int]:
-    lines = (_PROC / "net" / "netstat").read_text(encoding="ascii").splitlines()
-    for names, values in zip(lines[::2], lines[1::2], strict=False):
-        if names.startswith("IpExt:"):
-            found = dict(zip(names.split(), values.split(), strict=True))
-            return int(found["InOctets"]), int(found["OutOctets"])
-    return 0, 0
