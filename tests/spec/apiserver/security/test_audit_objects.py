@@ -14,6 +14,7 @@ from haven.api.scheme import resource_of
 from haven.apiserver.audit.assembly import make_audit
 from haven.apiserver.audit.webhook import fitting
 from haven.apiserver.configfiles import ConfigError
+from haven.apiserver.request import UserInfo
 from haven.apiserver.settings import SecuritySettings
 from haven.apiserver.webhooks.caller import WebhookCaller
 from haven.clock import FakeClock
@@ -29,9 +30,9 @@ def flags(tmp_path: Path, **more: Any) -> dict[str, Any]:
     return {"audit_policy_file": str(tmp_path / "policy.yaml"), "audit_log_path": str(tmp_path / "audit.log"), **more}
 
 
-def events(tmp_path: Path, agent: str = "spec/1") -> list[dict[str, Any]]:
+def events(tmp_path: Path) -> list[dict[str, Any]]:
     lines = (tmp_path / "audit.log").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["userAgent"] == agent]
+    return [event for event in map(json.loads, lines) if event["userAgent"] == "spec/1"]
 
 
 async def test_an_object_is_shown_with_its_kind_and_its_defaults(serve: Serve, tmp_path: Path) -> None:
@@ -72,13 +73,15 @@ async def test_reads_of_this_process_are_written_down_as_if_they_had_come_over_a
     serve: Serve, tmp_path: Path
 ) -> None:
     client = await serve(**flags(tmp_path))
-    local = client.server.local_client()
+    user = UserInfo("reader", groups=("system:masters",))
+    local = client.server.local_client(user)
     namespaces = resource_of(core.Namespace)
 
     await local.get(namespaces, "", "default")
     await local.list(namespaces, label_selector="kubernetes.io/metadata.name=default")
 
-    shown = [one for one in events(tmp_path, agent="haven") if one["objectRef"]["resource"] == "namespaces"][-2:]
+    lines = (tmp_path / "audit.log").read_text().splitlines()
+    shown = [event for event in map(json.loads, lines) if event["user"]["username"] == "reader"]
     assert [one["verb"] for one in shown] == ["get", "list"]
     assert shown[0]["objectRef"] == {
         "resource": "namespaces",
@@ -88,7 +91,7 @@ async def test_reads_of_this_process_are_written_down_as_if_they_had_come_over_a
     }
     assert shown[1]["requestURI"] == "/api/v1/namespaces?labelSelector=kubernetes.io%2Fmetadata.name%3Ddefault"
     assert [item["metadata"]["name"] for item in shown[1]["responseObject"]["items"]] == ["default"]
-    assert shown[0]["user"]["username"] == "system:apiserver"
+    assert shown[0]["user"]["groups"] == ["system:masters"]
 
 
 async def test_what_cannot_be_audited_is_refused_if_that_is_wanted(
