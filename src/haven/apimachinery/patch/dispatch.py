@@ -6,6 +6,7 @@ through its converter and are checked by `restore`. Warnings are texts for the W
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
@@ -24,7 +25,11 @@ from haven.apimachinery.schema.model import UNTYPED, Field, Schema
 from haven.apimachinery.schema.normalize import normalize
 from haven.apimachinery.schema.restore import RestoreError, restore
 
-__all__ = ["PATCH_TYPES", "PatchType", "json_kind", "merged", "patched", "refused"]
+__all__ = ["NO_KIND", "PATCH_TYPES", "TYPE_META", "PatchType", "json_kind", "merged", "patched", "refused"]
+
+NO_KIND = "couldn't get version/kind; json parse error: "
+TYPE_META = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
+"""What upstream reads of a body to find out what it is, as it names it in complaints."""
 
 Tree = dict[str, Any]
 
@@ -52,15 +57,11 @@ def patched(
     if kind is PatchType.STRATEGIC:
         return _strategic(live, body, schema, strict_level)
     tree, complaints = merged(kind, live, body, strict_level)
-    try:
-        return _decoded(tree, live, schema, complaints, strict_level)
-    except _Refused as refusal:
-        shown = as_written(kind is PatchType.JSON, tree, live, orjson.loads(body))
-        raise refused(shown, str(refusal)) from None
 
+    def written() -> Any:
+        return as_written(tree, live, orjson.loads(body), schema, is_json_patch=kind is PatchType.JSON)
 
-class _Refused(Exception):
-    """What a patch made is no object of its kind."""
+    return _decoded(tree, live, schema, complaints, strict_level, written)
 
 
 def merged(kind: PatchType, live: Tree, body: bytes, field_validation: str) -> tuple[Any, list[str]]:
@@ -76,6 +77,8 @@ def merged(kind: PatchType, live: Tree, body: bytes, field_validation: str) -> t
         except PatchError as error:
             raise unprocessable(error) from error
     patch, complaints = _object(body, strict_level, "error decoding patch: ")
+    if not isinstance(patch, dict):
+        return merge_patch.without_nulls(patch), complaints
     return merge_patch.apply(live, patch), complaints
 
 
@@ -85,17 +88,21 @@ def _own(tree: Tree) -> Tree:
     return result
 
 
-def _decoded(tree: Any, live: Tree, schema: Schema, complaints: list[str], strict_level: str) -> tuple[Tree, list[str]]:
+def _decoded(
+    tree: Any, live: Tree, schema: Schema, complaints: list[str], strict_level: str, written: Callable[[], Any]
+) -> tuple[Tree, list[str]]:
     if not isinstance(tree, dict):
-        raise _Refused(f"json: cannot unmarshal {json_kind(tree)} into Go value of type {schema.go}")
+        raise refused(tree, f"{NO_KIND}json: cannot unmarshal {json_kind(tree)} into Go value of type {TYPE_META}")
     if tree.get("kind") != live.get("kind") or tree.get("apiVersion") != live.get("apiVersion"):
-        problem = _foreign_kind(tree, live)
+        problem = _no_text(tree) or _foreign_kind(tree, live)
         if problem:
-            raise _Refused(problem)
+            raise refused(written(), problem)
     findings = check(tree, schema)
+    if findings.error is not None or findings.strict:  # The order of keys decides what is found first.
+        findings = check(written(), schema)
     if findings.error is not None:
-        raise _Refused(findings.error)
-    warnings = _judge(complaints + findings.strict, strict_level, _Refused)
+        raise refused(written(), findings.error)
+    warnings = _judge(complaints + findings.strict, strict_level, lambda text: refused(written(), text))
     return (normalize(tree, schema) if findings.dirty else tree), warnings
 
 
@@ -115,6 +122,15 @@ def refused(tree: Any, message: str) -> apierrors.ApiError:
 def json_kind(value: Any) -> str:
     """Name what a JSON text holds that is no object, as Go does."""
     return {list: "array", str: "string", bool: "bool"}.get(type(value), "number")
+
+
+def _no_text(tree: Tree) -> str | None:
+    for name in ("apiVersion", "kind"):
+        value = tree.get(name)
+        if value is not None and not isinstance(value, str):
+            what = "object" if isinstance(value, dict) else json_kind(value)
+            return f"{NO_KIND}json: cannot unmarshal {what} into Go struct field .{name} of type string"
+    return None
 
 
 def _foreign_kind(tree: Tree, live: Tree) -> str | None:
@@ -170,23 +186,28 @@ def _operations(body: bytes, strict_level: str) -> tuple[list[Any], list[str]]:
             f"json: cannot unmarshal {'object' if isinstance(operations, dict) else json_kind(operations)} "
             "into Go value of type jsonpatch.Patch"
         )
+    for operation in operations:
+        if not isinstance(operation, dict) and operation is not None:
+            what = json_kind(operation)
+            raise apierrors.BadRequest(f"json: cannot unmarshal {what} into Go value of type jsonpatch.Operation")
     if len(operations) > json_patch.OPERATIONS_MAX:
         raise apierrors.RequestEntityTooLarge(
+            "Request entity too large: "
             f"The allowed maximum operations in a JSON patch is {json_patch.OPERATIONS_MAX}, got {len(operations)}"
         )
     return operations, complaints
 
 
-def _object(body: bytes, strict_level: str, prefix: str) -> tuple[Tree, list[str]]:
+def _object(body: bytes, strict_level: str, prefix: str) -> tuple[Any, list[str]]:
     """Read a patch that must be an object."""
     if strict_level == "Ignore" and prefix:
         try:
             tree = orjson.loads(body)
         except orjson.JSONDecodeError:
             tree = None
-        if not isinstance(tree, dict):
+        if not isinstance(tree, dict | list):
             raise apierrors.BadRequest("Invalid JSON Patch")
-        return tree, []
+        return tree, []  # A list replaces the object, which then is refused.
     tree = _parse(body, prefix)
     complaints: list[str] = []
     if not isinstance(tree, dict) or lost_keys(body, orjson.dumps(tree)):

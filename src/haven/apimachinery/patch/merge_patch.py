@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["apply"]
+__all__ = ["apply", "without_nulls"]
 
 
 def apply(document: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
@@ -20,13 +20,14 @@ def apply(document: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
         elif type(current) is dict:
             result[name] = value
         else:
-            result[name] = _without_nulls(value)
+            result[name] = without_nulls(value)
     return result
 
 
-def _without_nulls(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
+    """Return a new value of a patch: objects lose what is null."""
     if type(value) is dict:
-        return {name: _without_nulls(item) for name, item in value.items() if item is not None}
+        return {name: without_nulls(item) for name, item in value.items() if item is not None}
     if type(value) is list:
-        return [_without_nulls(item) for item in value]
+        return [without_nulls(item) for item in value]
     return value

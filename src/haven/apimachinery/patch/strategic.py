@@ -78,6 +78,8 @@ def _no_merge_key(item: Tree, key: str) -> apierrors.ApiError:
 
 def _bad_directive(directive: Any, where: Tree) -> apierrors.ApiError:
     shown = directive if isinstance(directive, str) else f"%!s({_GO_TYPES[type(directive)]}={show(directive)})"
+    if directive is None:
+        shown = "%!s(<nil>)"
     return internal(f"unknown patch type: {shown} in map: {show(where)}")
 
 

@@ -101,7 +101,8 @@ def _scalar(value: Any, kind: str, go: str) -> Any:
             return _cut(value, kind)
         if have is float:
             if value.is_integer():
-                return _cut(int(value), kind)
+                # A float beyond int64 becomes its least value, as the processor has it.
+                return _cut(int(value) if -(2.0**63) <= value < 2.0**63 else -(2**63), kind)
             raise RestoreError(f"cannot convert float64 to {go}")
     if kind == "string" and have is int:
         raise RestoreError(f"cannot convert int64 to {go}")

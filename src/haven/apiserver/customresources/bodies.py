@@ -16,13 +16,13 @@ from haven.apimachinery.codecs import yaml
 from haven.apimachinery.codecs.negotiate import JSON, PROTOBUF, YAML, body_media_type
 from haven.apimachinery.fielderrors import Path, invalid
 from haven.apimachinery.goformat import quote
-from haven.apimachinery.patch.dispatch import refused
+from haven.apimachinery.patch.dispatch import TYPE_META, refused
 from haven.apimachinery.schema.coercion import MalformedObject, coerce, fill_defaults
 from haven.apimachinery.schema.explain import repeated_keys
 from haven.apimachinery.schema.gojson import lost_keys
 from haven.apimachinery.unstructured import Unstructured
 from haven.apiserver.customresources.definition import Definition, Version
-from haven.apiserver.registry.bodies import TYPE_META, parse_json, strict_yaml_error, unrecognized
+from haven.apiserver.registry.bodies import parse_json, strict_yaml_error, unrecognized
 from haven.apiserver.registry.options import IGNORE, STRICT
 
 __all__ = ["decode_body", "finished", "from_apply", "from_patch", "whole_numbers"]

@@ -18,13 +18,13 @@ from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.codecs import protobuf, yaml
 from haven.apimachinery.codecs.negotiate import JSON, PROTOBUF, YAML, body_media_type
 from haven.apimachinery.goformat import quote
+from haven.apimachinery.patch.dispatch import NO_KIND, TYPE_META, json_kind
 from haven.apimachinery.schema import Schema, check, normalize
 from haven.apimachinery.schema.gojson import syntax_error
 from haven.apiserver.registry.options import IGNORE, STRICT
 from haven.apiserver.request import Request
 
 __all__ = [
-    "TYPE_META",
     "decode_delete_options",
     "decode_object",
     "marks_given",
@@ -35,7 +35,6 @@ __all__ = [
 ]
 
 _SCHEME = 'in scheme "pkg/api/legacyscheme/scheme.go:30"'
-TYPE_META = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
 _SUMMARY_BYTES = 30
 _YAML_ERRORS = "yaml: unmarshal errors:\n  "
 
@@ -171,7 +170,21 @@ def _refuse_kind(gvk: GroupVersionKind, expected: GroupVersionKind) -> None:
     )
 
 
+_META_KINDS = {
+    "CreateOptions",
+    "DeleteOptions",
+    "GetOptions",
+    "ListOptions",
+    "PatchOptions",
+    "UpdateOptions",
+    "WatchEvent",
+}
+_UNVERSIONED_KINDS = {"APIGroup", "APIGroupList", "APIResourceList", "APIVersions", "List", "Status"}
+
+
 def _is_known(gvk: GroupVersionKind) -> bool:
+    if gvk.kind in _META_KINDS or ((gvk.group, gvk.version) == ("", "v1") and gvk.kind in _UNVERSIONED_KINDS):
+        return True
     if is_retired(gvk.group, gvk.version, gvk.kind):
         return True
     try:
@@ -229,7 +242,8 @@ def decode_delete_options(data: bytes, header: str) -> meta.DeleteOptions | None
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
-        raise apierrors.BadRequest("couldn't get version/kind; json parse error: json: cannot unmarshal into an object")
+        complaint = f"json: cannot unmarshal {json_kind(tree)} into Go value of type {TYPE_META}"
+        raise apierrors.BadRequest(NO_KIND + complaint)
     kind = tree.get("kind") or "DeleteOptions"
     api_version = tree.get("apiVersion") or "meta.k8s.io/v1"
     if kind != "DeleteOptions":

@@ -28,6 +28,7 @@ __all__ = ["FOREGROUND", "ORPHAN", "Deletion", "Outcome"]
 ORPHAN, FOREGROUND = "orphan", "foregroundDeletion"
 _ORPHANING = frozenset({("batch", "jobs"), ("", "replicationcontrollers")})
 """Kinds whose dependents stay by default, as their first versions promised."""
+_PAGE = 10_000  # How many objects upstream deletes from one list.
 _SYSTEM_PRIORITY_CLASSES = frozenset({"system-node-critical", "system-cluster-critical"})
 
 
@@ -88,6 +89,8 @@ class Deletion:
         """Answer a DELETE of a collection with the objects as they were listed."""
         form = answer_form(request, endpoint, streams=True)
         selection = list_parameters(request.query)
+        if selection.resource_version not in ("", "0") and not selection.limit:
+            selection = replace(selection, limit=_PAGE)  # Page by page, so the version must still be held.
         parameters = self._parameters(request)
         _warn_of_orphans(request, endpoint, parameters)
         page = await self._reading.page(endpoint, selection, request.info.namespace, request.info.name)

@@ -23,6 +23,7 @@ from haven.apimachinery.fielderrors import (
     too_long,
 )
 from haven.apimachinery.goformat import quote
+from haven.apimachinery.names import UID
 from haven.apimachinery.selectors import FieldSelector, LabelSelector, SelectorError, parse_fields, parse_labels
 
 __all__ = [
@@ -283,6 +284,10 @@ def delete_parameters(query: Query, body: meta.DeleteOptions | None) -> DeletePa
             orphan_dependents=_boolean(query, "orphanDependents"),
             propagation_policy=query["propagationPolicy"][0] if query.get("propagationPolicy") else None,
             dry_run=list(query.get("dryRun", ())),
+            preconditions=meta.Preconditions(
+                uid=UID(query["uid"][0]) if query.get("uid") else None,
+                resource_version=query["resourceVersion"][0] if query.get("resourceVersion") else None,
+            ),
         )
     errors: ErrorList = []
     policy = body.propagation_policy

@@ -95,13 +95,15 @@ class Patching:
             namespace=namespace,
             compute=compute,
             parameters=parameters,
-            allow_create=kind == APPLY and not subresource,
+            allow_create=kind == APPLY
+            and (not subresource or (subresource == "status" and endpoint.strategy.allow_create_on_update)),
             is_apply=kind == APPLY,
         )
+        said_before = len(request.warnings)
         try:
             return await self._writing.modify(update)
         finally:
-            request.warnings.extend(warned)
+            request.warnings[said_before:said_before] = warned
 
     def _patched(
         self,

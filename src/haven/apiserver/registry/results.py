@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from haven.apimachinery import apierrors
 from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.storage import Storage
@@ -34,6 +36,8 @@ def already_exists(endpoint: Endpoint, existing: Entry, *, generated: bool) -> a
     error = apierrors.AlreadyExists.of(endpoint.group_resource, existing.name)
     if generated:
         error.message += ", the server was not able to generate a unique name for the object"
+        assert error.details is not None
+        error.details = msgspec.structs.replace(error.details, retry_after_seconds=1)
     if existing.glimpse.metadata.deletion_timestamp:
         error.message = f"object is being deleted: {error.message}"
     return error

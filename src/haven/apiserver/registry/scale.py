@@ -199,6 +199,10 @@ class Scales:
             new: Any = serialization.decode(live.data, type(current))
             before = self._fields.read(endpoint, new, managed=True)
             after = part.asked = change(before)
+            if endpoint.view is None and after.metadata.uid and after.metadata.uid != new.metadata.uid:
+                wanted = f"UID in precondition: {after.metadata.uid}, UID in object meta: {new.metadata.uid}"
+                scales = apierrors.GroupResource(endpoint.resource.group, f"{endpoint.resource.plural}/scale")
+                raise apierrors.Conflict.of(scales, request.info.name, f"Precondition failed: {wanted}")
             self._fields.write(endpoint, new, after)
             if after.metadata.resource_version:
                 new.metadata.resource_version = after.metadata.resource_version

@@ -24,7 +24,8 @@ from haven.apiserver.registry import systemfields
 from haven.apiserver.registry.bodies import decode_object, marks_given
 from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.fieldmanagement import FieldManagement, keep_reset, manager_of
-from haven.apiserver.registry.options import WriteParameters, parse_revision, write_parameters
+from haven.apiserver.registry.objectversions import asked_revision, refuse_revision
+from haven.apiserver.registry.options import WriteParameters, write_parameters
 from haven.apiserver.registry.output import answer_form, entry_response, object_response
 from haven.apiserver.registry.preconditions import uid_mismatch
 from haven.apiserver.registry.recipes import Lesson, Readings
@@ -56,12 +57,6 @@ class Hooks(Protocol):
     def delete(self, old: Any) -> Sequence[Write | Reservation]:
         """Return what else is to be written when an object goes."""
         ...
-
-
-class ResourceVersionSet(apierrors.ApiError):
-    """A new object names a resource version; upstream answers 500 without a reason."""
-
-    code, reason = 500, ""
 
 
 Compute = Callable[[Any | None, Entry | None], Awaitable[Any]]
@@ -100,6 +95,8 @@ class UpdateRequest:
     allow_create: bool = False
     uid: str = ""
     is_apply: bool = False
+    asked: Any = None
+    """The object of a PUT."""
     part: Part | None = None
     """What admission sees instead of the object, where the endpoint is about a part of it."""
 
@@ -274,10 +271,9 @@ class Writing:
     ) -> Result:
         metadata = obj.metadata
         systemfields.fill(metadata, self._clock.now_seconds())
-        generated = False
+        generated = bool(metadata.generate_name)
         if metadata.generate_name and not metadata.name:
             metadata.name = systemfields.generate_name(metadata.generate_name, self._chance)
-            generated = True
         namespace = admission.namespace if endpoint.resource.namespaced else ""
         hooks = self.hooks.get(endpoint.storage.resource.group_resource)
         extra = hooks.create(obj, dry_run=parameters.dry_run) if hooks is not None else ()
@@ -290,13 +286,8 @@ class Writing:
         self._check_new(request, endpoint, obj)
         admission.object = obj
         await self._admission.validate(admission)
-        if (
-            admission.operation == CREATE
-            and request.method == "POST"
-            and metadata.resource_version not in ("", "0")
-            and not parameters.dry_run
-        ):
-            raise ResourceVersionSet("resourceVersion should not be set on objects to be created")
+        if admission.operation == CREATE and request.method == "POST" and not parameters.dry_run:
+            refuse_revision(metadata)
         if not parameters.dry_run:
             metadata.resource_version = ""
         storage = endpoint.storage
@@ -376,8 +367,9 @@ class Writing:
                 namespace=namespace,
                 compute=compute,
                 parameters=parameters,
-                allow_create=strategy.allow_create_on_update and not subresource,
+                allow_create=endpoint.strategy.allow_create_on_update and subresource in ("", "status"),
                 uid=obj.metadata.uid,
+                asked=obj,
             )
         )
         return self.respond(request, endpoint, form, result, 201 if result.created else 200)
@@ -395,6 +387,8 @@ class Writing:
     async def _modify_once(self, update: UpdateRequest, live: Entry | None) -> Result:
         endpoint, request = update.endpoint, update.request
         if live is None and not update.allow_create:
+            if update.asked is not None:
+                asked_revision(update.asked)
             raise endpoint.not_found(update.name)
         if update.uid and (live is None or live.uid != update.uid):
             raise uid_mismatch(
@@ -411,7 +405,7 @@ class Writing:
         old = live.decoded() if live is not None else None
         new = await update.compute(old, live)
         if live is None:
-            _asked_revision(new)
+            asked_revision(new)
         if live is None and new.metadata.uid:
             because = (
                 f"uid mismatch: the provided object specified uid {new.metadata.uid}, and no existing object was found"
@@ -466,7 +460,7 @@ class Writing:
         return Result(entry=await endpoint.show(entry))
 
     def _check_revision(self, new: Any, live: Entry, endpoint: Endpoint) -> None:
-        revision = _asked_revision(new)
+        revision = asked_revision(new)
         if revision == 0:
             if not endpoint.strategy.allow_unconditional_update:
                 kind = apierrors.GroupKind(endpoint.resource.group, endpoint.resource.plural)
@@ -563,13 +557,6 @@ class Writing:
         return object_response(request, endpoint, form, result.object, status)
 
 
-def _asked_revision(new: Any) -> int:
-    try:
-        return parse_revision(new.metadata.resource_version)
-    except ValueError as error:
-        raise _InvalidObjectVersion(str(error)) from None
-
-
 def _check_version(obj: Any, endpoint: Endpoint) -> None:
     """Raise BadRequest if a custom resource is of another version than the path's."""
     if endpoint.view is not None and obj.api_version != endpoint.resource.api_version:
@@ -589,9 +576,3 @@ def _options_of(operation: str, options: Mapping[str, Any]) -> Mapping[str, Any]
 
 class _Taken(Exception):
     """What was reserved together with a new object is gone, or the object itself came and went: try again."""
-
-
-class _InvalidObjectVersion(apierrors.ApiError):
-    """An object's resource version that is no number; upstream answers 500 without a reason."""
-
-    code, reason = 500, ""
