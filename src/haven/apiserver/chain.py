@@ -363,7 +363,8 @@ def _status_form(request: Request) -> Answer:
 
 
 def _internal_text(request: Request, error: Exception) -> Response:
-    text = f'Internal Server Error: "{request.path}": failed to create RequestInfo: {error}\n'
+    uri = request.uri or request.path
+    text = f"Internal Server Error: {quote(uri)}: failed to create RequestInfo: {error}, {uri}\n"
     return Response(500, dict(_TEXT), text.encode())
 
 

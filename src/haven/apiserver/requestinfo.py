@@ -59,7 +59,7 @@ def _resolve(method: str, path: str, query: Mapping[str, Sequence[str]]) -> Requ
     by_prefix = parts[0] in ("watch", "proxy")
     if by_prefix:
         if len(parts) < 2:
-            raise MalformedPath(f"unable to determine kind and namespace from url, {path}")
+            raise MalformedPath("unable to determine kind and namespace from url")
         verb, parts = parts[0], parts[1:]
     else:
         verb = _VERBS.get(method, "")

@@ -56,10 +56,10 @@ def checked_revision(text: str) -> int:
         raise InvalidResourceVersion(str(invalid(Path("resourceVersion"), text, str(error)))) from None
 
 
-def too_new(wanted: int, current: int) -> apierrors.Timeout:
+def too_new(wanted: int, current: int, *, retry_after_seconds: int = 1) -> apierrors.Timeout:
     """Return the refusal of a revision that does not exist yet."""
     causes = [meta.StatusCause(reason="ResourceVersionTooLarge", message="Too large resource version")]
-    details = meta.StatusDetails(causes=causes, retry_after_seconds=1)
+    details = meta.StatusDetails(causes=causes, retry_after_seconds=retry_after_seconds)
     return apierrors.Timeout(f"Timeout: Too large resource version: {wanted}, current: {current}", details)
 
 
@@ -99,6 +99,14 @@ def selection_of(endpoint: Endpoint, parameters: ListParameters, namespace: str,
     return Selection(namespace, parameters.labels, fields)
 
 
+def _refuse_export(request: Request) -> None:
+    values = request.query.get("export")
+    if not values:
+        return
+    if values[0].lower() not in ("false", "0", "f"):
+        raise apierrors.BadRequest("the export parameter, deprecated since v1.14, is no longer supported")
+
+
 class Reading:
     """GET of stored resources."""
 
@@ -112,6 +120,7 @@ class Reading:
         info = request.info
         form = answer_form(request, endpoint)
         if request.query:
+            _refuse_export(request)
             wanted = checked_revision(request.get("resourceVersion"))
             if wanted > self._store.revision:
                 await check_not_newer(wanted, self._store, self._clock)
@@ -157,8 +166,8 @@ class Reading:
             match = parameters.resource_version_match
             exact = match == "Exact" or (match == "" and parameters.limit > 0 and wanted > 0)
             if wanted > newest:
-                if exact and match == "Exact":
-                    raise too_new(wanted, newest)
+                if exact:
+                    raise too_new(wanted, newest, retry_after_seconds=0)
                 await check_not_newer(wanted, self._store, self._clock)
                 newest = self._store.revision
                 revision = newest

@@ -14,7 +14,6 @@ from haven.api.scheme import GroupVersionResource, Resource
 from haven.apimachinery import apierrors, meta
 from haven.apiserver.deprecations import DeprecatedUse
 from haven.apiserver.registry.deletion import Deletion
-from haven.apiserver.registry.deprecations import deprecation_warning
 from haven.apiserver.registry.endpoint import Endpoint, View
 from haven.apiserver.registry.patching import Patching
 from haven.apiserver.registry.reading import Reading
@@ -121,6 +120,8 @@ class Resources:
         if info.verb == "proxy" or (info.namespace and not resource.namespaced and info.resource != "namespaces"):
             raise path_not_found()
         own = self.virtual.get((resource.group, resource.plural))
+        if info.path.startswith(_watch_prefix(info)):
+            _check_watch_path(request, endpoint)
         if info.subresource:
             return await self._subresource(request, endpoint)
         if own is not None:
@@ -129,7 +130,6 @@ class Resources:
                 raise path_not_found()
             if handler is None or (resource.namespaced and not info.namespace and info.verb == "create"):
                 raise method_not_allowed()
-            _warn(request, resource)
             return await handler(request, endpoint)
         return await self._stored(request, endpoint, info)
 
@@ -188,7 +188,6 @@ class Resources:
                 raise method_not_allowed()
         if verb not in endpoint.resource.verbs:
             raise method_not_allowed()
-        _warn(request, endpoint.resource)
         if named:
             if verb == "get":
                 return await handlers.reading.get(request, endpoint)
@@ -225,7 +224,6 @@ class Resources:
         passed_on = info.subresource == "proxy" and request.method == "OPTIONS"
         if info.verb not in known.verbs and not passed_on:
             raise method_not_allowed()
-        _warn(request, resource)
         own = self.subresources.get((resource.group, resource.plural, info.subresource))
         if own is not None:
             handler = own.get("get" if passed_on else info.verb)
@@ -241,10 +239,12 @@ class Resources:
         return await self.handlers.patching.patch(request, endpoint, info.subresource)
 
 
-def _warn(request: Request, resource: Resource[Any]) -> None:
-    warning = deprecation_warning(resource.api_version, resource.kind)
-    if warning is not None:
-        request.warnings.append(warning)
+def _check_watch_path(request: Request, endpoint: Endpoint) -> None:
+    """Raise unless a path of the old form (/watch/) is one of a resource that can be watched, and is read."""
+    if request.info.subresource or "watch" not in endpoint.resource.verbs:
+        raise path_not_found()
+    if request.method != "GET":
+        raise method_not_allowed()
 
 
 def _watch_prefix(info: RequestInfo) -> str:

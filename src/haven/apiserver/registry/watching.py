@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from haven.apimachinery import apierrors, serialization
@@ -75,7 +75,7 @@ class Watching:
     async def watch(self, request: Request, endpoint: Endpoint, *, force: bool = False) -> Response:
         """Answer with a stream of events."""
         info = request.info
-        form = answer_form(request, endpoint, streams=True)
+        form = replace(answer_form(request, endpoint, streams=True), pretty=False)
         parameters = list_parameters(request.query, force_watch=force)
         selection = selection_of(endpoint, parameters, info.namespace, info.name)
         revision = checked_revision(parameters.resource_version)
@@ -150,7 +150,8 @@ class Watching:
     ) -> AsyncIterator[list[Signal]]:
         cache = endpoint.storage.cache
         deadline = self._clock.monotonic_seconds() + self.timeout_seconds(parameters)
-        if revision > self._store.revision:
+        future = revision if revision > self._store.revision else 0
+        if future and parameters.send_initial_events:
             try:
                 await check_not_newer(revision, self._store, self._clock)
             except apierrors.Timeout as error:
@@ -175,9 +176,12 @@ class Watching:
                     message = f"too old resource version: {revision} ({error.oldest})"
                     yield [Failure(apierrors.Expired(message))]
                     return
-            watcher.sink = sink
+            watcher.sink = None if future else sink
             async for batch in self._live(watcher, parameters, deadline):
-                yield batch
+                if future:  # Nothing is told of what comes before the version that was asked for.
+                    batch = [one for one in batch if not isinstance(one, Watched) or one.revision > future]
+                if batch:
+                    yield batch
         finally:
             watcher.stop()
 
