@@ -284,7 +284,12 @@ class Chain:
 
     async def _path(self, request: Request, info: RequestInfo) -> Response:
         path = info.path
-        handler = self.paths.get(path) or self.paths.get(path.rstrip("/") or "/")
+        if path.startswith("//"):
+            return path_not_found_text()
+        routed = _is_routed(path)
+        handler = self.paths.get("/" if path == "/index.html" else path)
+        if handler is None and not path.startswith(_EXACT):
+            handler = self.paths.get(path.rstrip("/") or "/")
         if handler is None:
             prefix = path
             while handler is None and prefix:
@@ -296,7 +301,7 @@ class Chain:
             if parts[0] == "api" or (len(parts) > 1 and parts[0] == "apis" and parts[1] in self.resources.groups):
                 raise path_not_found()
             return path_not_found_text()
-        if request.method not in ("GET", "HEAD") and not getattr(handler, "any_method", False):
+        if routed and request.method != "GET" and not getattr(handler, "any_method", False):
             raise method_not_allowed()
         request.served = True
         return await handler(request)
@@ -360,6 +365,18 @@ def _status_form(request: Request) -> Answer:
     except apierrors.NotAcceptable:
         return Answer(JSON)
     return Answer(form.media_type) if form.kind else form
+
+
+_EXACT = ("/healthz/", "/livez/", "/readyz/", "/metrics/")
+"""Where a slash at the end makes another path."""
+_ROUTED = ("/api", "/version", "/openid/", "/.well-known/", "/logs")
+
+
+def _is_routed(path: str) -> bool:
+    """Tell whether upstream's router serves a path, method by method; the other handlers do not look at the method."""
+    if path.startswith("/apis"):
+        return len(path.strip("/").split("/")) > 2
+    return path.startswith(_ROUTED)
 
 
 def _internal_text(request: Request, error: Exception) -> Response:

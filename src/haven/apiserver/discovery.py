@@ -28,10 +28,13 @@ from haven.apimachinery.codecs import protobuf, yaml
 from haven.apimachinery.codecs.negotiate import (
     DOCUMENTS,
     JSON,
+    JSON_ONLY,
     PROTOBUF,
     YAML,
     Answer,
+    NotAcceptable,
     Offer,
+    check_route,
     is_pretty,
     negotiate,
 )
@@ -56,6 +59,18 @@ _MAJOR, _MINOR, _COMPATIBLE_MINOR = "1", "36", "35"
 _AGGREGATED = ("APIGroupDiscoveryList", "apidiscovery.k8s.io/v2")
 _AGGREGATED_TYPE = ";g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 _GROUP_LISTS = Offer(DOCUMENTS.media_types, conversions=(_AGGREGATED,))
+
+
+def _form_of_lists(accept: str) -> Answer:
+    """Return the form of a list of groups: one that holds everything comes first, wherever it is named."""
+    wholes = ",".join(clause for clause in accept.split(",") if f"as={_AGGREGATED[0]}" in clause)
+    if wholes:
+        try:
+            return negotiate(wholes, _GROUP_LISTS)
+        except NotAcceptable:
+            pass  # Then as if they were not named.
+    return negotiate(accept, _GROUP_LISTS)
+
 
 _CUSTOM_GROUP_PRIORITY, _CUSTOM_VERSION_PRIORITY = 1000, 100
 _GROUP_PRIORITIES = {
@@ -259,11 +274,19 @@ class Discovery:
     async def handle(self, request: Request) -> Response:
         """Answer for /, /api, /apis, /version and what is below; raise NotFound, NotAcceptable."""
         path = request.path.rstrip("/") or "/"
+        if path == "/index.html":
+            path = "/"
         accept = request.headers.get("accept", "")
         if path == "/version":
+            check_route(accept, JSON_ONLY)
             body = msgspec.json.format(serialization.encode(version_info()), indent=2)
             return Response(200, {"Content-Type": JSON}, body)
-        form = negotiate(accept, _GROUP_LISTS if path in ("/api", "/apis") else DOCUMENTS)
+        if path == "/api" or path.startswith("/api/") or path.count("/") > 2:  # Those have routes, which look first.
+            check_route(accept, DOCUMENTS)
+        if path == "/":
+            form = Answer(JSON)
+        else:
+            form = _form_of_lists(accept) if path in ("/api", "/apis") else negotiate(accept, DOCUMENTS)
         if form.media_type == JSON and is_pretty(request.get("pretty"), request.headers.get("user-agent", "")):
             form = replace(form, pretty=True)
         if path.startswith("/apis/") and not any(group[0].group == path.split("/")[2] for group in self._groups):

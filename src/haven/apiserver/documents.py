@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from haven.api.scheme import Resource
+from haven.apimachinery.codecs.negotiate import JSON_ONLY, Offer, check_route
 from haven.apiserver.authentication.tokenkeys import JWKS_PATH, OPENID_CONFIGURATION_PATH, SigningKeys
 from haven.apiserver.chain import PathHandler
 from haven.apiserver.discovery import Discovery, built_in
@@ -105,14 +106,15 @@ def document_paths(
         content_type, body = metrics.answer(request.headers.get("accept", ""))
         return Response(200, {"Content-Type": content_type}, body)
 
-    show_metrics.any_method = True  # type: ignore[attr-defined]
     check_meter = CheckMeter()
 
-    async def openid_configuration(_: Request) -> Response:
+    async def openid_configuration(request: Request) -> Response:
+        check_route(request.headers.get("accept", ""), JSON_ONLY)
         body = keys.openid_configuration(issuer, f"https://{server_address}{JWKS_PATH}")
         return Response(200, {"Content-Type": "application/json", "Cache-Control": "public, max-age=3600"}, body)
 
-    async def jwks(_: Request) -> Response:
+    async def jwks(request: Request) -> Response:
+        check_route(request.headers.get("accept", ""), Offer(("application/jwk-set+json",)))
         headers = {"Content-Type": "application/jwk-set+json", "Cache-Control": "public, max-age=3600"}
         return Response(200, headers, keys.jwks())
 

@@ -98,7 +98,7 @@ def _one(name: str, check: Check) -> PathHandler:
         problem = await check()
         if problem:
             return Response(500, dict(_TEXT), f"internal server error: {problem}\n".encode())
-        return Response(200, dict(_TEXT), b"ok")
+        return Response(200, {"Content-Type": _TEXT["Content-Type"]}, b"ok")
 
     answer.__name__ = f"check_{name}"
     return answer

@@ -13,7 +13,6 @@ import msgspec
 import orjson
 
 from haven.api.scheme import Resource
-from haven.apimachinery import apierrors, meta
 from haven.apimachinery.codecs.negotiate import JSON
 from haven.apiserver.aggregation.specs import ForeignSpec, merged
 from haven.apiserver.openapi import gnostic, swagger, v3
@@ -107,7 +106,8 @@ class OpenAPI:
             }
             paths |= {document: {"serverRelativeURL": url} for document, (url, _) in self._foreign_v3.items()}
             shown = {document: paths[document] for document in sorted(paths)}
-            return Response(200, {"Content-Type": JSON}, orjson.dumps({"paths": shown}))
+            # Upstream names no type, so its HTTP library guesses one.
+            return Response(200, {"Content-Type": "text/plain; charset=utf-8"}, orjson.dumps({"paths": shown}))
         if name in self._foreign_v3:
             return await self._foreign_v3[name][1](request)
         stored = self._v3.get(name)
@@ -115,13 +115,14 @@ class OpenAPI:
             await self._build_v3()
             stored = self._v3.get(name)
         if stored is None:
-            raise apierrors.NotFound("the server could not find the requested resource", meta.StatusDetails())
+            return Response(404, {})
         if not _accepts_json(request.headers.get("accept", "")):
             return Response(406, {"Content-Type": "text/plain; charset=utf-8"})
         headers = {"Vary": "Accept"}
         wanted = request.get("hash")
         if wanted and wanted != stored.hash:
-            return Response(301, {"Location": f"/openapi/v3/{name}?hash={stored.hash}"})
+            headers |= {"Location": f"/openapi/v3/{name}?hash={stored.hash}", "Content-Type": JSON}
+            return Response(301, {**headers, "ETag": f'"{stored.hash}"'})
         if wanted:
             headers |= {"Cache-Control": _IMMUTABLE, "Expires": _FAR_FUTURE}
         return _answer(request, stored, JSON, headers)

@@ -38,7 +38,7 @@ def head() -> Tree:
     }
     return {
         "swagger": "2.0",
-        "info": {"title": "Kubernetes", "version": "v1.36.2"},
+        "info": {"title": "Kubernetes", "version": "1.36"},
         "security": [{"BearerToken": []}],
         "securityDefinitions": {"BearerToken": bearer},
     }

@@ -68,7 +68,7 @@ def document(name: str, paths: Sequence[Path], custom: Sequence[CustomKind], def
         components["schemas"] = dict(sorted({**schemas, **own}.items()))
     return {
         "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": "v1.36.2"},
+        "info": {"title": "Kubernetes", "version": "1.36"},
         "paths": items,
         "components": components,
     }

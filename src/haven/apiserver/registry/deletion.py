@@ -59,7 +59,7 @@ class Deletion:
 
     async def delete(self, request: Request, endpoint: Endpoint) -> Response:
         """Answer a DELETE of an object."""
-        form = answer_form(request, endpoint, streams=True)
+        form = answer_form(request, endpoint)
         parameters = self._parameters(request)
         _warn_of_orphans(request, endpoint, parameters)
         outcome = await self.delete_one(request, endpoint, request.info.namespace, request.info.name, parameters)

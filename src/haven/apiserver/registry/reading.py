@@ -132,7 +132,7 @@ class Reading:
     async def list(self, request: Request, endpoint: Endpoint) -> Response:
         """Answer with a list."""
         info = request.info
-        form = answer_form(request, endpoint)
+        form = answer_form(request, endpoint, streams=True)
         parameters = list_parameters(request.query)
         page = await self.page(endpoint, parameters, info.namespace, info.name)
         return list_response(

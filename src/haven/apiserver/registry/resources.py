@@ -12,6 +12,7 @@ from typing import Any
 
 from haven.api.scheme import GroupVersionResource, Resource
 from haven.apimachinery import apierrors, meta
+from haven.apimachinery.goformat import quote
 from haven.apiserver.deprecations import DeprecatedUse
 from haven.apiserver.registry.deletion import Deletion
 from haven.apiserver.registry.endpoint import Endpoint, View
@@ -20,6 +21,7 @@ from haven.apiserver.registry.reading import Reading
 from haven.apiserver.registry.watching import Watching
 from haven.apiserver.registry.writing import Writing
 from haven.apiserver.request import Request, RequestInfo, Response
+from haven.apiserver.requestinfo import path_segment_errors
 
 __all__ = [
     "Handler",
@@ -126,9 +128,9 @@ class Resources:
             return await self._subresource(request, endpoint)
         if own is not None:
             handler = own.get(info.verb)
-            if info.name and not own.keys() & _NAMED_VERBS:
+            if (info.name and not own.keys() & _NAMED_VERBS) or _lacks_namespace(resource, info):
                 raise path_not_found()
-            if handler is None or (resource.namespaced and not info.namespace and info.verb == "create"):
+            if handler is None:
                 raise method_not_allowed()
             return await handler(request, endpoint)
         return await self._stored(request, endpoint, info)
@@ -189,6 +191,9 @@ class Resources:
         if verb not in endpoint.resource.verbs:
             raise method_not_allowed()
         if named:
+            problems = path_segment_errors(info.name)
+            if problems:
+                raise apierrors.BadRequest(f"Name parameter invalid: {quote(info.name)}: {';'.join(problems)}")
             if verb == "get":
                 return await handlers.reading.get(request, endpoint)
             if verb == "update":
@@ -237,6 +242,11 @@ class Resources:
         if info.verb == "update":
             return await self.handlers.writing.update(request, endpoint, info.subresource)
         return await self.handlers.patching.patch(request, endpoint, info.subresource)
+
+
+def _lacks_namespace(resource: Resource[Any], info: RequestInfo) -> bool:
+    """Tell whether a path leaves out the namespace, which none may do where nothing can be listed."""
+    return resource.namespaced and not info.namespace and "list" not in resource.verbs
 
 
 def _check_watch_path(request: Request, endpoint: Endpoint) -> None:

@@ -55,13 +55,6 @@ async def test_an_applied_body_that_is_no_object_or_names_no_kind_is_told_so(api
     assert await refusal(bad) == 'strconv.ParseUint: parsing "x": invalid syntax'
 
 
-async def test_answers_of_deprecated_kinds_say_so(api: Api) -> None:
-    answer = await api.raw("GET", "/api/v1/namespaces/default/endpoints")
-    assert answer.headers["Warning"] == (
-        '299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"'
-    )
-
-
 async def test_a_status_needs_a_version_where_its_object_does(api: Api) -> None:
     budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
     budget = {"metadata": {"name": "a"}, "spec": {"minAvailable": 1}}
@@ -120,3 +113,84 @@ async def test_applying_another_number_to_the_scale_of_a_custom_resource_fails_a
     status, answer = await applied(2)
     assert status == 500
     assert answer["message"].startswith("failed to convert new object (/a; autoscaling/v1, Kind=Scale) to proper")
+
+
+async def test_preconditions_of_a_delete_may_come_by_query(api: Api) -> None:
+    await api.config_map("a")
+    for query in ("uid=other", "resourceVersion=1"):
+        assert (await api.send("DELETE", f"{MAPS}/a?{query}"))[0] == 409
+    assert (await api.send("DELETE", f"{MAPS}/a"))[0] == 200
+
+
+async def test_who_deletes_a_job_is_told_what_becomes_of_its_pods(api: Api) -> None:
+    jobs = "/apis/batch/v1/namespaces/default/jobs/nobody"
+    assert "child pods are preserved" in (await api.raw("DELETE", jobs)).headers["Warning"]
+    assert "Warning" not in (await api.raw("DELETE", f"{jobs}?propagationPolicy=Orphan")).headers
+
+
+async def test_a_taken_name_beside_a_base_for_names_counts_as_one_that_was_generated(api: Api) -> None:
+    await api.config_map("a")
+    status, answer = await api.send("POST", MAPS, {"metadata": {"name": "a", "generateName": "a-"}})
+    assert (status, answer["details"]["retryAfterSeconds"]) == (409, 1)
+    assert answer["message"].endswith("the server was not able to generate a unique name for the object")
+
+
+async def test_a_version_that_is_no_number_matters_to_updates_alone(api: Api) -> None:
+    body = {"metadata": {"name": "a", "resourceVersion": "abc"}}
+    status, answer = await api.send("PUT", f"{MAPS}/a", body)
+    assert (status, answer["message"]) == (500, 'strconv.ParseUint: parsing "abc": invalid syntax')
+    assert (await api.send("POST", MAPS, body))[0] == 201
+
+
+async def test_patches_that_are_no_patches_are_refused_in_upstreams_words(api: Api) -> None:
+    await api.config_map("a")
+
+    async def refusal(query: str, body: Any, kind: str) -> tuple[int, str]:
+        status, answer = await api.send("PATCH", f"{MAPS}/a{query}", body, content_type=kind)
+        return status, answer["message"]
+
+    assert await refusal("?fieldValidation=Ignore", [5], JSON_PATCH) == (
+        400, "json: cannot unmarshal number into Go value of type jsonpatch.Operation",
+    )  # fmt: skip
+    status, message = await refusal("?fieldValidation=Ignore", [{"a": None}], MERGE)
+    assert status == 422
+    assert 'Invalid value: "[{}]": couldn\'t get version/kind; json parse error' in message
+    status, message = await refusal("", [{"op": "replace", "path": "/kind", "value": 5}], JSON_PATCH)
+    assert message.endswith("json: cannot unmarshal number into Go struct field .kind of type string")
+    status, message = await refusal("", [{"op": "test", "path": "/a", "value": None}] * 10_001, JSON_PATCH)
+    assert (status, message.partition(":")[0]) == (413, "Request entity too large")
+
+
+async def test_a_watch_from_a_version_to_come_waits_and_says_nothing(api: Api) -> None:
+    await api.config_map("a")
+    answer = await api.raw("GET", f"{MAPS}?watch=true&timeoutSeconds=1&resourceVersion=99999999")
+    assert (answer.status, answer.body) == (200, b"")
+
+
+async def test_old_paths_of_watches_are_read_only_and_for_what_can_be_watched(api: Api) -> None:
+    assert (await api.send("POST", "/api/v1/watch/namespaces/default/configmaps"))[0] == 405
+    assert (await api.send("GET", "/api/v1/watch/namespaces/default/pods/a/log"))[0] == 404
+
+
+async def test_an_exact_list_of_a_version_to_come_is_not_to_be_asked_again(api: Api) -> None:
+    status, answer = await api.send("GET", f"{MAPS}?resourceVersion=99999999&resourceVersionMatch=Exact")
+    assert (status, "retryAfterSeconds" in answer["details"]) == (504, False)
+    assert (await api.send("GET", f"{MAPS}/a?export=true"))[0] == 400
+
+
+async def test_only_routed_paths_look_at_the_method_and_the_media_type(api: Api) -> None:
+    assert (await api.send("POST", "/livez"))[0] == 200
+    assert (await api.send("POST", "/version"))[0] == 405
+    assert (await api.send("GET", "/livez/"))[0] == 404
+    assert (await api.send("GET", "/version", accept="application/yaml"))[0] == 406
+    assert (await api.send("GET", "/openid/v1/jwks"))[0] == 406
+    assert (await api.send("GET", "/", accept="text/html"))[0] == 200
+    assert (await api.send("GET", "/index.html"))[0] == 200
+    assert (await api.send("GET", "/api/v1/bindings"))[0] == 404
+    assert (await api.send("GET", f"{MAPS}/%2e%2e"))[0] in (400, 404)
+
+
+async def test_whole_discovery_wins_over_plain_lists_wherever_it_is_named(api: Api) -> None:
+    whole = "application/json;as=APIGroupDiscoveryList;v=v2;g=apidiscovery.k8s.io;q=0.5"
+    _, answer = await api.send("GET", "/apis", accept=f"{whole},application/json")
+    assert answer["kind"] == "APIGroupDiscoveryList"
