@@ -24,6 +24,7 @@ from haven.api.apidiscovery import v2
 from haven.api.scheme import Resource, subresource_kind
 from haven.api.version import Info
 from haven.apimachinery import meta, serialization
+from haven.apimachinery.apierrors import NotAcceptable
 from haven.apimachinery.codecs import protobuf, yaml
 from haven.apimachinery.codecs.negotiate import (
     DOCUMENTS,
@@ -32,7 +33,6 @@ from haven.apimachinery.codecs.negotiate import (
     PROTOBUF,
     YAML,
     Answer,
-    NotAcceptable,
     Offer,
     check_route,
     is_pretty,

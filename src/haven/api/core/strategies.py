@@ -137,11 +137,6 @@ EVENT_FIELDS = {
 }
 
 
-def _name_limit_range(new: v1.LimitRange) -> None:
-    if not new.metadata.name:
-        new.metadata.name = new.metadata.uid
-
-
 def _reset_status(new: Any) -> None:
     new.status = type(new.status)()
 

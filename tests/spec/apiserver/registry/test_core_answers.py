@@ -211,7 +211,6 @@ async def test_memory_and_cpu_of_an_init_container_can_be_resized(api: Any) -> N
 @pytest.mark.parametrize(
     ("path", "body", "said"),
     [
-        ("endpoints", {"metadata": {"name": "e"}}, "v1 Endpoints is deprecated in v1.33+"),
         (
             "secrets",
             {"metadata": {"name": "s"}, "type": "kubernetes.io/tls", "stringData": {"tls.crt": "", "tls.key": ""}},
