@@ -387,6 +387,10 @@ class World:
         async def faulty(request: Request) -> Response:
             if request.info.group == metricsapi.GROUP and request.info.is_resource:
                 return await self.faults.answer(request, self._metrics)
+            if request.method == "GET" and request.path in ("/apis", "/apis/"):
+                return metricsapi.listed(await self.faults.answer(request, proceed))
+            if request.method == "GET" and (found := metricsapi.describe(request.path)) is not None:
+                return found
             return await self.faults.answer(request, proceed)
 
         return await self.audit.observe(request, faulty)

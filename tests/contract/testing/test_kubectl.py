@@ -87,3 +87,11 @@ def test_a_forwarded_port_is_served_by_the_test(haven_cluster: Cluster) -> None:
     finally:
         process.terminate()
         process.communicate()
+
+
+def test_what_pods_use_is_on_top(haven_cluster: Cluster) -> None:
+    haven_cluster.create(POD)
+    haven_cluster.wait_for("pod/web", "Ready")
+
+    assert "node-0" in kubectl(haven_cluster, "top", "nodes")
+    assert "web" in kubectl(haven_cluster, "top", "pods")
