@@ -87,7 +87,7 @@ async def test_a_service_is_called_by_its_name_whatever_its_address(hook: Hook, 
 
     request, _ = hook.requests[0]
     assert request.headers["Host"] == f"web.shop.svc:{hook.port}"
-    assert request.path_qs == "/check?timeout=5s"
+    assert request.path_qs == "/check?timeout=60s"
 
 
 async def test_a_connection_is_used_again(hook: Hook, caller: WebhookCaller) -> None:
