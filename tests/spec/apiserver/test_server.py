@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from multidict import CIMultiDict
 
+from haven.apimachinery.codecs import protobuf
 from haven.apiserver import assembly
 from haven.apiserver.authentication.tokenkeys import SigningKeys
 from haven.apiserver.http.answers import answer_head
@@ -244,3 +245,44 @@ async def test_an_upload_through_a_proxy_may_be_larger_than_an_object(served: An
     assert await answer.json() == {"path": "/upload", "bytes": 1_000_000, "length": "1000000"}
     assert server.settings.body_bytes_max < 1_000_000
     backend.close()
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "application/vnd.kubernetes.protobuf"])
+async def test_a_watch_may_come_over_a_websocket_an_event_in_each_message(served: Any, media_type: str) -> None:
+    server, client = served
+    cache = server.resources.find("", "v1", "configmaps").storage.cache
+    for name in ("a", "b"):
+        assert (await client.post(MAPS, json={"metadata": {"name": name}})).status == 201
+
+    async with client.ws_connect(f"{MAPS}?watch=1&resourceVersion=0", headers={"Accept": media_type}) as socket:
+        events = [await socket.receive(timeout=60) for _ in range(2)]
+        await client.post(MAPS, json={"metadata": {"name": "later"}})
+        events.append(await socket.receive(timeout=60))
+
+    if media_type == "application/json":
+        assert [json.loads(event.data)["object"]["metadata"]["name"] for event in events] == ["a", "b", "later"]
+    else:
+        decoded = [protobuf.unframe(b"k8s\0" + event.data.partition(b"k8s\0")[2]) for event in events]
+        assert len(decoded) == 3
+        assert {event.type for event in events} == {aiohttp.WSMsgType.BINARY}
+    await wait_until(lambda: cache.statistics().watchers == 0)
+
+
+async def test_a_watch_over_a_websocket_ends_when_its_client_goes_without_a_word(served: Any) -> None:
+    server, client = served
+    cache = server.resources.find("", "v1", "configmaps").storage.cache
+    socket = await client.ws_connect(f"{MAPS}?watch=1")
+    await wait_until(lambda: cache.statistics().watchers == 1)
+
+    socket._response.connection.transport.abort()
+
+    await wait_until(lambda: cache.statistics().watchers == 0)
+
+
+async def test_a_watch_over_a_websocket_is_refused_like_any_other(served: Any) -> None:
+    _, client = served
+
+    with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+        await client.ws_connect(f"{MAPS}?watch=1&labelSelector=)(")
+
+    assert caught.value.status == 400

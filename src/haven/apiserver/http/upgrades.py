@@ -66,6 +66,8 @@ class Upgrades:
         try:
             if response.hijack is not None:
                 return await self._hand_over(request, response)
+            if response.stream is not None and request.info.verb == "watch" and _asks_for_websocket(request):
+                return await _send_events(raw, response)
             return await self._answer(raw, request, response)
         finally:
             response.over()
@@ -104,3 +106,58 @@ class Upgrades:
         finally:
             await stream.aclose()
         return streamed
+
+
+def _asks_for_websocket(request: Request) -> bool:
+    return request.headers.get("upgrade", "").lower() == "websocket"
+
+
+async def _send_events(raw: web.BaseRequest, response: Response) -> web.StreamResponse:
+    """Send a watch over a WebSocket until it ends or the client leaves."""
+    stream: Any = response.stream
+    socket = web.WebSocketResponse()
+    work: list[asyncio.Task[None]] = []
+    try:
+        await socket.prepare(raw)
+        is_text = "protobuf" not in response.headers.get("Content-Type", "")
+        work += [asyncio.create_task(_pump(stream, socket, is_text)), asyncio.create_task(_read_nothing(socket))]
+        done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+        for one in done:
+            one.result()
+    except ConnectionError:
+        pass  # The client has left without a word.
+    finally:
+        for one in work:
+            one.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        await stream.aclose()
+    await socket.close()
+    return socket
+
+
+async def _pump(stream: Any, socket: web.WebSocketResponse, is_text: bool) -> None:
+    """Send each event in a message of its own: text, or binary in protobuf."""
+    async for chunk in stream:
+        if is_text:
+            for event in chunk.splitlines(keepends=True):
+                await socket.send_str(event.decode())
+        else:
+            for event in _frames(chunk):
+                await socket.send_bytes(event)
+
+
+async def _read_nothing(socket: web.WebSocketResponse) -> None:
+    """Return when the client has left; what it says until then is not for us."""
+    async for _ in socket:
+        pass
+
+
+def _frames(chunk: bytes) -> list[bytes]:
+    """Return the frames of a stream in protobuf, without the length in front of each."""
+    result: list[bytes] = []
+    start = 0
+    while start < len(chunk):
+        end = start + 4 + int.from_bytes(chunk[start : start + 4], "big")
+        result.append(chunk[start + 4 : end])
+        start = end
+    return result
