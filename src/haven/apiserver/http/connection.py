@@ -327,10 +327,8 @@ class HttpConnection(asyncio.Protocol):
             if chunked and isinstance(stream, LiveStream):
                 stream.push = self._push
             if has_body(message.method, response.status):
-                async for chunk in stream:
-                    if self.is_lost:
-                        break
-                    if chunk:
+                while not self.is_lost and (chunk := await anext(stream, None)) is not None:
+                    if chunk and not self.is_lost:
                         transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
                         if self._writable is not None:
                             await self._writable

@@ -211,6 +211,36 @@ async def test_a_read_ends_with_its_client_and_a_write_does_not(serve: Serve) ->
     assert await asyncio.wait_for(ended.get(), SECONDS_MAX) == "DELETE done"
 
 
+async def test_a_stream_whose_client_left_before_it_began_is_closed(serve: Serve) -> None:
+    closed, go_on, begun = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def handle(_: Request) -> Response:
+        class Stream(AsyncIterator[bytes]):
+            async def __anext__(self) -> bytes:
+                await asyncio.Event().wait()
+                raise StopAsyncIteration
+
+            async def aclose(self) -> None:
+                closed.set()
+
+        begun.set()
+        await go_on.wait()
+        return Response(200, {}, stream=Stream())
+
+    server, connect = await serve(handle)
+    peer = await connect()
+    peer.send(GET.replace(b"GET", b"POST"))
+    await asyncio.wait_for(begun.wait(), SECONDS_MAX)
+    peer.leave()
+    async with asyncio.timeout(SECONDS_MAX):
+        while server.connections:  # noqa: ASYNC110  # The server does not tell.
+            await asyncio.sleep(0.01)
+
+    go_on.set()
+
+    await asyncio.wait_for(closed.wait(), SECONDS_MAX)
+
+
 async def test_a_server_that_closes_lets_what_is_under_way_end(serve: Serve) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 
