@@ -335,6 +335,7 @@ async def start(
     if states["ComponentStatusz"]:
         shown = ("/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version")
         chain.paths["/statusz"] = statusz(KUBERNETES_VERSION[1:], shown, time.time())
+    documents.discovery.list_paths({"/flagz", "/statusz"} & chain.paths.keys())
     if settings.profiling:
         chain.paths |= debug_paths()
     custom = CustomResources(

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from haven import telemetry
 from haven.apimachinery import apierrors, meta, serialization
-from haven.apimachinery.codecs.negotiate import DOCUMENTS, JSON, Answer, negotiate
+from haven.apimachinery.codecs.negotiate import JSON
 from haven.apimachinery.goformat import quote
 from haven.apiserver.audit.recorder import Auditor
 from haven.apiserver.authentication.impersonation import Impersonation
@@ -24,7 +24,7 @@ from haven.apiserver.decisions import Decisions
 from haven.apiserver.flowcontrol.levels import Ticket
 from haven.apiserver.flowcontrol.runner import FlowControl, TooManyRequests
 from haven.apiserver.metrics import Metrics
-from haven.apiserver.registry.output import encode_json_as
+from haven.apiserver.registry.output import refusal_response
 from haven.apiserver.registry.resources import (
     Resources,
     method_not_allowed,
@@ -308,14 +308,14 @@ class Chain:
 
     def refuse(self, request: Request, error: apierrors.ApiError) -> Response:
         """Return a refusal as the client can read it."""
-        form = _status_form(request)
-        body = encode_json_as(serialization.encode(error.status()), form)
-        headers = {"Content-Type": form.media_type}
+        response = refusal_response(request, error.status(), error.code)
+        headers = response.headers = dict(response.headers)
         if error.retry_after_seconds:
             headers["Retry-After"] = str(error.retry_after_seconds)
         if isinstance(error, apierrors.Forbidden):
             headers["X-Content-Type-Options"] = "nosniff"
-        return Response(error.code, headers, body, object=error)
+        response.object = error
+        return response
 
     @staticmethod
     def _add_warnings(request: Request, response: Response) -> None:
@@ -357,14 +357,6 @@ def _too_many(error: TooManyRequests) -> Response:
 
 def _nobody(_path: str) -> PathHandler | None:
     return None
-
-
-def _status_form(request: Request) -> Answer:
-    try:
-        form = negotiate(request.headers.get("accept", ""), DOCUMENTS)
-    except apierrors.NotAcceptable:
-        return Answer(JSON)
-    return Answer(form.media_type) if form.kind else form
 
 
 _EXACT = ("/healthz/", "/livez/", "/readyz/", "/metrics/")

@@ -26,6 +26,7 @@ from haven.api.version import Info
 from haven.apimachinery import meta, serialization
 from haven.apimachinery.apierrors import NotAcceptable
 from haven.apimachinery.codecs import protobuf, yaml
+from haven.apimachinery.codecs.discoveryform import encode_group_discovery
 from haven.apimachinery.codecs.negotiate import (
     DOCUMENTS,
     JSON,
@@ -266,6 +267,11 @@ class Discovery:
         self._groups = _ordered(merged.values())
         self._documents.clear()
 
+    def list_paths(self, paths: Iterable[str]) -> None:
+        """Name further paths in the list of paths that / answers with."""
+        self._paths = (*self._paths, *paths)
+        self._documents.clear()
+
     @property
     def group_versions(self) -> list[tuple[str, str]]:
         """Every served (group, version), in order of preference."""
@@ -283,10 +289,10 @@ class Discovery:
             return Response(200, {"Content-Type": JSON}, body)
         if path == "/api" or path.startswith("/api/") or path.count("/") > 2:  # Those have routes, which look first.
             check_route(accept, DOCUMENTS)
-        if path == "/":
-            form = Answer(JSON)
-        else:
-            form = _form_of_lists(accept) if path in ("/api", "/apis") else negotiate(accept, DOCUMENTS)
+        if path == "/":  # Upstream's own list of paths, whatever a client accepts.
+            paths = msgspec.json.encode(meta.RootPaths(paths=self._root_paths()))
+            return Response(200, {"Content-Type": JSON}, msgspec.json.format(paths, indent=2))
+        form = _form_of_lists(accept) if path in ("/api", "/apis") else negotiate(accept, DOCUMENTS)
         if form.media_type == JSON and is_pretty(request.get("pretty"), request.headers.get("user-agent", "")):
             form = replace(form, pretty=True)
         if path.startswith("/apis/") and not any(group[0].group == path.split("/")[2] for group in self._groups):
@@ -300,7 +306,7 @@ class Discovery:
             return Response(200, {"Content-Type": form.media_type}, body)
         headers = {
             "Content-Type": form.media_type + _AGGREGATED_TYPE,
-            "ETag": etag,
+            "Etag": etag,
             "Vary": "Accept",
             "Cache-Control": "public",
         }
@@ -313,8 +319,6 @@ class Discovery:
         parts = path.strip("/").split("/")
         document: Any
         match parts:
-            case [""]:
-                document = meta.RootPaths(paths=self._root_paths())
             case ["api"] if form.kind:
                 document = self._aggregated([group for group in self._groups if not group[0].group])
             case ["apis"] if form.kind:
@@ -334,8 +338,7 @@ class Discovery:
             case _:
                 raise path_not_found()
         data = serialization.encode(document)
-        etag = f'"{hashlib.sha512(data).hexdigest().upper()}"' if form.kind else ""
-        return _as(data, form), etag
+        return _as(data, form), _entity_tag(data) if form.kind else ""
 
     def _api_versions(self) -> meta.APIVersions:
         return meta.APIVersions(
@@ -450,10 +453,20 @@ def aggregate(
     return result
 
 
+def _entity_tag(data: bytes) -> str:
+    """Return the tag of a document in whatever form: it is that of its JSON without kind and version, as upstream's."""
+    kind, version = _AGGREGATED
+    bare = data.replace(b'"kind":"%b","apiVersion":"%b",' % (kind.encode(), version.encode()), b"", 1)
+    return f'"{hashlib.sha512(bare).hexdigest().upper()}"'
+
+
 def _as(data: bytes, form: Answer) -> bytes:
     if form.media_type == YAML:
         return yaml.write(data)
     if form.media_type == PROTOBUF:
         tree: Mapping[str, Any] = serialization.decode_tree(data)
-        return protobuf.encode(dict(tree), "v1", tree["kind"])
+        if form.kind:
+            return encode_group_discovery(tree)
+        kind = tree["kind"]
+        return protobuf.envelope(protobuf.encode_message(dict(tree), "v1", kind), tree.get("apiVersion", ""), kind)
     return msgspec.json.format(data, indent=2) if form.pretty else data + b"\n"

@@ -130,7 +130,7 @@ def document_paths(
     discovery = Discovery(
         built_in(resources),
         server_address=server_address,
-        paths=sorted(paths),
+        paths=sorted({*paths, "/version"}),
     )
     for path in ("/", "/api", "/apis", "/version"):
         paths[path] = discovery.handle

@@ -53,7 +53,7 @@ class Offer:
     transformed: tuple[str, ...] = ()
     tables: bool = True
     conversions: tuple[tuple[str, str], ...] = ()
-    """Further (kind, group/version) that JSON and YAML answers can be shown as."""
+    """Further (kind, group/version) that answers can be shown as."""
 
 
 RESOURCES = Offer((JSON, YAML, PROTOBUF), (JSON, YAML, PROTOBUF))
@@ -154,7 +154,7 @@ def _accept(clause: _Clause, media_type: str, offer: Offer) -> Answer | None:
         return Answer(media_type, pretty=pretty, stream=stream) if media_type in offer.media_types else None
     kind = parameters.get("as", "")
     group_version = f"{parameters.get('g', '')}/{parameters.get('v', '')}"
-    if (kind, group_version) in offer.conversions and media_type in offer.media_types and media_type != PROTOBUF:
+    if (kind, group_version) in offer.conversions and media_type in offer.media_types:
         return Answer(media_type, kind, group_version, pretty, stream)
     if group_version not in _META_VERSIONS or media_type not in offer.transformed:
         return None

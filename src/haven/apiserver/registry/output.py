@@ -14,7 +14,16 @@ import orjson
 
 from haven.apimachinery import apierrors, serialization
 from haven.apimachinery.codecs import protobuf, yaml
-from haven.apimachinery.codecs.negotiate import JSON, PROTOBUF, YAML, Answer, check_route, is_pretty, negotiate
+from haven.apimachinery.codecs.negotiate import (
+    DOCUMENTS,
+    JSON,
+    PROTOBUF,
+    YAML,
+    Answer,
+    check_route,
+    is_pretty,
+    negotiate,
+)
 from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.tables import partial_metadata, table_of_entries, table_of_objects
 from haven.apiserver.request import Request, Response
@@ -27,12 +36,12 @@ __all__ = [
     "entry_response",
     "list_response",
     "object_response",
-    "status_bytes",
+    "refusal_response",
 ]
 
 _PLAIN = Answer(JSON)
 _HUMAN_AGENTS = ("curl", "Wget", "Mozi")
-_HEADERS = {
+_HEADERS: dict[str, dict[str, str]] = {
     JSON: {"Content-Type": JSON},
     YAML: {"Content-Type": YAML},
     PROTOBUF: {"Content-Type": PROTOBUF},
@@ -81,6 +90,18 @@ def encode_json_as(data: bytes, form: Answer) -> bytes:
     if form.pretty:
         return orjson.dumps(orjson.loads(data), option=orjson.OPT_INDENT_2) + b"\n"
     return data
+
+
+def refusal_response(request: Request, status: Any, code: int) -> Response:
+    """Answer with a Status in the form that the client wants; in readable JSON if it wants none that there is."""
+    data = serialization.encode(status)
+    try:
+        form = negotiate(request.headers.get("accept", ""), DOCUMENTS)
+    except apierrors.NotAcceptable:
+        return Response(code, {"Content-Type": JSON}, orjson.dumps(orjson.loads(data), option=orjson.OPT_INDENT_2))
+    if form.is_plain_json and is_pretty(request.get("pretty"), request.headers.get("user-agent", "")):
+        form = replace(form, pretty=True)
+    return _response(code, encode_json_as(data, form), form)
 
 
 def served_bytes(entry: Entry, endpoint: Endpoint) -> bytes:
@@ -189,7 +210,7 @@ def list_response(
         metadata,
     )
     if endpoint.view is not None:  # Items of custom resources' lists say what they are.
-        body = head + b",".join([entry.data for entry in entries]) + b"]}"
+        body = head + b",".join([entry.data for entry in entries]) + b"]}\n"
         return _response(200, encode_json_as(body, form), form)
     cut = len(b'{"kind":"%b","apiVersion":"%b",' % (resource.kind.encode(), resource.api_version.encode()))
     # One copy of each object, straight into the body: views instead of slices, one join instead of two.
@@ -200,15 +221,12 @@ def list_response(
         parts.append(separator)
         parts.append(memoryview(entry.data if is_identity else served_bytes(entry, endpoint))[cut:])
         separator = b",{"
-    parts.append(b"]}")
+    parts.append(b"]}\n")
     body = b"".join(parts)
     return _response(200, encode_json_as(body, form), form)
 
 
-def status_bytes(error: apierrors.ApiError, form: Answer) -> bytes:
-    """Return a refusal's Status."""
-    return encode_json_as(serialization.encode(error.status()), form)
-
-
 def _response(status: int, body: bytes, form: Answer) -> Response:
+    if form.media_type == JSON and not body.endswith(b"\n"):
+        body += b"\n"
     return Response(status, _HEADERS[form.media_type], body)
