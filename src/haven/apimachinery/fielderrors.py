@@ -154,8 +154,18 @@ HTML_ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\
 
 
 def go_json(value: Any) -> str:
-    """Write a value as Go's encoding/json does: keys sorted, <, > and & escaped."""
+    """Write a value as Go's encoding/json does: keys sorted, <, > and & escaped, whole numbers without a fraction."""
+    if isinstance(value, dict | list | float):
+        value = _with_plain_numbers(value)
     return _encoder.encode(value).decode().translate(HTML_ESCAPES)
+
+
+def _with_plain_numbers(value: Any) -> Any:
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < 1e21 else value
+    if isinstance(value, dict):
+        return {key: _with_plain_numbers(item) for key, item in value.items()}
+    return [_with_plain_numbers(item) for item in value] if isinstance(value, list) else value
 
 
 def render(value: Any) -> str:

@@ -7,15 +7,14 @@ Source: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/cust
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from haven.api.apiextensions import v1
 from haven.api.apiextensions.rules import CompiledRule, compile_node_rules, self_type_name
 from haven.api.internalform import internal_form
 from haven.apimachinery import serialization
-from haven.apimachinery.cel.escaping import escape
-from haven.apimachinery.cel.schematypes import Declared, declared
+from haven.apimachinery.cel.schematypes import Declared, declared, with_metadata
 from haven.apimachinery.fielderrors import ErrorList, Path, forbidden, internal, invalid
 
 __all__ = ["RULE_COST_MAX", "SCHEMA_COST_MAX", "check_rules"]
@@ -34,65 +33,81 @@ _NO_TYPES = (
     "internal error: failed to construct type information for x-kubernetes-validations rules: unable to convert "
     "structural schema to CEL declarations"
 )
+_NO_ELEMENT_TYPE = "failed to convert to declType for CEL validation rules"
 
 
-def check_rules(schema: v1.JSONSchemaProps, path: Path, *, limit_each: bool = True) -> ErrorList:
+def check_rules(
+    schema: v1.JSONSchemaProps, path: Path, *, limit_each: bool = True, faulty: Sequence[str] = ()
+) -> ErrorList:
     """Return every complaint about the rules of a structural schema.
 
-    `limit_each` tells whether single rules may not cost too much: they may where the schema did not change.
+    `limit_each` tells whether single rules may not cost too much: they may where the schema did not change. Rules at
+    or above a `faulty` field are not looked at: what they see may not be what was meant.
     """
-    checker = _Checker(limit_each=limit_each)
+    checker = _Checker(limit_each=limit_each, faulty=faulty)
     tree = serialization.to_tree(schema)
-    checker.walk(tree, path, _Scope(tree, None, None, 1, in_scope=bool(tree.get(_RULES))), None)
+    checker.walk(tree, path, _Scope(tree), None)
     return checker.errors + checker.total(path)
 
 
 class _Scope:
     """A node of the schema as its rules see it; types are only worked out where rules need them."""
 
-    __slots__ = ("_access", "_known", "_parent", "_seen", "cardinality", "in_scope", "schema")
+    __slots__ = ("_known", "_parent", "_seen", "_shown", "cardinality", "in_scope", "is_element", "schema")
 
     def __init__(
         self,
         schema: OpenAPI,
-        parent: _Scope | None,
-        access: Callable[[Declared], Declared | None] | None,
-        cardinality: int | None,
+        parent: _Scope | None = None,
+        cardinality: int | None = 1,
         *,
-        in_scope: bool,
+        shown: OpenAPI | None = None,
+        is_element: bool = False,
     ) -> None:
         self.schema = schema
         self._parent = parent
-        self._access = access
+        self._shown = shown if shown is not None else schema
+        self.is_element = is_element
         self.cardinality = cardinality
-        self.in_scope = in_scope
+        self.in_scope: bool = bool(schema.get(_RULES)) or (parent is not None and parent.in_scope)
         self._seen: Declared | None = None
         self._known = False
 
-    def child(self, schema: OpenAPI, access: Callable[[Declared], Declared | None]) -> _Scope:
-        """Return the scope of a node within this one."""
+    def field(self, name: str, schema: OpenAPI) -> _Scope:
+        """Return the scope of a field. What rules see of metadata from above is what metadata always has."""
+        shown = schema
+        if self.in_scope:
+            above = with_metadata(dict(self._shown)) if self._is_resource else self._shown
+            shown = (above.get("properties") or {}).get(name, schema)
+        return _Scope(schema, self, self._inner_cardinality(), shown=shown)
+
+    def element(self, schema: OpenAPI) -> _Scope:
+        """Return the scope of the items of a list, or of a map's values."""
+        return _Scope(schema, self, self._inner_cardinality(), is_element=True)
+
+    def _inner_cardinality(self) -> int | None:
         most = _most_elements(self.schema)
-        cardinality = None if self.cardinality is None or most is None else _times(self.cardinality, most)
-        return _Scope(schema, self, access, cardinality, in_scope=self.in_scope or bool(schema.get(_RULES)))
+        return None if self.cardinality is None or most is None else _times(self.cardinality, most)
+
+    @property
+    def _is_resource(self) -> bool:
+        return self._parent is None or bool(self.schema.get(_EMBEDDED))
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether the types above know no elements."""
+        above = self._parent.seen if self.is_element and self._parent is not None else None
+        return above is not None and above.element is None
 
     @property
     def seen(self) -> Declared | None:
-        """The type of the node."""
+        """The type of the node, whose name is its own; None if rules in scope cannot see it."""
         if not self._known:
             self._known = True
-            self._seen = self._worked_out()
+            hidden_above = self._parent is not None and self._parent.in_scope and self._parent.seen is None
+            if self.in_scope and not hidden_above:
+                self._seen = declared(dict(self._shown), self_type_name(), is_root=self._is_resource)
         return self._seen
-
-    def _worked_out(self) -> Declared | None:
-        if not self.in_scope:
-            return None
-        if self._parent is not None and self._access is not None:
-            above = self._parent.seen
-            found = self._access(above) if above is not None else None
-            if found is not None:
-                return found
-        is_root = self._parent is None or bool(self.schema.get(_EMBEDDED))
-        return declared(dict(self.schema), self_type_name(), is_root=is_root)
 
 
 def _most_elements(schema: OpenAPI) -> int | None:
@@ -112,8 +127,9 @@ def _times(cost: int, count: int) -> int:
 
 
 class _Checker:
-    def __init__(self, *, limit_each: bool) -> None:
+    def __init__(self, *, limit_each: bool, faulty: Sequence[str]) -> None:
         self.errors: ErrorList = []
+        self._faulty = faulty
         self._limit_each = limit_each
         self._total = 0
         self._expensive: list[tuple[int, Path]] = []
@@ -122,26 +138,30 @@ class _Checker:
         """Check what is in a node, then its own rules. `uncorrelatable` is the list whose items are not told apart."""
         extra = schema.get("additionalProperties")
         if isinstance(extra, dict):
-            self.walk(
-                extra, path.child("additionalProperties"), scope.child(extra, lambda up: up.element), uncorrelatable
-            )
+            self.walk(extra, path.child("additionalProperties"), scope.element(extra), uncorrelatable)
         for name, sub in sorted((schema.get("properties") or {}).items()):
             place = path.child("properties").key(name)
-            self.walk(sub, place, scope.child(sub, _field(name)), uncorrelatable)
+            self.walk(sub, place, scope.field(name, sub), uncorrelatable)
         items = schema.get("items")
         if isinstance(items, dict):
             inner = uncorrelatable
             if schema.get("x-kubernetes-list-type") != "map" and inner is None:
                 inner = path
-            self.walk(items, path.child("items"), scope.child(items, lambda up: up.element), inner)
+            self.walk(items, path.child("items"), scope.element(items), inner)
         rules = schema.get(_RULES) or []
-        if not rules:
+        if not rules or self._is_faulty(str(path)):
             return
         if scope.seen is None:
             self.errors.append(internal(path.child(_RULES), _NO_TYPES))
             return
+        if scope.is_hidden:
+            self.errors.append(internal(path.child(_RULES), _NO_ELEMENT_TYPE))
+            return
         for index, compiled in enumerate(compile_node_rules(schema, rules, scope.seen)):
             self._rule(compiled, path.child(_RULES).index(index), scope, uncorrelatable)
+
+    def _is_faulty(self, path: str) -> bool:
+        return any(field == path or field.startswith((path + ".", path + "[")) for field in self._faulty)
 
     def _rule(self, compiled: CompiledRule, path: Path, scope: _Scope, uncorrelatable: Path | None) -> None:
         seen = scope.seen
@@ -183,11 +203,6 @@ class _Checker:
             *(forbidden(place, words) for _, place in self._expensive),
             forbidden(path, _too_expensive(name, self._total, SCHEMA_COST_MAX)),
         ]
-
-
-def _field(name: str) -> Callable[[Declared], Declared | None]:
-    escaped = escape(name)
-    return lambda up: (up.fields or {}).get(escaped) if escaped is not None else None
 
 
 def _too_expensive(name: str, cost: int, most: int) -> str:

@@ -7,7 +7,6 @@ behaviour of apiextensions-apiserver.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -15,6 +14,7 @@ from msgspec.structs import replace as replace_struct
 
 from haven.api.apiextensions import v1
 from haven.api.apiextensions.defaults import validate_defaults
+from haven.api.apiextensions.fieldpaths import BadFieldPathError, follow_path
 from haven.apimachinery import serialization
 from haven.apimachinery.cel.regexes import BadPatternError, translate
 from haven.apimachinery.fielderrors import ErrorList, Path, forbidden, invalid, not_supported, required
@@ -22,8 +22,7 @@ from haven.apimachinery.schema.formats import unrecognized_format
 
 __all__ = [
     "ROOT_FIELDS_BESIDE_STATUS",
-    "BadFieldPathError",
-    "follow_path",
+    "SchemaFindings",
     "has_defaults",
     "has_rules",
     "structural_errors",
@@ -36,7 +35,6 @@ Schema = v1.JSONSchemaProps
 
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 _REASONS = ("FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired")
-_STEP = re.compile(r"\.(?P<dotted>[^.\[\]]+)|\['(?P<quoted>[^']+)'\]")
 _EMBEDDED = "x-kubernetes-embedded-resource"
 _PRESERVE = "x-kubernetes-preserve-unknown-fields"
 
@@ -47,22 +45,37 @@ class _Level(Enum):
     FIELD = "for specified object fields"
 
 
-def validate_schema(schema: Schema, path: Path, *, require_pruned_defaults: bool = True) -> ErrorList:
-    """Check a schema that describes objects."""
+@dataclass(slots=True)
+class SchemaFindings:
+    """What is wrong with a schema, its rules aside."""
+
+    errors: ErrorList
+    faulty: list[str]
+    """The fields that complaints are about which keep rules at them, and above, from being looked at."""
+    hide_rules: bool = False
+    """Whether no rule can be looked at."""
+
+
+def validate_schema(
+    schema: Schema, path: Path, *, require_pruned_defaults: bool = True, is_faulty: bool = False
+) -> SchemaFindings:
+    """Check a schema that describes objects; `is_faulty` tells that it was complained of before."""
     errors: ErrorList = []
     if schema.nullable:
         errors.append(forbidden(path.child("nullable"), "nullable cannot be true at the root"))
     unsupported = _has_unsupported(schema)
+    structural: ErrorList = []
     if not unsupported:
-        found = sorted(_structural(schema, _Level.ROOT, path) + _completeness(schema, path), key=str)
-        if not found:
+        structural = sorted(_structural(schema, _Level.ROOT, path) + _completeness(schema, path), key=str)
+        if not structural:
             tree = serialization.to_tree(schema)
-            found = validate_defaults(tree, path, require_pruned=require_pruned_defaults)
-        errors += found
-    errors += _supported(schema, path, _Place(is_root=True))
-    if unsupported and not errors and _names_another_draft(schema):
-        return [invalid(path, "", "OpenAPIV3Schema 'schema' is not supported")]
-    return errors
+            structural = validate_defaults(tree, path, require_pruned=require_pruned_defaults)
+        errors += structural
+    own = _supported(schema, path, _Place(is_root=True))
+    errors += own
+    if unsupported and not errors and not is_faulty and _names_another_draft(schema):
+        errors.append(invalid(path, "", "OpenAPIV3Schema 'schema' is not supported"))
+    return SchemaFindings(errors, [one.field for one in own], unsupported or bool(structural))
 
 
 def _names_another_draft(schema: Schema) -> bool:
@@ -373,6 +386,9 @@ def _supported(schema: Schema, path: Path, place: _Place) -> ErrorList:
     elif items is not None:
         for index, one in enumerate(items):
             errors += _supported(one, path.child("items").index(index), inner)
+    for name, wanted in (schema.dependencies or {}).items():
+        if isinstance(wanted, Schema):
+            errors += _supported(wanted, path.child("dependencies").key(name), inner)
     return errors + _maps(schema, path) + _lists(schema, path) + _rules(schema, path)
 
 
@@ -387,7 +403,7 @@ def _own(schema: Schema, path: Path, place: _Place) -> ErrorList:
         ("additionalItems", schema.additional_items is not None),
         ("patternProperties", schema.pattern_properties),
         ("definitions", schema.definitions),
-        ("dependencies", schema.dependencies),
+        ("dependencies", schema.dependencies is not None),
         ("$ref", schema.ref is not None),
     ):
         if is_given:
@@ -523,40 +539,9 @@ def _rules(schema: Schema, path: Path) -> ErrorList:
     return errors
 
 
-class BadFieldPathError(ValueError):
-    """A path leads to no field of a schema; str() says why."""
-
-
-def follow_path(path: str, schema: Schema, *, with_brackets: bool = True) -> tuple[list[str], Schema]:
-    """Return (the names on the way, the schema that a path such as .spec.a or .spec['a-b'] leads to)."""
-    names: list[str] = []
-    rest, found = path, schema
-    while rest:
-        step = _STEP.match(rest)
-        if rest[0] == "[" and not with_brackets:
-            raise BadFieldPathError("array notation is not allowed")
-        if step is None:
-            token = re.split(r"[.\[\]]", rest, maxsplit=1)[0]
-            if rest[0] in ".[":
-                raise BadFieldPathError("unexpected end of JSON path" if len(rest) == 1 else _bad_step(rest))
-            raise BadFieldPathError(f"expected [ or . but got: {token or rest[0]}")
-        name = step["dotted"] or step["quoted"]
-        extra = _extra(found) if not found.properties else None
-        following = found.properties.get(name) or extra
-        if following is None:
-            raise BadFieldPathError("does not refer to a valid field")
-        names.append(name)
-        rest, found = rest[step.end() :], following
-    return names, found
-
-
-def _bad_step(rest: str) -> str:
-    if rest[0] == "[":
-        return f"expected single quoted string but got {re.split('[][.]', rest[1:], maxsplit=1)[0]}"
-    return "does not refer to a valid field"
-
-
 def _leads_somewhere(field_path: str, schema: Schema) -> bool:
+    if _has_unsupported(schema):
+        return True  # Nobody can tell.
     try:
         follow_path(field_path, schema)
     except BadFieldPathError:

@@ -14,10 +14,9 @@ import msgspec
 
 from haven.api.apiextensions import v1
 from haven.api.apiextensions.defaults import has_unpruned_defaults
+from haven.api.apiextensions.fieldpaths import BadFieldPathError, follow_path
 from haven.api.apiextensions.schemas import (
     ROOT_FIELDS_BESIDE_STATUS,
-    BadFieldPathError,
-    follow_path,
     has_defaults,
     has_rules,
     unfit_beside_status,
@@ -330,13 +329,14 @@ def _contents(
         place = path.child(schema_name)
         if has_status:
             errors += _root_beside_status(schema, place)
-        found = validate_schema(schema, place.child("openAPIV3Schema"), require_pruned_defaults=pruned)
-        if not found and has_rules(schema):
+        place = place.child("openAPIV3Schema")
+        found = validate_schema(schema, place, require_pruned_defaults=pruned, is_faulty=bool(errors))
+        errors += found.errors
+        if not found.hide_rules and has_rules(schema):
             # Few definitions have rules; the engine is large.
             from haven.api.apiextensions.rulechecks import check_rules
 
-            found = check_rules(schema, place.child("openAPIV3Schema"), limit_each=changed)
-        errors += found
+            errors += check_rules(schema, place, limit_each=changed, faulty=found.faulty)
     if version.subresources is not None and version.subresources.scale is not None:
         errors += _scale(version.subresources.scale, path.child("subresources"))
     for index, column in enumerate(version.additional_printer_columns):
@@ -412,11 +412,11 @@ def _selectable(
             errors.append(required(place, ""))
             continue
         try:
-            names, found = follow_path(text, schema, with_brackets=False)
+            first, shown, found = follow_path(text, schema, with_brackets=False)
         except BadFieldPathError as error:
             errors.append(invalid(place, text, f"is an invalid path: {error}"))
             continue
-        if names[0] == "metadata":
+        if first == "metadata":
             errors.append(invalid(place, text, "must not point to fields in metadata"))
         if found.type not in ("string", "boolean", "integer"):
             words = (
@@ -424,9 +424,9 @@ def _selectable(
                 "Enum string fields and strings with formats are allowed."
             )
             errors.append(invalid(place, text, words))
-        if text in known:
+        if shown in known:
             errors.append(duplicate(place, text))
-        known.add(text)
+        known.add(shown)
     if len(known) > _MAX_SELECTABLE:
         errors.append(too_many(path, len(known), _MAX_SELECTABLE))
     return errors

@@ -22,7 +22,7 @@ from haven.apimachinery.cel.errors import CelError
 from haven.apimachinery.cel.escaping import RESERVED, escape, unescape
 from haven.apimachinery.cel.types import Type
 
-__all__ = ["MAX_REQUEST_BYTES", "Declared", "ObjectTypes", "declared"]
+__all__ = ["MAX_REQUEST_BYTES", "Declared", "ObjectTypes", "declared", "with_metadata"]
 
 MAX_REQUEST_BYTES: Final = 3 * 1024 * 1024
 _MAX_TIME: Final = 32
@@ -131,7 +131,7 @@ def declared(schema: Tree, name: str, *, is_root: bool = False) -> Declared | No
         size = _characters(length) if length is not None else MAX_REQUEST_BYTES - 2
         return Declared(types.DYN, min_size=1, max_elements=size, value=_nullable(schema, _int_or_string))
     if is_root:
-        schema = _with_metadata(schema)
+        schema = with_metadata(schema)
     kind = schema.get("type", "")
     if kind == "array":
         return _list(schema, name)
@@ -151,7 +151,8 @@ def _characters(max_length: int) -> int:
     return max(int(max_length), 0) * 4
 
 
-def _with_metadata(schema: Tree) -> Tree:
+def with_metadata(schema: Tree) -> Tree:
+    """Return the schema of a whole resource as expressions see it."""
     properties = schema.get("properties") or {}
     metadata = (properties.get("metadata") or {}).get("properties") or {}
     known = all((properties.get(field) or {}).get("type") == "string" for field in ("kind", "apiVersion"))

@@ -21,7 +21,15 @@ from haven.apimachinery.schema.explain import explain
 from haven.apimachinery.schema.model import schema_named
 from haven.apimachinery.schema.normalize import normalize
 
-__all__ = ["MalformedObject", "coerce", "fill_defaults", "prune_defaults", "pruned_value"]
+__all__ = [
+    "MalformedField",
+    "MalformedObject",
+    "coerce",
+    "coerce_embedded",
+    "fill_defaults",
+    "prune_defaults",
+    "pruned_value",
+]
 
 Tree = dict[str, Any]
 OpenAPI = Mapping[str, Any]
@@ -35,6 +43,16 @@ _UNKNOWN_MARK = 'unknown field "'
 
 class MalformedObject(ValueError):
     """The kind, apiVersion or metadata have wrong types; the text is upstream's."""
+
+
+class MalformedField(MalformedObject):
+    """The same of an embedded resource."""
+
+    def __init__(self, place: str, value: Any, detail: str) -> None:
+        super().__init__(f"{place}: Invalid value: {render(value)}: {detail}")
+        self.place = place
+        self.value = copy.deepcopy(value)
+        self.detail = detail
 
 
 def coerce(tree: Tree, schema: OpenAPI | None, *, preserve_unknown: bool = False, lenient: bool = False) -> list[str]:
@@ -52,8 +70,13 @@ def coerce(tree: Tree, schema: OpenAPI | None, *, preserve_unknown: bool = False
         _drop_nulls(tree, schema)
     found = []
     if schema is not None:
-        _coerce_embedded(tree, schema, "", found, is_root=True, lenient=lenient)
+        _coerce_embedded(tree, schema, "", found, lenient=lenient, is_root=True)
     return [f'unknown field "{path}"' for path in (*unknown, *sorted(found))]
+
+
+def coerce_embedded(value: Any, schema: OpenAPI, *, is_resource: bool = False) -> None:
+    """Bring the embedded resources of a value into shape, in place; the value is one itself if its schema says so."""
+    _coerce_embedded(value, {**schema, _EMBEDDED: True} if is_resource else schema, "", [], lenient=False)
 
 
 # ---- metadata
@@ -91,40 +114,43 @@ def _coerce_metadata(tree: Tree, parent: str, *, lenient: bool) -> list[str]:
 
 
 def _coerce_embedded(
-    value: Any, schema: OpenAPI, path: str, unknown: list[str], *, is_root: bool, lenient: bool
+    value: Any, schema: OpenAPI, place: str, unknown: list[str], *, lenient: bool, is_root: bool = False
 ) -> None:
     """Do to embedded resources what was done to the root: check the types of kind and apiVersion, prune metadata."""
     if isinstance(value, dict):
         if schema.get(_EMBEDDED) and not is_root:
-            for name in ("apiVersion", "kind"):
-                if name in value and not isinstance(value[name], str):
-                    if not lenient:
-                        place = f"{path}.{name}" if path else name
-                        shown = render(value[name])
-                        raise MalformedObject(f"{place}: Invalid value: {shown}: must be a string")
-                    del value[name]
-            try:
-                unknown += _coerce_metadata(value, path, lenient=lenient)
-            except MalformedObject as error:
-                shown = render(value["metadata"])
-                raise MalformedObject(f"{path}.metadata: Invalid value: {shown}: {error}") from None
-            if isinstance(value.get("metadata"), dict):
-                # What is empty goes, as it does at the root.
-                metadata = serialization.to_tree(serialization.convert(value["metadata"], ObjectMeta))
-                if metadata.get("creationTimestamp", "") is None:
-                    del metadata["creationTimestamp"]
-                value["metadata"] = metadata
+            _coerce_resource(value, place, unknown, lenient=lenient)
         properties, extra = schema.get("properties") or {}, schema.get("additionalProperties")
         for name, item in value.items():
             sub = properties.get(name)
+            spot = f"{place}.{name}" if place else name
             if sub is None and isinstance(extra, dict):
-                sub = extra
-            if sub is not None:
-                place = f"{path}.{name}" if path else name
-                _coerce_embedded(item, sub, place, unknown, is_root=False, lenient=lenient)
+                sub, spot = extra, f"{place}[{name}]"
+            if sub is not None and isinstance(item, dict | list):
+                _coerce_embedded(item, sub, spot, unknown, lenient=lenient)
     elif isinstance(value, list) and isinstance(schema.get("items"), dict):
         for index, item in enumerate(value):
-            _coerce_embedded(item, schema["items"], f"{path}[{index}]", unknown, is_root=False, lenient=lenient)
+            if isinstance(item, dict | list):
+                _coerce_embedded(item, schema["items"], f"{place}[{index}]", unknown, lenient=lenient)
+
+
+def _coerce_resource(value: Tree, place: str, unknown: list[str], *, lenient: bool) -> None:
+    for name in ("apiVersion", "kind"):
+        if name in value and not isinstance(value[name], str):
+            if not lenient:
+                raise MalformedField(f"{place}.{name}" if place else name, value[name], "must be a string")
+            del value[name]
+    try:
+        unknown += _coerce_metadata(value, place, lenient=lenient)
+    except MalformedObject as error:
+        spot = f"{place}.metadata" if place else "metadata"
+        raise MalformedField(spot, value["metadata"], str(error)) from None
+    if isinstance(value.get("metadata"), dict):
+        # What is empty goes, as it does at the root.
+        metadata = serialization.to_tree(serialization.convert(value["metadata"], ObjectMeta))
+        if metadata.get("creationTimestamp", "") is None:
+            del metadata["creationTimestamp"]
+        value["metadata"] = metadata
 
 
 # ---- pruning
@@ -190,10 +216,10 @@ def _drop_nulls(value: Any, schema: OpenAPI | None) -> None:
                 _drop_nulls(item, items if isinstance(items, dict) else None)
 
 
-def pruned_value(value: Any, schema: OpenAPI) -> Any:
+def pruned_value(value: Any, schema: OpenAPI, *, is_resource: bool = False) -> Any:
     """Return a value without the fields that its schema does not declare."""
     result = copy.deepcopy(value)
-    _prune(result, schema, "", [])
+    _prune(result, schema, "", [], is_embedded=is_resource)
     return result
 
 

@@ -42,13 +42,19 @@ _FLOAT32_MAX = 3.4028234663852886e38
 
 
 def validate_values(
-    tree: Any, schema: OpenAPI, *, prefix: Path | None = None, correlation: Correlation | None = None
+    tree: Any,
+    schema: OpenAPI,
+    *,
+    prefix: Path | None = None,
+    correlation: Correlation | None = None,
+    is_default: bool = False,
 ) -> ErrorList:
     """Return every complaint. With a `correlation`, what did not change since the old object is not complained of.
 
-    `prefix` is the place of the tree in its object.
+    `prefix` is the place of the tree in its object. Upstream checks defaults by the schema as it is written: there,
+    formats that mean nothing for the type are looked at, and int-or-string alone allows everything.
     """
-    result = _Validator(prefix).value(tree, schema, "", correlation)
+    result = _Validator(prefix, as_written=is_default).value(tree, schema, "", correlation)
     return list(result.errors.values())
 
 
@@ -71,8 +77,9 @@ class _Result:
 
 
 class _Validator:
-    def __init__(self, prefix: Path | None) -> None:
+    def __init__(self, prefix: Path | None, *, as_written: bool) -> None:
         self._prefix = prefix
+        self._as_written = as_written
 
     def _place(self, path: str) -> Path | None:
         name = path.removeprefix(".")
@@ -91,7 +98,7 @@ class _Validator:
 
     def _checked(self, value: Any, schema: OpenAPI, path: str, correlation: Correlation | None) -> _Result:
         result = _Result()
-        types = _types(schema)
+        types = _types(schema, self._as_written)
         if value is None:
             result.matches += 1
             if types and not schema.get("nullable"):
@@ -101,7 +108,7 @@ class _Validator:
                 result.matches = 0
             self._enum(value, schema, path, result)
             return result
-        form = _format(schema, types)
+        form: str = (schema.get("format") or "") if self._as_written else _format(schema, types)
         if types or form:
             self._type(value, types, form, path, result)
             result.matches += 1
@@ -338,8 +345,8 @@ class _Validator:
         return correlation.key(name)
 
 
-def _types(schema: OpenAPI) -> tuple[str, ...]:
-    if schema.get(_INT_OR_STRING):
+def _types(schema: OpenAPI, as_written: bool) -> tuple[str, ...]:
+    if not as_written and schema.get(_INT_OR_STRING):
         return ("integer", "string")
     kind = schema.get("type")
     return (kind,) if kind else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -132,3 +133,114 @@ def test_authorities_have_to_be_readable_once_the_definition_is_established() ->
     old.status = serialization.convert({"conditions": [established], "storedVersions": ["v1"]}, type(old.status))
     found = [str(error) for error in update_errors(strategy, new, old, namespaced=False)]
     assert [line.partition(": ")[0] for line in found] == ["spec.conversion.webhookClientConfig.caBundle"]
+
+
+def fields_of(schema: Tree) -> list[str]:
+    found = complaints(a_version(schema={"openAPIV3Schema": schema}))
+    return [text.removeprefix("spec.validation.openAPIV3Schema.") for text in found]
+
+
+RULE: Tree = {"rule": "self == 'a'"}
+COMPLAINT = "compilation failed: ERROR: <input>:1:6: found no matching overload for '_==_' applied to"
+
+
+def test_a_bad_field_keeps_only_rules_at_it_and_above_from_being_looked_at() -> None:
+    number: Tree = {"type": "integer", "x-kubernetes-validations": [RULE]}
+    schema = a_schema(
+        properties={"a": number, "b": {**number, "uniqueItems": True}}, **{"x-kubernetes-validations": [RULE]}
+    )
+
+    found = complaints(a_version(schema=schema))
+
+    assert len(found) == 2
+    assert COMPLAINT in found[1]
+    assert "properties[a].x-kubernetes-validations[0].rule" in found[1]
+
+
+def test_the_types_of_rules_are_named_after_their_own_place() -> None:
+    inner: Tree = {"type": "object", "properties": {"x": OBJECT}, "x-kubernetes-validations": [RULE]}
+
+    found = fields_of({"type": "object", "properties": {"spec": inner}, "x-kubernetes-validations": [RULE]})
+
+    assert all(re.search(r"applied to '\(selfType\d+, string\)'", text) for text in found)
+
+
+def test_rules_on_metadata_see_it_as_it_is_below_rules_of_the_root() -> None:
+    name: Tree = {"x-kubernetes-int-or-string": True, "x-kubernetes-validations": [{"rule": "self / 2 == 1"}]}
+    metadata: Tree = {"type": "object", "properties": {"name": name}}
+
+    below = fields_of(
+        {"type": "object", "properties": {"metadata": metadata}, "x-kubernetes-validations": [{"rule": "true"}]}
+    )
+    alone = fields_of({"type": "object", "properties": {"metadata": metadata}})
+
+    assert [("'(string, int)'" in text) for text in below] == [True]
+    assert alone == []
+
+
+def test_a_default_of_the_root_is_a_whole_object() -> None:
+    assert fields_of({**OBJECT, "default": {}}) == [
+        "default.apiVersion: Required value",
+        "default.kind: Required value",
+    ]
+
+
+def test_a_default_within_metadata_names_the_metadata_that_it_makes() -> None:
+    metadata: Tree = {"type": "object", "properties": {"name": {"type": "integer", "default": 1}}}
+
+    assert fields_of(a_schema(properties={"metadata": metadata})["openAPIV3Schema"])[0] == (
+        "properties[metadata].properties[name].default: Invalid value: 1: must result in valid metadata: metadata: "
+        'Invalid value: {"name":1}: json: cannot unmarshal number into Go struct field ObjectMeta.name of type string'
+    )
+
+
+def test_a_default_with_unknown_fields_is_checked_like_any_other() -> None:
+    found = fields_of(a_schema(properties={"a": {"type": "number", "default": {"x": 1}}})["openAPIV3Schema"])
+
+    assert found == [
+        'properties[a].default: Invalid value: {"x":1}: must not have unknown fields',
+        'properties[a].default: Invalid value: "object":  in body must be of type number: "object"',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("schema", "complaint"),
+    [
+        (
+            {"type": "integer", "format": "float", "default": True},
+            'Invalid value: "":  in body must be of type float: ""',
+        ),
+        ({"type": "boolean", "format": "zip", "default": "a"}, None),
+        ({"x-kubernetes-int-or-string": True, "default": [1]}, None),
+    ],
+)
+def test_defaults_are_checked_by_the_schema_as_it_is_written(schema: Tree, complaint: str | None) -> None:
+    found = fields_of(a_schema(properties={"a": schema})["openAPIV3Schema"])
+
+    assert found == ([f"properties[a].default: {complaint}"] if complaint is not None else [])
+
+
+def test_schemas_of_dependencies_are_complained_of_too() -> None:
+    assert fields_of({**OBJECT, "dependencies": {"a": {"uniqueItems": True}}}) == [
+        "dependencies: Forbidden: dependencies is not supported",
+        "dependencies[a].uniqueItems: Forbidden: uniqueItems cannot be set to true since the runtime complexity "
+        "becomes quadratic",
+    ]
+    assert fields_of({**OBJECT, "dependencies": {}}) == ["dependencies: Forbidden: dependencies is not supported"]
+
+
+@pytest.mark.parametrize(
+    ("path", "fits"),
+    [
+        (".a", True), ("['x-y']", True), (".m.k", True), (".m['k']", True), (".a.b", False), (".", False),
+        (".[a]", False), ("a", False), ("['a", False), ("['a'", False), (".['a']", False), (".x-y", True),
+    ],
+)  # fmt: skip
+def test_field_paths_lead_to_fields(path: str, fits: bool) -> None:
+    text: Tree = {"type": "string"}
+    fields = {"a": text, "x-y": text, "m": {"type": "object", "additionalProperties": text}}
+    rule = {"rule": "true", "fieldPath": path}
+
+    found = fields_of({"type": "object", "properties": fields, "x-kubernetes-validations": [rule]})
+
+    assert bool(found) is not fits
