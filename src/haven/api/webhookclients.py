@@ -78,7 +78,7 @@ def _host_complaint(host: str) -> str | None:
             return "missing ']' in host"
         port = host[end + 1 :]
     else:
-        port = host[host.rfind(":") :] if ":" in host else ""
+        port = host[host.find(":") :] if ":" in host else ""
     if port and not re.fullmatch(r":[0-9]*", port):
         return f"invalid port {quote(port)} after host"
     if bad_escape := re.search(r"%(?!25)[0-7][0-9A-Fa-f]", host):

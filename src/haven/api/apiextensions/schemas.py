@@ -386,7 +386,7 @@ def _supported(schema: Schema, path: Path, place: _Place) -> ErrorList:
     elif items is not None:
         for index, one in enumerate(items):
             errors += _supported(one, path.child("items").index(index), inner)
-    for name, wanted in (schema.dependencies or {}).items():
+    for name, wanted in schema.dependencies.items():
         if isinstance(wanted, Schema):
             errors += _supported(wanted, path.child("dependencies").key(name), inner)
     return errors + _maps(schema, path) + _lists(schema, path) + _rules(schema, path)
@@ -403,7 +403,7 @@ def _own(schema: Schema, path: Path, place: _Place) -> ErrorList:
         ("additionalItems", schema.additional_items is not None),
         ("patternProperties", schema.pattern_properties),
         ("definitions", schema.definitions),
-        ("dependencies", schema.dependencies is not None),
+        ("dependencies", schema.dependencies),
         ("$ref", schema.ref is not None),
     ):
         if is_given:

@@ -32,6 +32,7 @@ from haven.apimachinery.fielderrors import (
     Path,
     duplicate,
     forbidden,
+    go_json,
     invalid,
     not_supported,
     required,
@@ -296,8 +297,9 @@ def _same_schema(version: _Version, old: CRD | None) -> bool:
 
 def _version(version: _Version, path: Path, has_status: bool, *, pruned: bool, changed: bool) -> ErrorList:
     said = version.deprecation_warning
+    shown = msgspec.Raw(go_json(said).encode())
     errors = [
-        invalid(path.child("deprecationWarning"), said, text) for text in _warning_complaints(version.deprecated, said)
+        invalid(path.child("deprecationWarning"), shown, text) for text in _warning_complaints(version.deprecated, said)
     ]
     return errors + _contents(version, path, "schema", has_status, pruned=pruned, changed=changed)
 
@@ -343,7 +345,11 @@ def _contents(
         errors += _column(column, path.child("additionalPrinterColumns").index(index))
     if version.selectable_fields:
         where = "validations.schema is" if schema_name == "validation" else "`version.schema.openAPIV3Schema` is not"
-        errors += _selectable(version.selectable_fields, schema, path.child("selectableFields"), where)
+        place = path.child("selectableFields")
+        if version.schema is None or (schema is None and schema_name != "validation"):
+            errors.append(invalid(place, "", f"may only be set when {where} included"))
+        else:
+            errors += _selectable(version.selectable_fields, schema, place)
     return errors
 
 
@@ -399,11 +405,7 @@ def _column(column: v1.CustomResourceColumnDefinition, path: Path) -> ErrorList:
     return errors
 
 
-def _selectable(
-    fields: Sequence[v1.SelectableField], schema: v1.JSONSchemaProps | None, path: Path, where: str
-) -> ErrorList:
-    if schema is None:
-        return [invalid(path, "", f"may only be set when {where} included")]
+def _selectable(fields: Sequence[v1.SelectableField], schema: v1.JSONSchemaProps | None, path: Path) -> ErrorList:
     errors: ErrorList = []
     known: set[str] = set()
     for index, field in enumerate(fields):
@@ -412,7 +414,7 @@ def _selectable(
             errors.append(required(place, ""))
             continue
         try:
-            first, shown, found = follow_path(text, schema, with_brackets=False)
+            first, shown, found = follow_path(text, schema or v1.JSONSchemaProps(), with_brackets=False)
         except BadFieldPathError as error:
             errors.append(invalid(place, text, f"is an invalid path: {error}"))
             continue

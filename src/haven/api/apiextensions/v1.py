@@ -165,7 +165,7 @@ class JSONSchemaProps(Struct):
     properties: dict[str, JSONSchemaProps] = {}
     additional_properties: JSONSchemaProps | bool | None = None
     pattern_properties: dict[str, JSONSchemaProps] = {}
-    dependencies: dict[str, JSONSchemaProps | list[str]] | None = None
+    dependencies: dict[str, JSONSchemaProps | list[str]] = {}
     additional_items: JSONSchemaProps | bool | None = None
     definitions: dict[str, JSONSchemaProps] = {}
     external_docs: ExternalDocumentation | None = None

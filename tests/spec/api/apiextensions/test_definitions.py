@@ -226,7 +226,6 @@ def test_schemas_of_dependencies_are_complained_of_too() -> None:
         "dependencies[a].uniqueItems: Forbidden: uniqueItems cannot be set to true since the runtime complexity "
         "becomes quadratic",
     ]
-    assert fields_of({**OBJECT, "dependencies": {}}) == ["dependencies: Forbidden: dependencies is not supported"]
 
 
 @pytest.mark.parametrize(
@@ -244,3 +243,17 @@ def test_field_paths_lead_to_fields(path: str, fits: bool) -> None:
     found = fields_of({"type": "object", "properties": fields, "x-kubernetes-validations": [rule]})
 
     assert bool(found) is not fits
+
+
+def test_a_warning_of_deprecation_is_shown_as_json() -> None:
+    found = complaints(a_version(deprecationWarning="a\u200bb\u0007"))
+
+    assert found == [
+        'spec.versions[0].deprecationWarning: Invalid value: "a\u200bb\\u0007": can only be set for deprecated versions'
+    ]
+
+
+def test_selectable_fields_need_a_schema_that_may_be_empty() -> None:
+    found = complaints(a_version(schema={}, selectableFields=[{"jsonPath": ""}]))
+
+    assert found[1:] == ["spec.selectableFields[0].jsonPath: Required value"]
