@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, M
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Hijack", "LiveStream", "Request", "RequestInfo", "Response", "UserInfo"]
+__all__ = ["Hijack", "LiveStream", "Request", "RequestInfo", "Response", "UserInfo", "chunked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +102,20 @@ class Request:
 Hijack = Callable[[], Awaitable[None]]
 
 
-class LiveStream(AsyncIterator[bytes]):
-    """A stream whose owner may be told what comes without being woken, as long as it waits for the next chunk.
+def chunked(data: bytes) -> bytes:
+    """Return a piece of a body as it is sent where the whole length is unknown (RFC 9112, 7.1); data is not empty."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
-    `push` takes a function that makes a chunk and what it is made of; it returns False if that cannot be sent now, and
-    then the chunk comes by iteration. It is set by who sends the stream, if that can take chunks at any time.
+
+class LiveStream(AsyncIterator[bytes]):
+    """A stream whose owner may send what comes without waking who sends it, while that waits for the next piece.
+
+    `push` takes a piece that is `chunked` already, as many streams may share it. It returns False if it cannot be sent
+    now; then it has to come by iteration. It is set by who sends the stream, if that can take chunks at any time.
     """
 
     def __init__(self) -> None:
-        self.push: Callable[[Callable[[Any], bytes], Any], bool] | None = None
+        self.push: Callable[[bytes], bool] | None = None
 
 
 @dataclass(slots=True)

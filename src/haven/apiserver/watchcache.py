@@ -23,6 +23,7 @@ from haven.api.strategy import FieldSelectors
 from haven.apimachinery import serialization
 from haven.apimachinery.names import UID, Revision
 from haven.apimachinery.selectors import FieldSelector, LabelSelector
+from haven.apiserver.audience import Audience
 from haven.apiserver.watcher import Watcher, Waves
 
 __all__ = [
@@ -362,8 +363,9 @@ class WatchCache:
         self._queue_max = queue_max
         self.dropped = start
         self.newest = start
-        self._watchers: dict[str, set[Watcher]] = {}
-        self._by_field: dict[str, dict[str, set[Watcher]]] = {}
+        self._listeners: dict[str, dict[Watcher | Audience, None]] = {}
+        self._by_field: dict[str, dict[str, dict[Watcher | Audience, None]]] = {}
+        self._audiences: dict[tuple[Selection, object], Audience] = {}
         self.bytes = 0
         self.received = self.overruns = 0
         """How many changes came, and how many watchers were cut off because they lagged."""
@@ -421,7 +423,7 @@ class WatchCache:
         self._history.append(event)
         if len(self._history) > self._history_max:
             self.dropped = self._history.popleft().revision
-        if self._watchers or self._by_field:
+        if self._listeners or self._by_field:
             self._show(event)
 
     def _put(self, entry: Entry) -> None:
@@ -459,29 +461,57 @@ class WatchCache:
     def watch(self, selection: Selection) -> Watcher:
         """Start to collect the changes from now on that concern a selection."""
         watcher = Watcher(self, selection, self._queue_max)
-        for field, value in self._triggers(selection):
-            self._by_field.setdefault(field, {}).setdefault(value, set()).add(watcher)
-            return watcher
-        self._watchers.setdefault(selection.namespace, set()).add(watcher)
+        self._add(watcher)
         return watcher
 
     def forget(self, watcher: Watcher) -> None:
         """Stop showing changes to a watcher."""
-        for field, value in self._triggers(watcher.selection):
+        self._discard(watcher)
+
+    def seat(self, watcher: Watcher, form: object) -> Audience:
+        """Let a watcher hear of changes with all others who want the same; `rise` ends that."""
+        key = (watcher.selection, form)
+        audience = self._audiences.get(key)
+        if audience is None:
+            audience = self._audiences[key] = Audience(self, watcher.selection, form)
+            self._add(audience)
+        self._discard(watcher)
+        audience.join(watcher)
+        return audience
+
+    def rise(self, watcher: Watcher, audience: Audience) -> list[Watched]:
+        """Collect changes for a watcher alone again; return what it was not sent."""
+        missed = audience.leave(watcher)
+        if not audience.members:
+            del self._audiences[audience.selection, audience.form]
+            self._discard(audience)
+        self._add(watcher)
+        return missed
+
+    def _add(self, listener: Watcher | Audience) -> None:
+        selection = listener.selection
+        for field, value in self._triggers(selection):
+            self._by_field.setdefault(field, {}).setdefault(value, {})[listener] = None
+            return
+        self._listeners.setdefault(selection.namespace, {})[listener] = None
+
+    def _discard(self, listener: Watcher | Audience) -> None:
+        selection = listener.selection
+        for field, value in self._triggers(selection):
             values = self._by_field.get(field, {})
             found = values.get(value)
             if found is not None:
-                found.discard(watcher)
+                found.pop(listener, None)
                 if not found:
                     del values[value]
                     if not values:
                         del self._by_field[field]
             return
-        watchers = self._watchers.get(watcher.selection.namespace)
-        if watchers is not None:
-            watchers.discard(watcher)
-            if not watchers:
-                del self._watchers[watcher.selection.namespace]
+        listeners = self._listeners.get(selection.namespace)
+        if listeners is not None:
+            listeners.pop(listener, None)
+            if not listeners:
+                del self._listeners[selection.namespace]
 
     @staticmethod
     def _triggers(selection: Selection) -> list[tuple[str, str]]:
@@ -496,17 +526,17 @@ class WatchCache:
     def _show(self, event: Watched) -> None:
         namespace = event.entry.namespace
         for space in ("", namespace) if namespace else ("",):
-            watchers = self._watchers.get(space)
-            if watchers is not None:
-                for watcher in tuple(watchers):
-                    watcher.offer(event)
+            listeners = self._listeners.get(space)
+            if listeners is not None:
+                for listener in tuple(listeners):
+                    listener.offer(event)
         for field, by_value in tuple(self._by_field.items()):
             values = {event.entry.field(field)}
             if event.previous is not None:
                 values.add(event.previous.field(field))
             for value in sorted(values):
-                for watcher in tuple(by_value.get(value, ())):
-                    watcher.offer(event)
+                for listener in tuple(by_value.get(value, ())):
+                    listener.offer(event)
         self.waves.wake()
 
     def holds_after(self, revision: Revision) -> bool:
@@ -530,8 +560,10 @@ class WatchCache:
 
     def watchers(self) -> list[Watcher]:
         """Return all who watch."""
-        found = [watcher for watchers in self._watchers.values() for watcher in watchers]
-        return found + [one for values in self._by_field.values() for items in values.values() for one in items]
+        found = [one for listeners in self._listeners.values() for one in listeners]
+        found += [one for values in self._by_field.values() for listeners in values.values() for one in listeners]
+        alone = [one for one in found if isinstance(one, Watcher)]
+        return alone + [one for audience in self._audiences.values() for one in audience.members]
 
     def stop_watchers(self, error: Exception | None = None) -> None:
         """End every watch (the server stops, or the resource goes away); `error` is told to their clients."""
@@ -546,9 +578,7 @@ class WatchCache:
 
     def statistics(self) -> Statistics:
         """Return this cache's figures."""
-        watchers = sum(map(len, self._watchers.values()))
-        watchers += sum(len(items) for values in self._by_field.values() for items in values.values())
-        return Statistics(self._count, self.bytes, len(self._history), watchers)
+        return Statistics(self._count, self.bytes, len(self._history), len(self.watchers()))
 
     def check(self) -> None:
         """Verify the invariants."""

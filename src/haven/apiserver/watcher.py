@@ -7,15 +7,17 @@ are woken in waves that leave time for other work, and a wave in parts; the firs
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from haven.apiserver.audience import WATCHERS_PER_TURN, Audience, Sink
 
 if TYPE_CHECKING:
     from haven.apiserver.watchcache import Selection, WatchCache, Watched
 
 __all__ = ["Watcher", "Waves"]
 
-WATCHERS_FEW = WATCHERS_PER_TURN = 50
+WATCHERS_FEW = 50
 WAVE_SECONDS_PER_WATCHER = 40e-6
 WAVE_SECONDS_MAX = 0.1
 TIMER_SECONDS = 0.01
@@ -25,8 +27,8 @@ class Watcher:
     """One watch: changes wait here until its owner takes them. `overrun` tells that it was cut off for lagging."""
 
     __slots__ = (
-        "_cache", "_events", "_everything", "_in_wave", "_timer", "_waiter", "error", "events_max", "overrun",
-        "selection", "sink", "stopped",
+        "_audience", "_cache", "_events", "_everything", "_in_wave", "_timer", "_waiter", "error", "events_max",
+        "overrun", "place", "selection", "sink", "stopped",
     )  # fmt: skip
 
     def __init__(self, cache: WatchCache, selection: Selection, events_max: int) -> None:
@@ -42,8 +44,11 @@ class Watcher:
         self._timer: tuple[float, asyncio.TimerHandle] | None = None
         self.overrun = False
         self.stopped = False
-        self.sink: Callable[[list[Watched]], bool] | None = None
-        """Takes changes while the owner waits for some; returns False if it cannot, and the owner is woken."""
+        self.sink: Sink | None = None
+        """Takes changes while the owner waits for some."""
+        self._audience: Audience | None = None
+        self.place = 0
+        """What its audience knows of it."""
 
     def offer(self, event: Watched) -> None:
         """Take a change if it concerns this watcher."""
@@ -79,10 +84,13 @@ class Watcher:
         elif self._timer is not None:
             self._timer[1].cancel()
             self._timer = None
+        if self.sink is not None and self.sink.form is not None:
+            self._audience = self._cache.seat(self, self.sink.form)
         try:
             await waiter
         finally:
             self._waiter = None
+            self._rise()
         return bool(self._events) or self.stopped
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
@@ -98,17 +106,23 @@ class Watcher:
     def wake(self) -> None:
         """Let the owner take what waits."""
         self._in_wave = False
-        if self._waiter is None or self._waiter.done():
-            return
-        if self.sink is not None and self._events and not self.stopped:
-            events = self.take()
-            if self.sink(events):
-                return
-            self._events = events
-        self._waiter.set_result(None)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def depart(self) -> None:
+        """Leave the audience, and let the owner send what was not."""
+        self._rise()
+        self.wake()
+
+    def _rise(self) -> None:
+        """Leave the audience, if it sits in one, with what it was not sent."""
+        if self._audience is not None:
+            audience, self._audience = self._audience, None
+            self._events += self._cache.rise(self, audience)
 
     def stop(self) -> None:
         """End the watch; no more changes come."""
+        self._rise()
         self.stopped = True
         self._cache.forget(self)
         if self._timer is not None:
@@ -118,23 +132,33 @@ class Watcher:
 
 
 class Waves:
-    """Those who are to be woken."""
+    """Those who are to be woken, or told."""
 
-    __slots__ = ("_last_seconds", "_later", "_waiting")
+    __slots__ = ("_audiences", "_last_seconds", "_later", "_under_way", "_waiting")
 
     def __init__(self) -> None:
         self._waiting: list[Watcher] = []
+        self._audiences: list[Audience] = []
         self._later: asyncio.TimerHandle | None = None
+        self._under_way = False
         self._last_seconds = float("-inf")
 
     def add(self, watcher: Watcher) -> None:
         """Note a watcher for which there is something."""
         self._waiting.append(watcher)
 
+    def add_audience(self, audience: Audience) -> None:
+        """Note an audience for which there is something."""
+        self._audiences.append(audience)
+
     def wake(self) -> None:
         """Wake those who were noted: few at once, many only so often, with several changes each."""
+        if self._later is not None or self._under_way:
+            return
         many = len(self._waiting)
-        if not many or self._later is not None:
+        for audience in self._audiences:
+            many += len(audience.members)
+        if not many:
             return
         if many > WATCHERS_FEW:
             loop = asyncio.get_running_loop()
@@ -144,20 +168,29 @@ class Waves:
                 self._later = loop.call_at(due, self._wake_late)
                 return
             self._last_seconds = now
-        self._wake_all()
+        self._go_on(self._wave())
 
     def _wake_late(self) -> None:
         self._later = None
         self._last_seconds = asyncio.get_running_loop().time()
-        self._wake_all()
+        self._go_on(self._wave())
 
-    def _wake_all(self) -> None:
+    def _wave(self) -> Iterator[None]:
         waiting, self._waiting = self._waiting, []
-        self._wake_some(waiting, 0)
-
-    def _wake_some(self, waiting: list[Watcher], first: int) -> None:
-        """Wake a part, and the next one behind whatever else the loop has to do."""
-        for watcher in waiting[first : first + WATCHERS_PER_TURN]:
+        audiences, self._audiences = self._audiences, []
+        for number, watcher in enumerate(waiting, 1):
             watcher.wake()
-        if first + WATCHERS_PER_TURN < len(waiting):
-            asyncio.get_running_loop().call_soon(self._wake_some, waiting, first + WATCHERS_PER_TURN)
+            if number % WATCHERS_PER_TURN == 0:
+                yield
+        for audience in audiences:
+            yield from audience.tell()
+
+    def _go_on(self, wave: Iterator[None]) -> None:
+        """Serve a part, and the next one behind whatever else the loop has to do."""
+        self._under_way = False
+        for _ in wave:
+            self._under_way = True
+            asyncio.get_running_loop().call_soon(self._go_on, wave)
+            return
+        if self._waiting or self._audiences:  # They came meanwhile.
+            self.wake()

@@ -15,7 +15,7 @@ from haven.apimachinery import apierrors, serialization
 from haven.apiserver.http.answers import answer_head, has_body, plain_error
 from haven.apiserver.http.messages import Malformed, Message, Messages, head_bytes, split_target
 from haven.apiserver.http.takeover import Connection
-from haven.apiserver.request import LiveStream, Request, Response
+from haven.apiserver.request import LiveStream, Request, Response, chunked
 
 __all__ = ["Handle", "HttpConnection", "Limits", "Server"]
 
@@ -317,19 +317,19 @@ class HttpConnection(asyncio.Protocol):
         """Send chunks as they come; return whether the connection can be used again."""
         stream = response.stream
         assert stream is not None
-        chunked = not message.is_http_1_0
-        keep = keep and chunked
-        framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
+        in_chunks = not message.is_http_1_0
+        keep = keep and in_chunks
+        framing = b"Transfer-Encoding: chunked\r\n" if in_chunks else b""
         transport = self.transport
         self._stream = True
         try:
             transport.write(answer_head(request, response, framing + _persistence(message, keep)))
-            if chunked and isinstance(stream, LiveStream):
+            if in_chunks and isinstance(stream, LiveStream):
                 stream.push = self._push
             if has_body(message.method, response.status):
                 while not self.is_lost and (chunk := await anext(stream, None)) is not None:
                     if chunk and not self.is_lost:
-                        transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk)
+                        transport.write(chunked(chunk) if in_chunks else chunk)
                         if self._writable is not None:
                             await self._writable
         except asyncio.CancelledError:
@@ -344,19 +344,15 @@ class HttpConnection(asyncio.Protocol):
             close = getattr(stream, "aclose", None)
             if close is not None:
                 await close()
-        if chunked:
+        if in_chunks:
             transport.write(_LAST_CHUNK)
         return keep
 
-    def _push(self, encode: Callable[[Any], bytes], what: Any) -> bool:
+    def _push(self, chunk: bytes) -> bool:
         """Send a chunk of a stream beside the task, which waits for the next one; False if the client lags."""
         if self._writable is not None or self.is_lost:
             return False
-        try:
-            chunk = encode(what)
-        except Exception:  # The task meets it again, in its own place.
-            return False
-        self.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        self.transport.write(chunk)
         return True
 
 

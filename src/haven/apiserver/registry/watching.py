@@ -8,14 +8,15 @@ Changes too old for the cache are read from the store, so a watch only expires w
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 from haven.apimachinery import apierrors, serialization
 from haven.apimachinery.codecs import protobuf
 from haven.apimachinery.codecs.negotiate import JSON, PROTOBUF, STREAM_SUFFIX, YAML, Answer, negotiate_stream
 from haven.apimachinery.names import Revision
+from haven.apiserver.audience import Sink
 from haven.apiserver.registry.endpoint import Endpoint, View
 from haven.apiserver.registry.options import ListParameters, list_parameters
 from haven.apiserver.registry.output import answer_form, entry_bytes, partial_bytes
@@ -81,8 +82,8 @@ class Watching:
         revision = checked_revision(parameters.resource_version)
         form = self._stream_form(request, endpoint, form)
         frames = _Frames(request, endpoint, form, self._sent(endpoint))
-        stream = _Stream(frames.batch)
-        stream.signals = self.signals(endpoint, parameters, selection, revision, stream.take)
+        stream = _Stream(frames)
+        stream.signals = self.signals(endpoint, parameters, selection, revision, stream)
         media_type = form.media_type if form.media_type == JSON else form.media_type + STREAM_SUFFIX
         return Response(200, {"Content-Type": media_type}, stream=stream)
 
@@ -114,7 +115,7 @@ class Watching:
         parameters: ListParameters,
         selection: Selection,
         revision: int,
-        sink: Callable[[list[Watched]], bool] | None = None,
+        sink: Sink | None = None,
     ) -> AsyncGenerator[list[Signal], None]:
         """Yield what happens, in batches, until the time is over; while waiting, offer it to the sink first."""
         if endpoint.view is not None:
@@ -146,7 +147,7 @@ class Watching:
         parameters: ListParameters,
         selection: Selection,
         revision: int,
-        sink: Callable[[list[Watched]], bool] | None = None,
+        sink: Sink | None = None,
     ) -> AsyncIterator[list[Signal]]:
         cache = endpoint.storage.cache
         deadline = self._clock.monotonic_seconds() + self.timeout_seconds(parameters)
@@ -274,20 +275,29 @@ def _selected(signal: Signal, selection: Selection) -> list[Signal]:
 
 
 class _Stream(LiveStream):
-    """The bytes of one watch."""
+    """The bytes of one watch; also the sink of its watcher."""
 
     signals: AsyncGenerator[list[Signal], None]
 
-    def __init__(self, encode: Callable[[list[Signal]], bytes]) -> None:
+    def __init__(self, frames: _Frames) -> None:
         super().__init__()
-        self._encode = encode
+        self._frames = frames
+        self.form = frames.shared_form
 
     async def __anext__(self) -> bytes:
-        return self._encode(await anext(self.signals))
+        return self._frames.batch(await anext(self.signals))
 
-    def take(self, events: list[Watched]) -> bool:
-        """Send changes at once; return False if that cannot be."""
-        return self.push is not None and self.push(self._encode, events)
+    def encode(self, events: Sequence[Watched]) -> bytes:
+        """Return the bytes of changes."""
+        return self._frames.joined(events)
+
+    def send(self, chunk: bytes) -> bool:
+        """Send a chunk at once; return False if that cannot be."""
+        return self.push is not None and self.push(chunk)
+
+    def count(self, events: int, size_bytes: int, receivers: int) -> None:
+        """Write down that some changes were sent to so many."""
+        self._frames.count(events, size_bytes, receivers)
 
     async def aclose(self) -> None:
         """End the watch."""
@@ -303,12 +313,7 @@ def _key_of(form: Any) -> int:
 
 
 class _Frames:
-    """Turns signals into the bytes of one watch; the bytes of a change are shared by all watches of the same form.
-
-    So are those of a whole batch: where many watch the same, each of them is given the same changes.
-    """
-
-    _latest: ClassVar[tuple[int, list[Any], bytes]] = (-1, [], b"")
+    """Turns signals into the bytes of one watch; the bytes of a change are shared by all watches of the same form."""
 
     def __init__(
         self, request: Request, endpoint: Endpoint, form: Answer, sent: tuple[Value, Histogram] | None
@@ -320,29 +325,28 @@ class _Frames:
         self._key = _key_of((endpoint.gvk, form))
         self._headers_sent = False
 
-    def batch(self, signals: list[Signal]) -> bytes:
-        """Return the frames of a batch."""
-        data = self._joined(signals)
-        if self._sent is not None:
-            counter, sizes = self._sent
-            number = len(signals)
-            counter.value += number
-            if number == 1:
-                sizes.add(len(data))
-            elif number:
-                sizes.add_some(len(data) / number, number)  # Together they are measured once for all who watch.
+    @property
+    def shared_form(self) -> int | None:
+        """What watches have in common for which a change has the same bytes; tables begin with their columns."""
+        return None if self._form.kind == "Table" else self._key
+
+    def batch(self, signals: Sequence[Signal]) -> bytes:
+        """Return the frames of a batch, and count them as sent."""
+        data = self.joined(signals)
+        self.count(len(signals), len(data), 1)
         return data
 
-    def _joined(self, signals: list[Signal]) -> bytes:
-        if len(signals) < 2:
-            return b"".join(map(self._frame, signals))
-        key, known, data = _Frames._latest
-        if key == self._key and known == signals:
-            return data
-        data = b"".join(map(self._frame, signals))
-        if self._form.kind != "Table" and all(isinstance(signal, Watched) for signal in signals):
-            _Frames._latest = (self._key, signals, data)
-        return data
+    def joined(self, signals: Sequence[Signal]) -> bytes:
+        """Return the frames of a batch."""
+        return b"".join(map(self._frame, signals))
+
+    def count(self, signals: int, size_bytes: int, receivers: int) -> None:
+        """Count a batch as sent to so many watches."""
+        if self._sent is None or not signals:
+            return
+        counter, sizes = self._sent
+        counter.value += signals * receivers
+        sizes.add_some(size_bytes / signals, signals * receivers)  # Together they are measured once.
 
     def _frame(self, signal: Signal) -> bytes:
         if isinstance(signal, Watched):

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from haven.apiserver.http.server import HttpServer
-from haven.apiserver.request import LiveStream, Request, Response
+from haven.apiserver.request import LiveStream, Request, Response, chunked
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 SECONDS_MAX = 30.0
@@ -323,24 +323,8 @@ class Live(LiveStream):
         raise StopAsyncIteration
 
 
-async def test_what_comes_while_a_stream_waits_is_sent_at_once(serve: Serve) -> None:
-    live = Live()
-
-    async def stream(_: Request) -> Response:
-        return Response(200, {}, stream=live)
-
-    _, connect = await serve(stream)
-    peer = await connect()
-    peer.send(GET)
-    await peer.head()
-    await asyncio.wait_for(live.waits.wait(), SECONDS_MAX)
-
-    assert live.push is not None
-    assert live.push(str.encode, "one")
-    assert await peer.rest_until(b"one\r\n") == b"3\r\none\r\n"
-
-
-async def test_a_client_that_lags_is_not_pushed_to(serve: Serve) -> None:
+async def live_stream(serve: Serve) -> tuple[Live, HttpServer, Peer]:
+    """Return a stream that waits, who serves it, and a client that has read its head."""
     live = Live()
 
     async def stream(_: Request) -> Response:
@@ -351,31 +335,28 @@ async def test_a_client_that_lags_is_not_pushed_to(serve: Serve) -> None:
     peer.send(GET)
     await peer.head()
     await asyncio.wait_for(live.waits.wait(), SECONDS_MAX)
+    return live, server, peer
+
+
+async def test_what_comes_while_a_stream_waits_is_sent_at_once(serve: Serve) -> None:
+    live, _, peer = await live_stream(serve)
+
+    assert live.push is not None
+    assert live.push(chunked(b"one"))
+    assert await peer.rest_until(b"one\r\n") == b"3\r\none\r\n"
+
+
+async def test_a_client_that_lags_is_not_pushed_to(serve: Serve) -> None:
+    live, server, peer = await live_stream(serve)
     assert live.push is not None
 
     [connection] = server.connections
     connection.pause_writing()
-    assert not live.push(str.encode, "one")
+    assert not live.push(chunked(b"one"))
     connection.resume_writing()
-    assert live.push(str.encode, "two")
+    assert live.push(chunked(b"two"))
 
     assert await peer.rest_until(b"\r\ntwo\r\n") == b"3\r\ntwo\r\n"
-
-
-async def test_what_cannot_be_encoded_is_left_to_the_stream_itself(serve: Serve) -> None:
-    live = Live()
-
-    async def stream(_: Request) -> Response:
-        return Response(200, {}, stream=live)
-
-    _, connect = await serve(stream)
-    peer = await connect()
-    peer.send(GET)
-    await peer.head()
-    await asyncio.wait_for(live.waits.wait(), SECONDS_MAX)
-
-    assert live.push is not None
-    assert not live.push(bytes.fromhex, "no hex")
 
 
 def upload(size: int) -> bytes:
