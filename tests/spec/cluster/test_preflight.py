@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -16,23 +18,28 @@ APT = PackageManager("apt-get install -y")
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
-    """A machine that lacks nothing."""
+def host() -> Iterator[Host]:
+    """A machine that lacks nothing. Its folder has a short name whoever runs the tests: sockets have to fit into it."""
+    with tempfile.TemporaryDirectory(prefix="haven-", dir="/tmp") as folder:
+        yield _complete(Path(folder))
+
+
+def _complete(place: Path) -> Host:
     for name in ("bridge", "host-local", "loopback", "portmap"):
-        (tmp_path / "cni").mkdir(exist_ok=True)
-        (tmp_path / "cni" / name).touch()
+        (place / "cni").mkdir(exist_ok=True)
+        (place / "cni" / name).touch()
     for name in ("cpu", "memory", "pids"):
-        (tmp_path / "cgroup" / name).mkdir(parents=True)
-        (tmp_path / "cgroup" / name / "cgroup.procs").touch()
-    (tmp_path / "proc" / "sys" / "net" / "bridge").mkdir(parents=True)
-    (tmp_path / "proc" / "filesystems").write_text("nodev\toverlay\n")
-    (tmp_path / "proc" / "cgroups").write_text("#name\nmemory\t1\t2\t1\ncpu\t1\t2\t1\npids\t1\t2\t1\n")
+        (place / "cgroup" / name).mkdir(parents=True)
+        (place / "cgroup" / name / "cgroup.procs").touch()
+    (place / "proc" / "sys" / "net" / "bridge").mkdir(parents=True)
+    (place / "proc" / "filesystems").write_text("nodev\toverlay\n")
+    (place / "proc" / "cgroups").write_text("#name\nmemory\t1\t2\t1\ncpu\t1\t2\t1\npids\t1\t2\t1\n")
     return Host(
-        cgroup=tmp_path / "cgroup",
-        proc=tmp_path / "proc",
-        cni_bin=tmp_path / "cni",
-        modules=tmp_path / "modules",
-        data=tmp_path / "data",
+        cgroup=place / "cgroup",
+        proc=place / "proc",
+        cni_bin=place / "cni",
+        modules=place / "modules",
+        data=place / "data",
         which=lambda program: f"/usr/bin/{program}",
         effective_uid=lambda: 0,
         find_library=lambda name: f"lib{name}.so.1",
