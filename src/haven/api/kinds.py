@@ -50,6 +50,7 @@ def kind_strategy(
     subresources: dict[str, Strategy[Any]] | None = None,
     allow_create_on_update: bool = False,
     allow_unconditional_update: bool = True,
+    counts_empty: str = "",
 ) -> Strategy[Any]:
     """Return the Strategy of a kind.
 
@@ -108,6 +109,7 @@ def kind_strategy(
         subresources=subresources or {},
         allow_create_on_update=allow_create_on_update,
         allow_unconditional_update=allow_unconditional_update,
+        counts_empty=counts_empty,
     )
 
 

@@ -79,6 +79,8 @@ class Strategy(Generic[T]):
     allow_create_on_update: bool = False
     allow_unconditional_update: bool = True
     has_generation: bool = False
+    counts_empty: str = ""
+    """The field whose generation rises, too, when an update gives something in it as empty."""
     grace_period_seconds: Callable[[T, int | None], int] | None = None
     mark_deleted: Callable[[T], None] | None = None
     """Makes an object that is deleted for the first time wait for its cleanup; its deletionTimestamp is set."""

@@ -501,6 +501,7 @@ def _strategy(
         warnings=_warnings,
         subresources={"status": status} if status is not None else {},
         allow_unconditional_update=False,
+        counts_empty="webhooks" if of_webhooks else "",
     )
 
 

@@ -13,6 +13,7 @@ from cryptography import x509
 
 from haven.api.certificates import v1
 from haven.api.core.validation.metadata import validate_meta, validate_meta_update
+from haven.api.givenempty import given
 from haven.api.strategy import Strategy
 from haven.apimachinery.fielderrors import (
     ErrorList,
@@ -97,7 +98,8 @@ def _check(new: _Request, old: _Request | None) -> ErrorList:
         if not parse_request(spec.request).is_signature_valid:
             raise BadRequestPem("the signature does not fit the request")
     except BadRequestPem as error:
-        shown = base64.b64encode(spec.request).decode() or None
+        shown = given(spec.request)
+        shown = shown if shown is None else base64.b64encode(shown).decode()
         errors.append(invalid(path.child("request"), shown, str(error)))
     usages = path.child("usages")
     if not spec.usages:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from haven.api.core.validation.metadata import validate_meta
+from haven.api.givenempty import given
 from haven.api.internalform import internal_form
 from haven.api.kinds import UpdateOrder, kind_strategy, status_strategy
 from haven.api.networking import v1
@@ -268,7 +269,7 @@ def _check_service_cidr_update(new: Any, old: Any) -> ErrorList:
     if (len(before), len(now)) == (1, 2):
         errors = [] if now[0] == before[0] else [invalid(_CIDRS.index(0), now[0], IMMUTABLE)]
         return errors + _check_service_cidr(new)
-    return [invalid(_CIDRS, now or None, IMMUTABLE)]
+    return [invalid(_CIDRS, given(now), IMMUTABLE)]
 
 
 STRATEGIES: dict[str, Strategy[Any]] = {
@@ -280,6 +281,7 @@ STRATEGIES: dict[str, Strategy[Any]] = {
         check_old=_check_policy,
         warnings=_policy_warnings,
         has_generation=True,
+        counts_empty="spec",
     ),
     "ingressclasses": kind_strategy(
         namespaced=False,

@@ -67,7 +67,7 @@ def _selectors(role: v1.ClusterRole, allow_invalid_values: bool) -> ErrorList:
         try:
             from_label_selector(selector)
         except SelectorError:
-            errors.append(invalid(place, {}, "invalid label selector."))
+            errors.append(invalid(place, None, "invalid label selector."))  # What it became: none.
     return errors
 
 

@@ -13,6 +13,7 @@ from haven.api.core.defaults import default_volume_source
 from haven.api.core.validation.metadata import validate_non_negative_quantity, validate_qualified_name
 from haven.api.core.validation.persistentvolume import validate_volume_spec
 from haven.api.core.validation.volumes import validate_csi_driver_name
+from haven.api.givenempty import given
 from haven.api.internalform import internal_form
 from haven.api.kinds import UpdateOrder, keep_metadata, kind_strategy
 from haven.api.storage import v1
@@ -117,7 +118,7 @@ def _topology_requirement(requirement: core_v1.TopologySelectorLabelRequirement,
 def _check_class_update(new: v1.StorageClass, old: v1.StorageClass) -> ErrorList:
     errors: ErrorList = []
     if new.parameters != old.parameters:
-        errors.append(invalid(Path("parameters"), new.parameters or None, IMMUTABLE))
+        errors.append(invalid(Path("parameters"), given(new.parameters), IMMUTABLE))
     errors += validate_immutable(new.provisioner, old.provisioner, Path("provisioner"))
     errors += validate_immutable(new.reclaim_policy, old.reclaim_policy, Path("reclaimPolicy"))
     return errors + validate_immutable(new.volume_binding_mode, old.volume_binding_mode, Path("volumeBindingMode"))

@@ -11,7 +11,6 @@ from typing import Any
 import orjson
 
 from haven.api import scheme
-from haven.api.givenempty import mark_given
 from haven.api.retired import is_retired
 from haven.api.scheme import GroupVersionKind
 from haven.apimachinery import apierrors, meta, serialization
@@ -27,7 +26,7 @@ from haven.apiserver.request import Request
 __all__ = [
     "decode_delete_options",
     "decode_object",
-    "marks_given",
+    "given_tree",
     "parse_json",
     "strict_yaml_error",
     "typed",
@@ -35,6 +34,7 @@ __all__ = [
 ]
 
 _SCHEME = 'in scheme "pkg/api/legacyscheme/scheme.go:30"'
+_EMPTIES = (b"{}", b"[]", b'""')
 _SUMMARY_BYTES = 30
 _YAML_ERRORS = "yaml: unmarshal errors:\n  "
 
@@ -260,11 +260,11 @@ def decode_delete_options(data: bytes, header: str) -> meta.DeleteOptions | None
     return serialization.convert(normalize(tree, schema), meta.DeleteOptions)
 
 
-def marks_given(request: Request, obj: Any) -> bool:
-    """Mark in a bad object which maps and lists the request gave as empty; return whether there are any."""
-    if request.method == "PATCH" or not (b"{}" in request.body or b"[]" in request.body):
-        return False
+def given_tree(request: Request) -> Any:
+    """Return the JSON of a body that gives something as empty; None if it does not, or is in another format."""
+    if request.method == "PATCH" or not any(empty in request.body for empty in _EMPTIES):
+        return None  # Nor does protobuf tell.
     try:
-        return mark_given(orjson.loads(request.body), obj)
+        return orjson.loads(request.body)
     except orjson.JSONDecodeError:
-        return False  # YAML or protobuf: the latter does not tell either.
+        return None

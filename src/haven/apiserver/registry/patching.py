@@ -80,7 +80,7 @@ class Patching:
             if kind == APPLY:
                 new = await self._applied(live, body, endpoint, subresource, parameters, warned)
             else:
-                new = self._patched(live, kind, body, endpoint, parameters, warned)
+                new, update.patched = self._patched(live, kind, body, endpoint, parameters, warned)
                 await self._writing.fields.updated(new, live, endpoint, manager, subresource)
             systemfields.ensure_namespace(new.metadata, namespace)
             systemfields.check_name(new.metadata, info.name)
@@ -113,12 +113,13 @@ class Patching:
         endpoint: Endpoint,
         parameters: WriteParameters,
         warnings: list[str],
-    ) -> Any:
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return the object that a patch makes, also as the plain tree of the version spoken."""
         assert live is not None
         if endpoint.view is not None:
             level = parameters.field_validation
             tree, complaints = merged(PATCH_TYPES[kind], orjson.loads(live.data), body, level)
-            return endpoint.view.patched(tree, complaints, level, warnings)
+            return endpoint.view.patched(tree, complaints, level, warnings), tree
         tree, found = patched(
             PATCH_TYPES[kind],
             orjson.loads(served_bytes(live, endpoint)),
@@ -127,7 +128,7 @@ class Patching:
             parameters.field_validation,
         )
         warnings.extend(found)
-        return self._stored(tree, endpoint)
+        return self._stored(tree, endpoint), tree
 
     async def _applied(
         self,

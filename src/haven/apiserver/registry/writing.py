@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from haven.api.givenempty import gives_empty, mark_given
 from haven.api.strategy import Strategy, create_errors, update_errors
 from haven.apimachinery import apierrors, serialization, times
 from haven.apimachinery.codecs.negotiate import PROTOBUF, Answer, body_media_type
@@ -21,7 +22,7 @@ from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.interface import CREATE, UPDATE, AdmissionRequest
 from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict, decide, refusal
 from haven.apiserver.registry import systemfields
-from haven.apiserver.registry.bodies import decode_object, marks_given
+from haven.apiserver.registry.bodies import decode_object, given_tree
 from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.fieldmanagement import FieldManagement, keep_reset, manager_of
 from haven.apiserver.registry.objectversions import asked_revision, refuse_revision
@@ -99,6 +100,12 @@ class UpdateRequest:
     """The object of a PUT."""
     part: Part | None = None
     """What admission sees instead of the object, where the endpoint is about a part of it."""
+    patched: Any = None
+    """The plain object that a patch last made."""
+
+    def given_tree(self) -> Any:
+        """Return what the client gave as a plain object, if that may tell empty things from missing ones."""
+        return self.patched if self.patched is not None else given_tree(self.request)
 
 
 class Writing:
@@ -313,7 +320,7 @@ class Writing:
         """Raise Invalid unless an object may be created; warn; make it canonical."""
         strategy = endpoint.strategy
         errors = create_errors(strategy, obj, namespaced=endpoint.resource.namespaced)
-        if errors and marks_given(request, obj):
+        if errors and mark_given(given_tree(request), obj):
             errors = create_errors(strategy, obj, namespaced=endpoint.resource.namespaced)
         if errors:
             raise apierrors.Invalid.of(endpoint.complaint_kind(strategy, obj), obj.metadata.name, errors)
@@ -475,11 +482,15 @@ class Writing:
         systemfields.ensure_namespace(new.metadata, update.namespace)
         new.metadata.generation = old.metadata.generation
         strategy.prepare_for_update(new, old)
+        if strategy.counts_empty and new.metadata.generation == old.metadata.generation:
+            tree = update.given_tree()
+            if tree is not None and gives_empty(tree.get(strategy.counts_empty), getattr(new, strategy.counts_empty)):
+                new.metadata.generation += 1
         if strategy.touch is not None:
             strategy.touch(new, old, times.format_time(self._clock.now_seconds()))
         systemfields.prepare_update(new.metadata, old.metadata)
         errors = update_errors(strategy, new, old, namespaced=endpoint.resource.namespaced)
-        if errors and marks_given(update.request, new):
+        if errors and mark_given(update.given_tree(), new):
             errors = update_errors(strategy, new, old, namespaced=endpoint.resource.namespaced)
         if errors:
             raise apierrors.Invalid.of(endpoint.complaint_kind(strategy, new), new.metadata.name, errors)
