@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
-__all__ = ["aggregate", "quote", "show"]
+__all__ = ["aggregate", "quote", "show", "show_text"]
 
+_NUMBERS = {bool: "bool", int: "int64", float: "float64"}
 _ESCAPES = {
     "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v", "\\": "\\\\", '"': '\\"',
 }  # fmt: skip
@@ -40,14 +42,29 @@ def show(value: Any) -> str:
     return str(value)
 
 
+def show_text(value: Any) -> str:
+    """Return a tree as Go's %s prints it: texts as they are, other values with a complaint about their type."""
+    return "%!s(<nil>)" if value is None else _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "map[" + " ".join(f"{key}:{_text(value[key])}" for key in sorted(value)) + "]"
+    if isinstance(value, list):
+        return "[" + " ".join(map(_text, value)) + "]"
+    if isinstance(value, str):
+        return value
+    return "<nil>" if value is None else f"%!s({_NUMBERS[type(value)]}={show(value)})"
+
+
 def _float(value: float) -> str:
-    """The shortest digits that read back as the value; an exponent below 1e-4 and from 1e21 on."""
-    mantissa, _, exponent = f"{value!r}".partition("e")
-    if not exponent:
-        return mantissa.removesuffix(".0")
-    if -4 <= int(exponent) < 21:
-        return f"{value:.0f}"
-    return f"{mantissa.removesuffix('.0')}e{exponent[0] if exponent[0] == '-' else '+'}{abs(int(exponent)):02}"
+    """The shortest digits that read back as the value; with an exponent below 1e-4 and from 1e6 on."""
+    sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+    scale = len(digits) + int(exponent) - 1
+    if -4 <= scale < 6:
+        return repr(value).removesuffix(".0")
+    first, rest = str(digits[0]), "".join(map(str, digits[1:]))
+    return f"{'-' * sign}{first}{'.' * bool(rest)}{rest}e{scale:+03}"
 
 
 def _escape(char: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from haven.api.core.validation.metadata import validate_dns1123_subdomain
 from haven.api.core.validation.volumes import validate_csi_driver_name
+from haven.api.givenempty import given
 from haven.api.resource import v1
 from haven.apimachinery.fielderrors import (
     ErrorList,
@@ -185,8 +186,8 @@ def validate_binding_conditions(conditions: Sequence[str], failures: Sequence[st
             errors.append(invalid(spot.index(index), one, words))
     if failures and not conditions:
         words = "bindingConditions are required to use bindingFailureConditions"
-        errors.append(invalid(place, None, words))
+        errors.append(invalid(place, given(conditions), words))
     if conditions and not failures:
         words = "bindingFailureConditions are required to use bindingConditions"
-        errors.append(invalid(spot, None, words))
+        errors.append(invalid(spot, given(failures), words))
     return errors

@@ -22,6 +22,7 @@ from haven.api.resource.claims import (
 from haven.api.resource.slices import default_slice, validate_slice, validate_slice_update
 from haven.api.strategy import Strategy
 from haven.apimachinery.fielderrors import ErrorList, Path, invalid
+from haven.apimachinery.validation.names import declared_subdomain_name
 from haven.apimachinery.validation.objectmeta import IMMUTABLE
 
 __all__ = ["STRATEGIES"]
@@ -104,7 +105,11 @@ STRATEGIES: dict[str, Strategy[Any]] = {
         default=_default_template, validate=_check_template, validate_update=_check_template_update
     ),
     "deviceclasses": kind_strategy(
-        namespaced=False, check=_check_class, order=UpdateOrder.WHOLE_THEN_META, has_generation=True
+        namespaced=False,
+        name_rule=declared_subdomain_name,
+        check=_check_class,
+        order=UpdateOrder.WHOLE_THEN_META,
+        has_generation=True,
     ),
     "resourceslices": Strategy(
         default=default_slice,

@@ -6,13 +6,14 @@ through its converter and are checked by `restore`. Warnings are texts for the W
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
 import orjson
 
-from haven.apimachinery import apierrors, facts
+from haven.apimachinery import apierrors, facts, meta
 from haven.apimachinery.fielderrors import HTML_ESCAPES
 from haven.apimachinery.goformat import quote, show
 from haven.apimachinery.patch import json_patch, merge_patch, strategic
@@ -30,6 +31,10 @@ __all__ = ["NO_KIND", "PATCH_TYPES", "TYPE_META", "PatchType", "json_kind", "mer
 NO_KIND = "couldn't get version/kind; json parse error: "
 TYPE_META = 'struct { APIVersion string "json:\\"apiVersion,omitempty\\""; Kind string "json:\\"kind,omitempty\\"" }'
 """What upstream reads of a body to find out what it is, as it names it in complaints."""
+
+_SCHEME = 'in scheme "pkg/api/legacyscheme/scheme.go:30"'
+_long_number = re.compile(rb"[0-9]{19}").search
+_METADATA = frozenset(meta.ObjectMeta.__struct_encode_fields__)
 
 Tree = dict[str, Any]
 
@@ -97,6 +102,9 @@ def _decoded(
         problem = _no_text(tree) or _foreign_kind(tree, live)
         if problem:
             raise refused(written(), problem)
+    if not tree.get("apiVersion"):
+        tree, lost = _as_internal(tree, live)
+        complaints = complaints + lost
     findings = check(tree, schema)
     if findings.error is not None or findings.strict:  # The order of keys decides what is found first.
         findings = check(written(), schema)
@@ -135,21 +143,35 @@ def _no_text(tree: Tree) -> str | None:
 
 def _foreign_kind(tree: Tree, live: Tree) -> str | None:
     """Say what upstream's scheme says about an apiVersion and kind that are not the object's."""
-    version, kind = tree.get("apiVersion", live.get("apiVersion")), tree.get("kind", live.get("kind"))
-    if not isinstance(version, str) or not isinstance(kind, str):
-        return None  # The type check words it.
-    version, kind = version or live["apiVersion"], kind or live["kind"]
+    version, kind = tree.get("apiVersion"), tree.get("kind")
+    kind = kind or live["kind"]
+    home = live["apiVersion"].rpartition("/")[0]
+    if not version:
+        if kind == live["kind"]:
+            return None
+        if not any(one.startswith(f"{home}/") and one.endswith(f"/{kind}") for one in facts.kinds()):
+            return f"no kind {quote(kind)} is registered for the internal version of group {quote(home)} {_SCHEME}"
+        home = home.partition(".")[0] or "core"
+        return f"converting ({home}.{kind}) to ({home}.{live['kind']}): unknown conversion"
     if (version, kind) == (live["apiVersion"], live["kind"]):
         tree["apiVersion"], tree["kind"] = version, kind
         return None
     group, _, short = version.rpartition("/")
     if f"{group}/{short}/{kind}" not in facts.kinds():
-        return (
-            f"no kind {quote(kind)} is registered for version {quote(version)} in scheme "
-            '"pkg/api/legacyscheme/scheme.go:30"'
-        )
-    home = live["apiVersion"].rpartition("/")[0].partition(".")[0] or "core"
+        return f"no kind {quote(kind)} is registered for version {quote(version)} {_SCHEME}"
+    home = home.partition(".")[0] or "core"
     return f"converting ({short}.{kind}) to ({home}.{live['kind']}): unknown conversion"
+
+
+def _as_internal(tree: Tree, live: Tree) -> tuple[Tree, list[str]]:
+    """Return what an object without an apiVersion is to upstream, and complaints about what that does not know.
+
+    It is read as of the version inside of the server, whose metadata lies beside the kind, and whose fields have names
+    that nobody sends.
+    """
+    lost = [f"unknown field {quote(name)}" for name in tree if name not in ("apiVersion", "kind", *_METADATA)]
+    metadata = {name: value for name, value in tree.items() if name in _METADATA}
+    return {"kind": live["kind"], "apiVersion": live["apiVersion"], "metadata": metadata}, lost
 
 
 _OPERATION = Schema(
@@ -223,6 +245,8 @@ def _object(body: bytes, strict_level: str, prefix: str) -> tuple[Any, list[str]
 
 def _strategic(live: Tree, body: bytes, schema: Schema, strict_level: str) -> tuple[Tree, list[str]]:
     patch, complaints = _object(body, strict_level, "")
+    if _long_number(body):
+        patch = _with_go_numbers(patch)
     merged = strategic.apply(_own(live), patch, schema)
 
     def refuse(message: str) -> apierrors.ApiError:
@@ -239,3 +263,14 @@ def _strategic(live: Tree, body: bytes, schema: Schema, strict_level: str) -> tu
     tree = merged if dirty is False else normalize(merged, schema)
     tree["apiVersion"], tree["kind"] = live["apiVersion"], live["kind"]
     return tree, warnings
+
+
+def _with_go_numbers(value: Any) -> Any:
+    """Make floats of the integers that Go reads as such: all that do not fit into 64 bits."""
+    if isinstance(value, dict):
+        return {name: _with_go_numbers(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_with_go_numbers(part) for part in value]
+    if type(value) is int and not -(1 << 63) <= value < 1 << 63:
+        return float(value)
+    return value

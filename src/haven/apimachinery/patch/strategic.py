@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from haven.apimachinery import apierrors
-from haven.apimachinery.goformat import quote, show
+from haven.apimachinery.goformat import quote, show, show_text
 from haven.apimachinery.patch.errors import PatchError, internal, unprocessable
 from haven.apimachinery.schema.model import Schema
 
@@ -77,10 +77,7 @@ def _no_merge_key(item: Tree, key: str) -> apierrors.ApiError:
 
 
 def _bad_directive(directive: Any, where: Tree) -> apierrors.ApiError:
-    shown = directive if isinstance(directive, str) else f"%!s({_GO_TYPES[type(directive)]}={show(directive)})"
-    if directive is None:
-        shown = "%!s(<nil>)"
-    return internal(f"unknown patch type: {shown} in map: {show(where)}")
+    return internal(f"unknown patch type: {show_text(directive)} in map: {show(where)}")
 
 
 def _merge_map(original: Tree, patch: Tree, schema: Schema) -> Tree:

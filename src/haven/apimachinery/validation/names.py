@@ -21,6 +21,7 @@ __all__ = [
     "c_identifier_errors",
     "config_map_key_errors",
     "decimal_integer_errors",
+    "declared_subdomain_name",
     "dns1035_label_errors",
     "dns1123_label_errors",
     "dns1123_subdomain_caseless_errors",
@@ -383,6 +384,12 @@ def _mask_trailing_dash(name: str) -> str:
 def dns_subdomain_name(name: str, prefix: bool = False) -> Complaints:
     """The rule of most kinds' metadata.name; `prefix` says that it is a generateName."""
     return dns1123_subdomain_errors(_mask_trailing_dash(name) if prefix else name)
+
+
+def declared_subdomain_name(name: str, prefix: bool = False) -> Complaints:
+    """The same where upstream declares the rule beside the type: it counts bytes."""
+    errors = dns_subdomain_name(name, prefix)
+    return tuple(_max_bytes_text(SUBDOMAIN_MAX) if one == max_length_text(SUBDOMAIN_MAX) else one for one in errors)
 
 
 def dns_label_name(name: str, prefix: bool = False) -> Complaints:

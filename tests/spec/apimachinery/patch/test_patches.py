@@ -215,7 +215,62 @@ def test_a_patch_leaves_the_live_object_alone() -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [({"b": [1, "x"], "a": None}, "map[a:<nil> b:[1 x]]"), (1.5, "1.5"), (1e21, "1e+21"), (1.0, "1"), (1e-7, "1e-07"),
-     (True, "true"), (1e20, "100000000000000000000")],
+     (True, "true"), (1e20, "1e+20"), (100000.0, "100000"), (1234567.0, "1.234567e+06"), (-1e6, "-1e+06"),
+     (123456.5, "123456.5"), (1.234e-05, "1.234e-05"), (0.0001, "0.0001"), (0.0, "0")],
 )  # fmt: skip
 def test_values_are_shown_as_go_shows_them(value: Any, text: str) -> None:
     assert show(value) == text
+
+
+def config_map() -> dict[str, Any]:
+    return {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "c"}, "data": {"a": "b"}}
+
+
+@pytest.mark.parametrize("version", [None, ""])
+@pytest.mark.parametrize("kind", [{}, {"kind": None}, {"kind": ""}])
+def test_an_object_without_a_version_has_fields_that_nobody_knows(version: str | None, kind: dict[str, Any]) -> None:
+    body = orjson.dumps({"apiVersion": version, "name": "top", **kind})
+
+    tree, warnings = patched(PatchType.MERGE, config_map(), body, of("ConfigMap"))
+
+    assert tree == {"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "top"}}
+    assert sorted(warnings) == ['unknown field "data"', 'unknown field "metadata"']
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("x", 'no kind "x" is registered for the internal version of group "" in scheme'),
+        ("Secret", "converting (core.Secret) to (core.ConfigMap): unknown conversion"),
+    ],
+)
+def test_an_object_without_a_version_and_of_another_kind_is_refused(kind: str, message: str) -> None:
+    with pytest.raises(apierrors.ApiError) as refusal:
+        patched(PatchType.MERGE, config_map(), orjson.dumps({"apiVersion": None, "kind": kind}), of("ConfigMap"))
+
+    assert message in str(refusal.value)
+
+
+def test_integers_beyond_64_bits_are_floats() -> None:
+    with pytest.raises(apierrors.ApiError) as refusal:
+        patched(PatchType.STRATEGIC, config_map(), b'{"data": {"a": 9223372036854775808}}', of("ConfigMap"))
+
+    assert "map[data:map[a:9.223372036854776e+18]]" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("directive", "shown"),
+    [
+        (None, "%!s(<nil>)"),
+        (True, "%!s(bool=true)"),
+        (
+            {"a": 1, "b": None, "c": "x", "d": [1.5, None]},
+            "map[a:%!s(int64=1) b:<nil> c:x d:[%!s(float64=1.5) <nil>]]",
+        ),
+    ],
+)
+def test_a_directive_that_is_no_text_is_shown_as_go_prints_it(directive: Any, shown: str) -> None:
+    with pytest.raises(apierrors.ApiError, match="unknown patch type") as refusal:
+        patched(PatchType.STRATEGIC, config_map(), orjson.dumps({"$patch": directive}), of("ConfigMap"))
+
+    assert f"unknown patch type: {shown} in map: " in str(refusal.value)
