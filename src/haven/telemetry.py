@@ -17,7 +17,7 @@ if "rich" not in sys.modules:  # structlog imports it for tracebacks that nobody
 else:
     import structlog
 
-__all__ = ["Durations", "Logger", "configure", "logger"]
+__all__ = ["Durations", "Logger", "configure", "is_configured", "logger"]
 
 Logger = structlog.typing.FilteringBoundLogger
 
@@ -62,6 +62,11 @@ def configure(*, level: str = "info", json: bool = False, stream: TextIO | None 
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Unfailing(stream or sys.stderr))),
         cache_logger_on_first_use=True,
     )
+
+
+def is_configured() -> bool:
+    """Tell whether somebody has set how the process logs, by `configure` or by structlog's own means."""
+    return structlog.is_configured()
 
 
 DURATION_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

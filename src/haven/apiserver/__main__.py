@@ -11,18 +11,9 @@ import gc
 import signal
 import ssl
 import sys
+import threading
+from concurrent.futures import Future
 from pathlib import Path
-
-import uvloop
-
-from haven import telemetry
-from haven.apiserver import assembly, garbage
-from haven.apiserver.authentication.statictokens import parse_token_file
-from haven.apiserver.authentication.tokenkeys import SigningKeys
-from haven.apiserver.devpki import serving_files
-from haven.apiserver.flags import with_flags
-from haven.apiserver.settings import Settings
-from haven.store.sqlite import SqliteStore
 
 _KUBECONFIG = """apiVersion: v1
 kind: Config
@@ -39,13 +30,18 @@ current-context: haven
 """
 
 
-async def serve(arguments: argparse.Namespace) -> None:
+async def serve(arguments: argparse.Namespace, files: Future[tuple[Path, Path, Path]]) -> None:
     """Serve until a signal comes."""
-    gc.disable()  # Until all is made: nothing of it is garbage.
+    from haven.apiserver import assembly, garbage, laterimports
+    from haven.apiserver.authentication.statictokens import parse_token_file
+    from haven.apiserver.authentication.tokenkeys import SigningKeys
+    from haven.apiserver.flags import with_flags
+    from haven.apiserver.settings import Settings
+    from haven.store.sqlite import SqliteStore
+
     data = Path(arguments.data)
-    data.mkdir(parents=True, exist_ok=True)
     tokens = parse_token_file(Path(arguments.token_file).read_text(encoding="utf-8")) if arguments.token_file else {}
-    certificate, key, signing_key = serving_files(data, [arguments.host, "localhost", "kubernetes.default.svc"])
+    certificate, key, signing_key = await asyncio.wrap_future(files)
     tls = None
     if not arguments.plain:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -60,9 +56,28 @@ async def serve(arguments: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, done.set)
     token = next(iter(tokens), "")
     print(_KUBECONFIG.format(host=arguments.host, port=server.port, token=token), flush=True)
+    server.keep(laterimports.imported_rest(), "later-imports")
     await done.wait()
     await server.stop()
     await store.close()
+
+
+def _begin_files(arguments: argparse.Namespace) -> Future[tuple[Path, Path, Path]]:
+    """Make keys and certificates in a thread, as that takes as long as to import the rest."""
+    from haven.apiserver.devpki import serving_files
+
+    found: Future[tuple[Path, Path, Path]] = Future()
+
+    def make() -> None:
+        try:
+            data = Path(arguments.data)
+            data.mkdir(parents=True, exist_ok=True)
+            found.set_result(serving_files(data, [arguments.host, "localhost", "kubernetes.default.svc"]))
+        except BaseException as error:
+            found.set_exception(error)
+
+    threading.Thread(target=make, name="keys", daemon=True).start()
+    return found
 
 
 def main() -> None:
@@ -78,8 +93,15 @@ def main() -> None:
     arguments.flags = {
         name.removeprefix("--"): value or "true" for name, _, value in (one.partition("=") for one in rest)
     }
+    gc.disable()  # Until all is made: nothing of it is garbage.
+    files = _begin_files(arguments)
+
+    import uvloop
+
+    from haven import telemetry
+
     telemetry.configure(level=arguments.log_level, stream=sys.stderr)
-    uvloop.run(serve(arguments))
+    uvloop.run(serve(arguments, files))
 
 
 if __name__ == "__main__":

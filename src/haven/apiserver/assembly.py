@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 import socket
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
@@ -287,7 +286,7 @@ async def start(
     writing.hooks[GroupResource("", "services")] = ServiceAllocation(
         storages, clock, chance, networks=settings.service_networks, node_ports=settings.service_node_ports
     )
-    streaming = Streaming(objects, admission, trust.nodes or NodeBackends(ssl.create_default_context()))
+    streaming = Streaming(objects, admission, trust.nodes or NodeBackends())
     resources.subresources.update(streaming.handlers())
     audit = make_audit(settings.security, caller, clock)
     metrics = Metrics(registry)

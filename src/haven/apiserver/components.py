@@ -10,14 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
-
-import aiohttp
+from typing import TYPE_CHECKING, Any
 
 from haven.apimachinery.goformat import quote
 from haven.apiserver.discovery import KUBERNETES_VERSION
 from haven.apiserver.health import Check
 from haven.apiserver.webhooks.failures import describe
+from haven.deferred import deferred
+
+if TYPE_CHECKING:
+    import aiohttp
+else:
+    aiohttp = deferred("aiohttp")
 
 __all__ = ["CONTROLLER_MANAGER", "SCHEDULER", "Components", "Condition", "Parts", "Probe", "listening", "stored"]
 

@@ -48,6 +48,8 @@ HEARTBEATS = (_LEASES + b"kube-node-lease/", _LEASES + b"kube-system/apiserver-"
 @click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
 @click.pass_context
 def command(context: click.Context, log_level: str) -> None:
+    gc.disable()  # Until all is made: nothing of it is garbage, and looking for some takes longer than the rest.
+
     import uvloop
 
     from haven.apiserver.configfiles import ConfigError
@@ -100,20 +102,23 @@ def _import_loops() -> None:
 
 async def serve(settings: ClusterSettings) -> None:
     """Serve until SIGTERM or SIGINT."""
-    from haven.apiserver import assembly, garbage
+    from haven.cluster import pki
+
+    # Keys and certificates in a thread (which may wait for another server), the rest meanwhile.
+    certificates = asyncio.create_task(asyncio.to_thread(lambda: pki.ensure(pki_settings(settings), time.time())))
+    await asyncio.sleep(0)
+    from haven.apiserver import assembly, garbage, laterimports
     from haven.apiserver.components import CONTROLLER_MANAGER, SCHEDULER
     from haven.apiserver.request import UserInfo
     from haven.clock import SystemClock
-    from haven.cluster import pki
     from haven.cluster.renewal import Renewal, follow
     from haven.cluster.serveridentity import ServerIdentity
 
-    gc.disable()  # Until all is made: nothing of it is garbage, and looking for some takes longer than the rest.
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    keys = await certificates
     settings.places.data.mkdir(parents=True, exist_ok=True)
-    keys = await asyncio.to_thread(pki.ensure, pki_settings(settings), time.time())  # May wait for another server.
     store = await _open_store(settings)
     chance, clock = random.Random(), SystemClock()
     trust = _trust(settings, keys)
@@ -170,6 +175,7 @@ async def serve(settings: ClusterSettings) -> None:
     identity = ServerIdentity(
         server.local_client(), hostname=socket.gethostname(), process=str(uuid.uuid4()), clock=clock
     )
+    server.keep(laterimports.imported_rest(), "later-imports")
     await run_until(stopping, [informers.run, control, recorder.run, schedule, renewal.run, fresh, identity.run])
     await server.stop()
     await store.close()

@@ -10,21 +10,27 @@ import asyncio
 import inspect
 import ssl
 from collections.abc import Callable
-from typing import Any
-
-from aiohttp import web
+from typing import TYPE_CHECKING, Any
 
 from haven import telemetry
 from haven.api.core import v1 as core
 from haven.apimachinery import serialization, times
-from haven.client import httpserver
 from haven.clock import Clock
+from haven.deferred import deferred
 from haven.hollow.behaviour import Exec, ExecResult, Run
 from haven.hollow.logs import ContainerLog, LogQuery, chosen, newer, render
 from haven.hollow.podstate import Container, State
 from haven.hollow.runner import Fleet, NotSimulated, Sim
 from haven.hollow.streams import REMOTE_PROTOCOLS, Session, Stream, choose_protocol, exit_status, take_over
 from haven.hollow.usage import resource_metrics, summary
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from haven.client import httpserver
+else:
+    web = deferred("aiohttp.web")
+    httpserver = deferred("haven.client.httpserver")
 
 __all__ = ["NODE_HEADER", "HollowServer"]
 
@@ -53,10 +59,14 @@ class HollowServer:
 
     async def start(self, host: str = "127.0.0.1") -> int:
         """Listen on a free port; return it."""
-        self._server = httpserver.HttpServer(self._handle, keepalive_timeout=75.0)
-        self._listener = await asyncio.get_running_loop().create_server(self._server, host, 0, ssl=self._tls)
+        self._listener = await asyncio.get_running_loop().create_server(self._accept, host, 0, ssl=self._tls)
         self.port = int(self._listener.sockets[0].getsockname()[1])
         return self.port
+
+    def _accept(self) -> asyncio.Protocol:
+        if self._server is None:
+            self._server = httpserver.HttpServer(self._handle, keepalive_timeout=75.0)
+        return self._server()
 
     async def close(self) -> None:
         """Stop listening and end what is under way."""

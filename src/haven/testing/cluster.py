@@ -21,8 +21,6 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import structlog
-
 from haven import telemetry
 from haven.apimachinery import apierrors
 from haven.apimachinery.selectors import parse_labels
@@ -69,7 +67,7 @@ class Cluster:
 
     def start(self) -> Cluster:
         """Start it and return it; Pods that are created now run."""
-        if not structlog.is_configured():
+        if not telemetry.is_configured():
             telemetry.configure(level="warning", stream=_CurrentStderr())  # type: ignore[arg-type]
         self._thread = LoopThread("haven-cluster")
         try:

@@ -68,7 +68,8 @@ def command(
         sys.exit(_envtest(envtest_dir, controllers, as_json, arguments))
     if not ephemeral:
         raise click.UsageError("this cluster keeps nothing: say haven api --ephemeral (haven up makes one that lasts)")
-    from haven.testing.cluster import Cluster
+    from haven.apiserver.laterimports import import_rest
+    from haven.testing import Cluster
 
     stopping = _Stopping(outlive_parent=outlive_parent)
     with stopping, Cluster(nodes=nodes, port=port, controllers=controllers) as cluster:
@@ -77,6 +78,7 @@ def command(
         if kubeconfig:
             _write_private(Path(kubeconfig), cluster.kubeconfig.read_text(encoding="utf-8"))
         environment = {**cluster.env, **({"KUBECONFIG": str(Path(kubeconfig).absolute())} if kubeconfig else {})}
+        threading.Thread(target=import_rest, name="later-imports", daemon=True).start()
         if arguments:
             status = _run(arguments, environment, stopping)
         else:

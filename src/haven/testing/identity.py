@@ -25,9 +25,9 @@ from haven.cluster.certificates import (
     Subject,
     client_pair,
     new_authority,
-    new_token_key,
     serving_pair,
 )
+from haven.testing.tokenkey import token_key
 
 __all__ = ["ADMIN", "Identity", "shared_identity"]
 
@@ -90,7 +90,6 @@ def _make() -> Identity:
     now = time.time()
     authority = new_authority("kubernetes", now=now, life=LIFE)
     front_proxy = new_authority("front-proxy-ca", now=now, life=LIFE)
-    private, _ = new_token_key()
     serving = serving_pair(authority, "kube-apiserver", HOSTS, now=now, life=LIFE)
     kubelet_client = client_pair(
         authority, Subject("kube-apiserver-kubelet-client", (MASTERS, ALL_AUTHENTICATED)), now=now, life=LIFE
@@ -111,7 +110,13 @@ def _make() -> Identity:
     kubelet_client_tls.load_verify_locations(cadata=text)
     load_pair(kubelet_client_tls, kubelet_client)
     return Identity(
-        authority, front_proxy, SigningKeys(private), serving, server_tls, kubelet_server_tls, kubelet_client_tls
+        authority,
+        front_proxy,
+        SigningKeys(token_key().result),
+        serving,
+        server_tls,
+        kubelet_server_tls,
+        kubelet_client_tls,
     )
 
 

@@ -15,9 +15,14 @@ import json
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
+from haven.deferred import deferred
+
+if TYPE_CHECKING:
+    from aiohttp import web
+else:
+    web = deferred("aiohttp.web")
 
 __all__ = ["Admission", "Denied", "Webhooks", "admission_configuration", "json_patch"]
 

@@ -12,13 +12,9 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote as quote_path
 from urllib.parse import urlencode
-
-import aiohttp
-import yarl
-from multidict import CIMultiDict
 
 from haven import telemetry
 from haven.apimachinery import apierrors
@@ -31,6 +27,16 @@ from haven.apiserver.webhooks.selfissued import issued_by, looks_self_signed, pe
 from haven.apiserver.webhooks.services import ServiceAddresses, Unroutable
 from haven.apiserver.webhooks.target import tls_context
 from haven.client.upgrade import Backend, Refused, splice, upgrade
+from haven.deferred import deferred
+
+if TYPE_CHECKING:
+    import aiohttp
+    import multidict
+    import yarl
+else:
+    aiohttp = deferred("aiohttp")
+    multidict = deferred("multidict")
+    yarl = deferred("yarl")
 
 __all__ = ["Answered", "ExtensionServers", "Unreachable"]
 
@@ -48,7 +54,6 @@ _HOP_BY_HOP = frozenset(
         "upgrade", "content-length", "host",
     }
 )  # fmt: skip
-_NETWORK_ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
 _log = telemetry.logger("apiserver")
 
 
@@ -101,7 +106,7 @@ class ExtensionServers:
         path = _path_and_query(request)
         if "upgrade" in request.headers.get("connection", "").lower() and request.connection is not None:
             return await self._upgrade(request, Backend(host, port, tls, server_name=remote.service.server_name), path)
-        headers = CIMultiDict[str](
+        headers = multidict.CIMultiDict[str](
             (name, value) for name, value in _all_headers(request) if not _is_dropped(name.lower())
         )
         for name, value in identity:
@@ -127,7 +132,7 @@ class ExtensionServers:
                     allow_redirects=False,
                     auto_decompress=False,
                 )
-        except _NETWORK_ERRORS as error:
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
             because = describe(error, host, port, server_name=remote.service.server_name)
             return _refused(503, f"error trying to reach service: {because}")
         if 300 <= answer.status <= 399 and answer.headers.get("Location"):
@@ -179,7 +184,7 @@ class ExtensionServers:
             raise Unreachable(str(error)) from error
         url = f"https://{_authority(host, port)}{path}"
         identity = identity_headers(AGGREGATOR)
-        headers = CIMultiDict[str]([("Accept", accept), ("User-Agent", "kube-apiserver"), *identity])
+        headers = multidict.CIMultiDict[str]([("Accept", accept), ("User-Agent", "kube-apiserver"), *identity])
         if etag:
             headers["If-None-Match"] = etag
         try:
@@ -191,14 +196,16 @@ class ExtensionServers:
                     if trusted is None:
                         raise
                     return await self._get(remote, url, headers, trusted)
-        except _NETWORK_ERRORS as error:
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
             because = describe(error, host, port, server_name=remote.service.server_name)
             if isinstance(error, aiohttp.ClientConnectorCertificateError):
                 names = await names_mismatch(error, host, port, remote.service.server_name)
                 because = f"tls: failed to verify certificate: {names}" if names else because
             raise Unreachable(f"failing or missing response from {url}: Get {quote(url)}: {because}") from error
 
-    async def _get(self, remote: Remote, url: str, headers: CIMultiDict[str], tls: ssl.SSLContext) -> Answered:
+    async def _get(
+        self, remote: Remote, url: str, headers: multidict.CIMultiDict[str], tls: ssl.SSLContext
+    ) -> Answered:
         async with self._client().get(
             yarl.URL(url, encoded=True),
             headers=headers,

@@ -8,14 +8,20 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
-import aiohttp
 import orjson
 
 from haven import telemetry
 from haven.apimachinery.apierrors import Unauthorized
 from haven.apiserver.authentication.jwt import Key, parse_keys
 from haven.clock import Clock
+from haven.deferred import deferred
+
+if TYPE_CHECKING:
+    import aiohttp
+else:
+    aiohttp = deferred("aiohttp")
 
 __all__ = ["Fetch", "FetchFailed", "IssuerKeys", "https_ask", "https_fetch"]
 

@@ -9,18 +9,21 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
-from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, JWKRegistry, OctKey, OKPKey, RSAKey
 
 from haven.apimachinery.apierrors import Unauthorized
 from haven.apimachinery.goformat import quote
 from haven.apiserver.authentication.interface import CREDENTIAL_ID
 from haven.apiserver.expressions import Expression, ExpressionFailed
 from haven.apiserver.request import UserInfo
+from haven.deferred import deferred
+
+if TYPE_CHECKING:
+    from joserfc import errors, jwk, jws
+else:
+    errors, jwk, jws = deferred("joserfc.errors"), deferred("joserfc.jwk"), deferred("joserfc.jws")
 
 __all__ = ["ALGORITHMS", "Key", "MappedClaim", "Mapping_", "Rule", "check_claims", "header_of", "parse_keys", "verify"]
 
@@ -28,7 +31,7 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS
 LEEWAY_SECONDS = 300.0
 """How far an issuer's clock may be ahead of ours, for nbf; as go-oidc has it."""
 
-Key = RSAKey | ECKey
+Key: TypeAlias = "jwk.RSAKey | jwk.ECKey"
 
 
 def header_of(token: str) -> dict[str, Any]:
@@ -64,10 +67,10 @@ def parse_keys(document: bytes) -> list[Key]:
         if not isinstance(item, dict) or item.get("use", "sig") != "sig":
             continue
         try:
-            key: RSAKey | ECKey | OctKey | OKPKey = JWKRegistry.import_key(item)
-        except (JoseError, ValueError, KeyError):
+            key: jwk.RSAKey | jwk.ECKey | jwk.OctKey | jwk.OKPKey = jwk.JWKRegistry.import_key(item)
+        except (errors.JoseError, ValueError, KeyError):
             continue  # Keys of kinds that we do not know concern other programs.
-        if isinstance(key, RSAKey | ECKey):
+        if isinstance(key, jwk.RSAKey | jwk.ECKey):
             found.append(key)
     return found
 
@@ -86,7 +89,7 @@ def verify(token: str, keys: Sequence[Key], algorithms: Sequence[str]) -> bool:
             continue
         try:
             jws.deserialize_compact(token, key, algorithms=list(algorithms))
-        except (JoseError, ValueError):
+        except (errors.JoseError, ValueError):
             continue
         return True
     return False

@@ -6,9 +6,12 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from haven.apiserver.http.connection import Handle, HttpConnection, Limits
-from haven.apiserver.http.upgrades import Upgrades
+
+if TYPE_CHECKING:
+    from haven.apiserver.http.upgrades import Upgrades
 
 __all__ = ["HttpServer"]
 
@@ -89,6 +92,8 @@ class HttpServer:
     def hand_over(self, transport: asyncio.Transport, data: bytes) -> None:
         """Let aiohttp go on with a connection; it begins with a request to upgrade."""
         if self._upgrades is None:
+            from haven.apiserver.http.upgrades import Upgrades
+
             self._upgrades = Upgrades(self.handle, wants_certificates=self.wants_certificates)
         self._upgrades.take(transport, data)
 

@@ -6,11 +6,9 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlencode
-
-import aiohttp
-from aiohttp import web
 
 from haven.api.core import v1 as core
 from haven.api.discovery import v1 as discovery
@@ -27,6 +25,14 @@ from haven.apiserver.streaming.httpproxy import HttpProxy
 from haven.apiserver.streaming.remotecommand import Streams
 from haven.apiserver.streaming.session import Session
 from haven.client.upgrade import Backend, Refused, Upgraded, upgrade
+from haven.deferred import deferred
+
+if TYPE_CHECKING:
+    import aiohttp
+    from aiohttp import web
+else:
+    aiohttp = deferred("aiohttp")
+    web = deferred("aiohttp.web")
 
 __all__ = ["NodeBackends", "Streaming"]
 
@@ -38,23 +44,33 @@ Handler = Callable[[Request, Endpoint], Any]
 
 @dataclass(frozen=True)
 class NodeBackends:
-    """How to reach kubelets: their address comes from the Node, in this order of kinds; `tls` shows who we are."""
+    """How to reach kubelets: their address comes from the Node, in this order of kinds.
 
-    tls: ssl.SSLContext
+    `tls` shows who we are; None trusts the system's authorities and shows nothing.
+    """
+
+    tls: ssl.SSLContext | None = None
     address_types: tuple[str, ...] = ("Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP")
     overrides: Mapping[str, str] | None = None  # Node name -> address, for nodes on this machine.
 
     def of(self, node: core.Node) -> Backend:
         """Return where a node's kubelet listens."""
         port = node.status.daemon_endpoints.kubelet_endpoint.port or 10250
+        tls = self.tls or _system_trust()
         override = (self.overrides or {}).get(node.metadata.name)
         if override:
-            return Backend(override, port, self.tls)
+            return Backend(override, port, tls)
         for wanted in self.address_types:
             for item in node.status.addresses:
                 if item.type == wanted:
-                    return Backend(item.address, port, self.tls)
+                    return Backend(item.address, port, tls)
         raise apierrors.InternalError("no preferred addresses found; known addresses: []")
+
+
+@cache
+def _system_trust() -> ssl.SSLContext:
+    """Return the trust in the system's authorities, which are many: they are read when somebody wants them."""
+    return ssl.create_default_context()
 
 
 class Streaming:

@@ -8,16 +8,21 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import AsyncIterator, Collection, Mapping
-from typing import cast
-
-import aiohttp
-import yarl
+from typing import TYPE_CHECKING, cast
 
 from haven.apimachinery import apierrors
 from haven.apiserver.http.takeover import Connection
 from haven.apiserver.request import Request, Response
 from haven.apiserver.streaming.htmllinks import rewrite_page, rewrite_url
 from haven.client.upgrade import Backend, Refused, splice, upgrade
+from haven.deferred import deferred
+
+if TYPE_CHECKING:
+    import aiohttp
+    import yarl
+else:
+    aiohttp = deferred("aiohttp")
+    yarl = deferred("yarl")
 
 __all__ = ["HttpProxy", "pass_upgrade"]
 

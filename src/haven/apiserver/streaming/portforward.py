@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Callable, Sequence
-
-from aiohttp import WSMsgType, web
+from typing import TYPE_CHECKING
 
 from haven.apiserver.streaming.session import Session
 from haven.client.upgrade import Upgraded
+from haven.deferred import deferred
+
+if TYPE_CHECKING:
+    import aiohttp
+    from aiohttp import web
+else:
+    aiohttp = deferred("aiohttp")
 
 __all__ = ["CHANNEL_PROTOCOLS", "TUNNEL_PROTOCOL", "relay_channels", "tunnel"]
 
@@ -52,7 +58,7 @@ async def tunnel(socket: web.WebSocketResponse, upgraded: Upgraded) -> None:
 
     async def up() -> None:
         async for message in socket:
-            if message.type is WSMsgType.BINARY and not transport.is_closing():
+            if message.type is aiohttp.WSMsgType.BINARY and not transport.is_closing():
                 transport.write(message.data)
 
     await _first_of(up(), down())
@@ -95,7 +101,7 @@ async def relay_channels(socket: web.WebSocketResponse, session: Session, ports:
 
     async def up() -> None:
         async for message in socket:
-            if message.type is WSMsgType.BINARY and message.data and message.data[0] in streams:
+            if message.type is aiohttp.WSMsgType.BINARY and message.data and message.data[0] in streams:
                 await session.send(streams[message.data[0]], message.data[1:])
 
     assert not text, "base64 channels are refused before"

@@ -9,13 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from aiohttp import WSMsgType, web
+from typing import TYPE_CHECKING
 
 from haven.apimachinery import apierrors, meta, serialization
 from haven.apiserver.streaming import channels
 from haven.apiserver.streaming.channels import ERROR, RESIZE, STDERR, STDIN, STDOUT
 from haven.apiserver.streaming.session import Session
+from haven.deferred import deferred
+
+if TYPE_CHECKING:
+    import aiohttp
+    from aiohttp import web
+else:
+    aiohttp = deferred("aiohttp")
 
 __all__ = ["Streams", "relay"]
 
@@ -82,7 +88,7 @@ async def relay(socket: web.WebSocketResponse, session: Session, streams: Stream
 
     async def take_inputs() -> None:
         async for raw in socket:
-            if raw.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
+            if raw.type not in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT):
                 continue
             message = protocol.read(raw.data)
             if message is None or message.channel not in numbers:

@@ -12,11 +12,8 @@ import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
-
-import aiohttp
-import yarl
 
 from haven.apimachinery import apierrors
 from haven.apimachinery.goformat import quote
@@ -25,6 +22,14 @@ from haven.apiserver.webhooks.failures import answer_error, describe, names_mism
 from haven.apiserver.webhooks.selfissued import issued_by, looks_self_signed, peer_certificate
 from haven.apiserver.webhooks.services import ServiceAddresses, Unroutable
 from haven.apiserver.webhooks.target import DEFAULT_PORT, Target, tls_context
+from haven.deferred import deferred
+
+if TYPE_CHECKING:
+    import aiohttp
+    import yarl
+else:
+    aiohttp = deferred("aiohttp")
+    yarl = deferred("yarl")
 
 __all__ = ["CallFailed", "WebhookCaller", "calling_webhook"]
 
@@ -35,7 +40,6 @@ IDLE_SECONDS = 90.0
 DIAL_SECONDS = 30.0
 RETRIES_MAX = 10
 """How often an answer with Retry-After is asked for again, in the caller's time."""
-_NETWORK_ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
 _Key = tuple[bytes, bool, bytes, bytes, str]
 
 
@@ -160,7 +164,7 @@ class WebhookCaller:
                 if attempt == 1 and seen.reused and not isinstance(error, aiohttp.ClientConnectorError):
                     continue
                 raise self._failed(url, error, host, port, target) from error
-            except _NETWORK_ERRORS as error:
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 raise self._failed(url, error, host, port, target) from error
         raise AssertionError("unreachable")
 

@@ -11,14 +11,20 @@ import os
 import re
 import socket
 import ssl
+from typing import TYPE_CHECKING
 
-import aiohttp
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from haven.apimachinery import apierrors
 from haven.apimachinery.goformat import quote
 from haven.apiserver.webhooks.selfissued import peer_certificate
+from haven.deferred import deferred
+
+if TYPE_CHECKING:
+    import aiohttp
+else:
+    aiohttp = deferred("aiohttp")
 
 __all__ = ["answer_error", "describe", "names_mismatch"]
 

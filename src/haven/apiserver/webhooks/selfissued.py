@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-import aiohttp
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
+
+if TYPE_CHECKING:
+    import aiohttp
 
 __all__ = ["issued_by", "looks_self_signed", "peer_certificate"]
 
