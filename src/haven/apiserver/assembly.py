@@ -16,6 +16,7 @@ from haven.apiserver.admission.adminaccess import AdminAccess
 from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.configuration import read_configuration
 from haven.apiserver.admission.interface import Plugin
+from haven.apiserver.admission.manifestmetrics import ManifestMetrics
 from haven.apiserver.admission.plugins import AdmissionSettings, Parts, make_plugins
 from haven.apiserver.admission.policies.plugins import PolicyAdmission, WebhookConditions
 from haven.apiserver.admission.rolewrites import RoleWrites
@@ -92,6 +93,7 @@ from haven.clock import Clock, SystemClock
 from haven.store.interface import Store
 
 if TYPE_CHECKING:
+    from haven.apiserver.admission.manifests import Manifests
     from haven.apiserver.encryption.runner import Encryption
 
 __all__ = ["ADMIN", "ApiServer", "ServerStatistics", "Trust", "start"]
@@ -199,6 +201,7 @@ async def start(
 
         answers.append(PodCertificateAnswers(authorizer, clock))
     recorded = RecordedObjects(storages)
+    manifests: list[Manifests] = []
     admission = AdmissionChain(
         make_plugins(
             Parts(
@@ -228,6 +231,7 @@ async def start(
                     first_seconds=pause,
                 ),
                 unrecorded=objects,
+                manifests=manifests,
             )
         ),
         guards=[RoleWrites(EscalationGuard(rbac, authorizer)), SigningRequests(clock), AdminAccess(objects), *answers],
@@ -292,6 +296,8 @@ async def start(
     metrics = Metrics(registry)
     FlowMetrics(registry, flows, clock)
     decisions = SecurityMetrics(registry, audit, guard, encryption, identity=socket.gethostname())
+    if manifests:
+        ManifestMetrics(registry, manifests, identity=socket.gethostname())
     ServerFacts(
         registry,
         states,
@@ -408,6 +414,8 @@ async def start(
     server.keep(keeper.run(), "definitions")
     if encryption is not None:
         server.keep(encryption.run(), "encryption")
+    for folder in manifests:
+        server.keep(folder.follow(), f"manifests of {folder.plugin}")
     for file in guard.followed.values():
         server.keep(file.follow(), file.path.name)
     for work in audit.works if audit is not None else ():

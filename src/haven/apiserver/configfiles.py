@@ -45,7 +45,7 @@ def read_document(data: bytes, shape: type[T], kind: str, versions: Collection[s
         raise ConfigError(f"it holds no {kind}")
     if tree.get("apiVersion") not in versions or tree.get("kind") != kind:
         found = f'kind "{tree.get("kind", "")}" in version "{tree.get("apiVersion", "")}"'
-        raise ConfigError(f"no kind {found}; want {kind} of {' or '.join(sorted(versions))}")
+        raise ConfigError(f"no {found}; want {kind} of {' or '.join(sorted(versions))}")
     if repeated:
         raise ConfigError(f"strict decoding error: {', '.join(repeated)}")
     tree.pop("metadata", None)

@@ -30,6 +30,7 @@ SWITCHES = frozenset(
         "ComponentStatusz",
         "NodeDeclaredFeatures",
         "DRADeviceTaintRules",
+        "ManifestBasedAdmissionControlConfig",
         "PodTopologyLabelsAdmission",
         "WorkloadWithJob",
     }

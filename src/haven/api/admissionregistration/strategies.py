@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from haven.api.admissionregistration import v1
@@ -48,7 +48,7 @@ from haven.apimachinery.validation.names import (
 )
 from haven.apimachinery.validation.objectmeta import validate_object_meta
 
-__all__ = ["STRATEGIES"]
+__all__ = ["STRATEGIES", "reserving_static_names"]
 
 Webhook = v1.ValidatingWebhook | v1.MutatingWebhook
 Configuration = v1.ValidatingWebhookConfiguration | v1.MutatingWebhookConfiguration
@@ -463,11 +463,29 @@ def _actions(actions: Sequence[str], path: Path) -> ErrorList:
     return errors
 
 
+_RESERVED = (
+    f'names ending with "{_STATIC_SUFFIX}" are reserved for static manifest-based configurations and cannot be managed '
+    "via the API"
+)
+
+
 def _warnings(new: Any, _old: Any) -> list[str]:
-    if not new.metadata.name.endswith(_STATIC_SUFFIX):
-        return []
-    said = "are reserved for static manifest-based configurations and cannot be managed via the API"
-    return [f'metadata.name: names ending with "{_STATIC_SUFFIX}" {said}']
+    return [f"metadata.name: {_RESERVED}"] if new.metadata.name.endswith(_STATIC_SUFFIX) else []
+
+
+def reserving_static_names(strategy: Strategy[Any]) -> Strategy[Any]:
+    """Return the rules of a server that takes such objects from files: nobody makes one of such a name."""
+
+    def validate(new: Any) -> ErrorList:
+        errors = strategy.validate(new)
+        if new.metadata.name.endswith(_STATIC_SUFFIX):
+            errors = [*errors, invalid(Path("metadata").child("name"), new.metadata.name, _RESERVED)]
+        return errors
+
+    def warnings(new: Any, old: Any | None) -> list[str]:
+        return [] if old is None else strategy.warnings(new, old)
+
+    return replace(strategy, validate=validate, warnings=warnings)
 
 
 def _count_webhook_changes(new: Configuration, old: Configuration) -> None:

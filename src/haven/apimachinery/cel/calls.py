@@ -14,16 +14,22 @@ from haven.apimachinery.cel.declarations import Function, Overload
 from haven.apimachinery.cel.errors import CelError, CostLimitError
 from haven.apimachinery.cel.types import Type
 
-__all__ = ["called", "dispatched"]
+__all__ = ["UNGUARDED", "called", "dispatched"]
 
 # What the first operand of an operator must be for it to be asked at all.
 _NUMBERS: Final = frozenset(("int", "uint", "double"))
 _ORDERED: Final = _NUMBERS | {"bool", "bytes", "duration", "string", "timestamp"}
 _OPERANDS: Final = {
     "_+_": _ORDERED - {"bool"} | {"list"}, "_-_": _NUMBERS | {"duration", "timestamp"}, "_*_": _NUMBERS,
-    "_/_": _NUMBERS, "_%_": frozenset(("int", "uint")), "-_": frozenset(("int", "double")), "_<_": _ORDERED,
-    "_<=_": _ORDERED, "_>_": _ORDERED, "_>=_": _ORDERED, "size": frozenset(("string", "bytes", "list", "map")),
+    "_/_": _NUMBERS, "_%_": frozenset(("int", "uint")), "-_": frozenset(("bool", "double", "duration", "int")),
+    "_<_": _ORDERED, "_<=_": _ORDERED, "_>_": _ORDERED, "_>=_": _ORDERED,
+    "size": frozenset(("string", "bytes", "list", "map")),
 }  # fmt: skip
+UNGUARDED: Final = frozenset(_OPERANDS) | {
+    "_?_:_", "_&&_", "_||_", "!_", "@not_strictly_false", "_==_", "_!=_", "_[_]", "@in", "type", "dyn", "matches",
+    "contains", "startsWith", "endsWith",
+}  # fmt: skip
+"""Functions that look at their arguments themselves: no overload is chosen for them."""
 _CallCost = int | Callable[[Sequence[Any], Any], int]
 
 
@@ -127,9 +133,14 @@ def dispatched(fn: Function, overloads: list[Overload]) -> Callable[..., Any]:
 def _fits(value: Any, type_: Type) -> bool:
     if type_.kind in ("dyn", "param", "any"):
         return True
-    if type_.kind == "list":
-        return values.is_list(value)
+    if type_.kind == "list":  # The first element speaks for all.
+        if not values.is_list(value):
+            return False
+        return next((_fits(item, type_.params[0]) for item in values.list_items(value)), True)
     if type_.kind == "map":
-        return values.is_map(value)
+        if not values.is_map(value):
+            return False
+        key, item = next(iter(values.entries(value)), (None, None))
+        return key is None or (_fits(key, type_.params[0]) and _fits(item, type_.params[1]))
     actual = values.type_of(value)
     return actual.kind == type_.kind and actual.name == type_.name

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from haven.apimachinery.cel import ast, values
+from haven.apimachinery.cel import ast, types, values
 from haven.apimachinery.cel.attributes import ABSENT, Again, Attribute, Constant, Delayed, Frame, Node, Qualifier, Run
-from haven.apimachinery.cel.calls import called, dispatched
+from haven.apimachinery.cel.calls import UNGUARDED, called, dispatched
 from haven.apimachinery.cel.checker import Checked
 from haven.apimachinery.cel.declarations import Function, Library
 from haven.apimachinery.cel.errors import CelError, CostLimitError, ProgramError
@@ -136,13 +136,13 @@ class _Planner:
                 translate(args[1].value)
             except BadPatternError as error:
                 raise ProgramError(str(error)) from None
+            searched = _searching(self._implementation(fn, ids))
+            return Node(called(name, searched, [arg.run for arg in args], call_cost(name, overload)))
         return Node(called(name, self._implementation(fn, ids), [arg.run for arg in args], call_cost(name, overload)))
 
     def _implementation(self, fn: Function, ids: list[str]) -> Callable[..., Any]:
-        if fn.implementation is not None:
-            own = [overload for overload in fn.overloads if overload.id in ids and overload.implementation is not None]
-            if not own:
-                return fn.implementation
+        if fn.implementation is not None and fn.name in UNGUARDED:
+            return fn.implementation
         chosen = [overload for overload in fn.overloads if overload.id in ids]
         return dispatched(fn, chosen)
 
@@ -390,9 +390,30 @@ def _collect(
     return result(frame)
 
 
+_GO_TYPES: Final = {
+    "kubernetes.URL": "cel.URL", "kubernetes.Quantity": "cel.Quantity", "net.IP": "cel.IP", "net.CIDR": "cel.CIDR",
+    "kubernetes.Semver": "cel.Semver", "kubernetes.NamedFormat": "cel.Format",
+}  # fmt: skip
+
+
+def _searching(implementation: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what looks for a fixed pattern: it asks for no overload, and takes a type for its name."""
+
+    def search(text: Any, *rest: Any) -> Any:
+        if isinstance(text, types.Type):
+            text = text.name
+        if not isinstance(text, str):
+            raise values.no_overload(text)
+        return implementation(text, *rest)
+
+    return search
+
+
 def _pairs(ranged: Any, *, with_keys: bool) -> Iterable[tuple[Any, Any]]:
     """Return what a loop goes over: with two variables keys and values, else elements or keys alone."""
     if with_keys:
+        if not values.is_list(ranged) and not values.is_map(ranged):
+            raise CelError(f"unsupported comprehension range type: {_go_type(ranged)}")
         return values.entries(ranged)
     if isinstance(ranged, list | values.ListView):
         return ((item, None) for item in ranged)
@@ -400,8 +421,20 @@ def _pairs(ranged: Any, *, with_keys: bool) -> Iterable[tuple[Any, Any]]:
         return ((key, None) for key in ranged)
     if isinstance(ranged, values.MapView):
         return ((key, None) for key in ranged.keys())  # noqa: SIM118 - not a dict
-    kind = values.type_of(ranged).kind
-    raise CelError(f"got 'types.{kind.capitalize()}', expected iterable type")
+    raise CelError(f"got '{_go_type(ranged)}', expected iterable type")
+
+
+def _go_type(value: Any) -> str:
+    """Return the name of a value's type in upstream's program, which messages show."""
+    if isinstance(value, Optional):
+        return "*types.Optional"
+    found = values.type_of(value)
+    if isinstance(value, types.Type):
+        return "*types.Type"
+    if isinstance(value, values.Opaque):
+        name = _GO_TYPES.get(found.name)
+        return name or f"library.{found.name.rpartition('.')[2][:1].lower()}{found.name.rpartition('.')[2][1:]}Val"
+    return f"types.{found.kind.capitalize()}"
 
 
 def _quantifier(iter_range: Run, names: tuple[str, str], predicate: Run, decisive: bool) -> Run:

@@ -399,7 +399,7 @@ def _uint(value: int) -> Uint:
 def _duration(nanoseconds: int) -> Duration:
     if INT_MIN <= nanoseconds <= INT_MAX:
         return Duration(nanoseconds)
-    raise CelError("duration overflow")
+    raise CelError("integer overflow")
 
 
 def _timestamp(nanoseconds: int, offset_seconds: int) -> Timestamp:
@@ -497,6 +497,8 @@ def negate(value: Any) -> Any:
         return _int(-value)
     if type(value) is float:
         return -value
+    if isinstance(value, Duration):
+        return _duration(-value.nanoseconds)
     raise no_overload(value)
 
 

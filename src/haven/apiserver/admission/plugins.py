@@ -10,19 +10,25 @@ import importlib
 import random
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
+from haven.api.admissionregistration import v1
 from haven.api.core import v1 as core
 from haven.apimachinery.goformat import aggregate
 from haven.apiserver.admission.chain import ORDER
 from haven.apiserver.admission.configuration import PluginConfigs
 from haven.apiserver.admission.interface import Objects, Plugin
 from haven.apiserver.admission.policies.plugins import PolicyAdmission
+from haven.apiserver.admission.webhooks.credentials import parse_settings
 from haven.apiserver.admission.webhooks.plugins import WebhookAdmission
 from haven.apiserver.authorization.interface import Authorizer
-from haven.apiserver.configfiles import ConfigError
+from haven.apiserver.configfiles import ConfigError, Document, read_document
 from haven.apiserver.webhooks.retrying import Post
 from haven.clock import Clock
+
+if TYPE_CHECKING:
+    from haven.apiserver.admission.manifests import Loaded, Manifests
 
 __all__ = ["DEFAULT", "AdmissionSettings", "Parts", "chosen_plugins", "make_plugins"]
 
@@ -40,6 +46,15 @@ DEFAULT = frozenset(
 """What upstream runs by default."""
 OWN_DEFAULT = ("NodeRestriction",)
 """What Haven adds to that unless the operator names others, as every installer of clusters does."""
+_POLICY_VERSIONS = frozenset({"apiserver.config.k8s.io/v1"})
+_WEBHOOK_KINDS: Mapping[str, type[Any]] = {
+    "MutatingAdmissionWebhook": v1.MutatingWebhookConfiguration,
+    "ValidatingAdmissionWebhook": v1.ValidatingWebhookConfiguration,
+}
+_POLICY_KINDS: Mapping[str, tuple[type[Any], type[Any]]] = {
+    "MutatingAdmissionPolicy": (v1.MutatingAdmissionPolicy, v1.MutatingAdmissionPolicyBinding),
+    "ValidatingAdmissionPolicy": (v1.ValidatingAdmissionPolicy, v1.ValidatingAdmissionPolicyBinding),
+}
 _GATES = {
     "ClusterTrustBundleAttest": ("ClusterTrustBundle",),
     "JobValidation": ("GenericWorkload", "WorkloadWithJob"),
@@ -49,6 +64,10 @@ _GATES = {
     "PodTopologyLabels": ("PodTopologyLabelsAdmission",),
 }
 """Plugins that are idle unless one of these feature gates is on."""
+
+
+class _PolicySettings(Document, frozen=True):
+    static_manifests_dir: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +98,8 @@ class Parts:
     """How to post to the server of a kubeconfig, with a first pause in seconds between tries."""
     unrecorded: Objects | None = None
     """What plugins read that are not steady, if notes are taken of what is read through `objects`."""
+    manifests: list[Manifests] = field(default_factory=list)
+    """The folders of files that plugins turned out to have."""
 
 
 def chosen_plugins(settings: AdmissionSettings) -> list[str]:
@@ -107,8 +128,11 @@ def _has_work(name: str, states: Mapping[str, bool]) -> bool:
 
 
 def make_plugins(parts: Parts) -> list[Plugin]:
-    """Return the plugins that are to run; raise ConfigError."""
-    return [_make(name, parts) for name in chosen_plugins(parts.settings)]
+    """Return the plugins that are to run, what they keep in files read; raise ConfigError."""
+    plugins = [_make(name, parts) for name in chosen_plugins(parts.settings)]
+    for one in parts.manifests:
+        one.begin("webhook" if one.plugin in _WEBHOOK_KINDS else "policy")
+    return plugins
 
 
 def _make(name: str, parts: Parts) -> Plugin:
@@ -199,11 +223,52 @@ def _default_toleration_seconds(parts: Parts) -> Plugin:
 
 
 def _mutating_webhooks(parts: Parts) -> Plugin:
-    return parts.webhooks.mutating_as(parts.settings.configs.of("MutatingAdmissionWebhook"))
+    document = parts.settings.configs.of("MutatingAdmissionWebhook")
+    plugin = parts.webhooks.mutating_as(document)
+    return _with_manifests(plugin, parse_settings(document).static_manifests_dir, parts)
 
 
 def _validating_webhooks(parts: Parts) -> Plugin:
-    return parts.webhooks.validating_as(parts.settings.configs.of("ValidatingAdmissionWebhook"))
+    document = parts.settings.configs.of("ValidatingAdmissionWebhook")
+    plugin = parts.webhooks.validating_as(document)
+    return _with_manifests(plugin, parse_settings(document).static_manifests_dir, parts)
+
+
+def _mutating_policies(parts: Parts) -> Plugin:
+    return _policies(parts.policies.mutating, parts)
+
+
+def _validating_policies(parts: Parts) -> Plugin:
+    return _policies(parts.policies.validating, parts)
+
+
+def _policies(plugin: Plugin, parts: Parts) -> Plugin:
+    document = parts.settings.configs.of(plugin.name)
+    if document is None:
+        return plugin
+    settings = read_document(document, _PolicySettings, f"{plugin.name}Configuration", _POLICY_VERSIONS)
+    return _with_manifests(plugin, settings.static_manifests_dir, parts)
+
+
+def _with_manifests(plugin: Plugin, named: str, parts: Parts) -> Plugin:
+    if not named:
+        return plugin
+    from haven.apiserver.admission.manifests import Manifests, directory_of, load_policies, load_webhooks
+
+    directory = directory_of(named, parts.settings.states)
+    load: Callable[[str], Loaded]
+    apply: Callable[[Loaded], None]
+    if plugin.name in _WEBHOOK_KINDS:
+        kind = _WEBHOOK_KINDS[plugin.name]
+        webhooks = parts.webhooks.changing if plugin is parts.webhooks.mutating else parts.webhooks.judging
+        load, apply = partial(load_webhooks, kind=kind), lambda loaded: webhooks.fix(loaded.of(kind))
+    else:
+        policy, binding = _POLICY_KINDS[plugin.name]
+        policies: Any = parts.policies.mutating if policy is v1.MutatingAdmissionPolicy else parts.policies.validating
+        load = partial(load_policies, policy=policy, binding=binding)
+        apply = lambda loaded: policies.hooks.fix(loaded.of(policy), loaded.of(binding))  # noqa: E731
+    parts.manifests.append(Manifests(plugin.name, directory, load, apply, parts.clock))
+    return plugin
 
 
 _PLAIN: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -241,7 +306,7 @@ _SPECIAL: dict[str, Callable[[Parts], Plugin]] = {
     "DefaultTolerationSeconds": _default_toleration_seconds,
     "EventRateLimit": _event_rate_limit,
     "ImagePolicyWebhook": _image_policy,
-    "MutatingAdmissionPolicy": lambda parts: parts.policies.mutating,
+    "MutatingAdmissionPolicy": _mutating_policies,
     "MutatingAdmissionWebhook": _mutating_webhooks,
     "NamespaceAutoProvision": _namespace_auto_provision,
     "PodNodeSelector": _pod_node_selector,
@@ -249,7 +314,7 @@ _SPECIAL: dict[str, Callable[[Parts], Plugin]] = {
     "PodTolerationRestriction": _pod_tolerations,
     "Priority": _priority,
     "ResourceQuota": _resource_quota,
-    "ValidatingAdmissionPolicy": lambda parts: parts.policies.validating,
+    "ValidatingAdmissionPolicy": _validating_policies,
     "ValidatingAdmissionWebhook": _validating_webhooks,
 }
 assert _PLAIN.keys() | _SPECIAL.keys() == set(ORDER)

@@ -46,7 +46,7 @@ class Record:
             "verb": info.verb,
             "user": _user(request.user),
             "sourceIPs": _sources(request),
-            "userAgent": agent,
+            **({"userAgent": agent} if agent else {}),
             "requestReceivedTimestamp": times.format_micro_time(received),
         }
         self._stage_fields: dict[str, Any] = {}

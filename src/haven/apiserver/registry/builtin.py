@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from haven.api import scheme, strategies
+from haven.api.admissionregistration.strategies import reserving_static_names
 from haven.api.authentication import v1 as authentication
 from haven.api.authorization import v1 as authorization
 from haven.api.certificates import v1 as certificates
@@ -63,6 +64,8 @@ def endpoints(storages: Storages, resources: Sequence[Resource[Any]], states: Ma
         change = conversion(resource)
         stored = change.stored
         strategy = strategies.strategy_for(stored, off)
+        if states["ManifestBasedAdmissionControlConfig"] and stored.group == "admissionregistration.k8s.io":
+            strategy = reserving_static_names(strategy)
         try:
             storage = storages.of(stored.group_resource)
         except KeyError:

@@ -66,6 +66,7 @@ def an_environment() -> tuple[Environment, dict[str, Any]]:
         ("x.?a.?c.orValue(7)", 7),
         ("x.?a.?b.optMap(l, l.size()).orValue(0)", 3),
         ("1/0 == 1 || true", True),
+        ("-dyn(duration('1s')) == duration('-1s')", True),
         ("false && x.q == 1", False),
         ("{'a': 1, 'b': 2}.transformMap(k, v, v * 2)", {"a": 2, "b": 4}),
         ("[1, 2, 3].transformList(i, v, i % 2 == 0, v)", [1, 3]),
@@ -167,3 +168,26 @@ def test_an_evaluation_beyond_its_limit_is_cut_off() -> None:
 
     assert outcome.is_over_limit
     assert outcome.failure == "operation cancelled: actual cost limit exceeded"
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("string(x) == 'a'", "no such overload: string(map)"),
+        ("uint(x.a.b) == 1u", "no such overload: uint(list)"),
+        ("x.a.b.join() == 'a'", "no such overload: join(list)"),
+        ("-dyn(x.a.b[0] == 1) == dyn(1)", "no such overload"),
+        ("x.a.b[0].find('a') == 'a'", "no such overload"),
+        ("x.a.b[0].all(i, i == 1)", "got 'types.Int', expected iterable type"),
+        ("x.a.b[0].all(i, v, i == v)", "unsupported comprehension range type: types.Int"),
+        ("dyn(optional.of(x)).all(i, i == 1)", "got '*types.Optional', expected iterable type"),
+        ("dyn(quantity(string(x.a.b[0]))).all(i, i == 1)", "got 'cel.Quantity', expected iterable type"),
+        ("duration('1s') + duration('9223372036s') == duration(x.a.b[0])", "integer overflow"),
+    ],
+)
+def test_values_of_types_that_a_function_does_not_take_are_refused_in_upstreams_words(
+    expression: str, message: str
+) -> None:
+    env, activation = an_environment()
+    program = env.compile(expression)
+    assert program.evaluate(activation).failure == message

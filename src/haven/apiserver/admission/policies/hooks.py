@@ -39,6 +39,19 @@ class Hooks(Generic[P, B, E]):
         self._known: dict[Resource[Any], dict[str, Any]] = {self._policies: {}, self._bindings: {}}
         self._compiled: dict[str, tuple[P, E]] = {}
         self._hooks: tuple[Hook[P, B, E], ...] | None = ()
+        self.fixed: tuple[Hook[P, B, E], ...] = ()
+        """Those that the API does not know: they come before all others."""
+
+    def fix(self, policies: Sequence[P], bindings: Sequence[B]) -> None:
+        """Take policies and bindings over that the API does not know, each sorted by name."""
+        made: list[Hook[P, B, E]] = []
+        for policy in policies:
+            name = _name(policy)
+            bound = tuple(one for one in bindings if _policy_name(one) == name)
+            if bound:
+                made.append(Hook(policy, bound, self._compile(policy)))
+        self.fixed = tuple(made)
+        self._hooks = None
 
     def changed(self, resource: Resource[Any], old: Any | None, new: Any | None) -> None:
         known = self._known[resource]
@@ -61,10 +74,19 @@ class Hooks(Generic[P, B, E]):
             by_policy.setdefault(bindings[name].spec.policy_name, []).append(bindings[name])
         bound = [name for name in sorted(policies) if name in by_policy]
         self._compiled = {name: self._compiled_of(name, policies[name]) for name in bound}
-        return tuple(Hook(policies[name], tuple(by_policy[name]), self._compiled[name][1]) for name in bound)
+        stored = (Hook(policies[name], tuple(by_policy[name]), self._compiled[name][1]) for name in bound)
+        return (*self.fixed, *stored)
 
     def _compiled_of(self, name: str, policy: Any) -> tuple[P, E]:
         known: Any = self._compiled.get(name)
         if known is not None and known[0].spec == policy.spec:
             return policy, known[1]
         return policy, self._compile(policy)
+
+
+def _name(policy: Any) -> str:
+    return str(policy.metadata.name)
+
+
+def _policy_name(binding: Any) -> str:
+    return str(binding.spec.policy_name)

@@ -7,14 +7,13 @@ that has neither does not pay for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from haven.api.admissionregistration import v1
 from haven.api.scheme import Resource
 from haven.apimachinery.apierrors import GroupResource
-from haven.apiserver.admission.interface import CONNECT, CREATE, DELETE, UPDATE, AdmissionRequest, Objects, Plugin
-from haven.apiserver.admission.matching import is_exempt
-from haven.apiserver.admission.policies.hooks import Hooks
+from haven.apiserver.admission.interface import CONNECT, CREATE, DELETE, UPDATE, AdmissionRequest, Objects
+from haven.apiserver.admission.policies.hooks import Hook, Hooks
 from haven.apiserver.admission.policies.meter import PolicyMeter
 from haven.apiserver.admission.versions import ServedVersions
 from haven.apiserver.authorization.interface import Authorizer
@@ -28,6 +27,16 @@ if TYPE_CHECKING:
 
 __all__ = ["MutatingAdmissionPolicy", "PolicyAdmission", "ValidatingAdmissionPolicy", "WebhookConditions"]
 
+_POLICIES = frozenset(
+    GroupResource("admissionregistration.k8s.io", plural)
+    for plural in (
+        "mutatingadmissionpolicies", "mutatingadmissionpolicybindings", "validatingadmissionpolicies",
+        "validatingadmissionpolicybindings",
+    )
+)  # fmt: skip
+P = TypeVar("P")
+B = TypeVar("B")
+E = TypeVar("E")
 _REVIEWS = frozenset(
     {
         GroupResource("authentication.k8s.io", "selfsubjectreviews"),
@@ -40,9 +49,12 @@ _REVIEWS = frozenset(
 )
 
 
-def _is_out_of_reach(request: AdmissionRequest) -> bool:
-    """Tell whether no policy may look at a request: a mistake there would lock everybody out of the cluster."""
-    return is_exempt(request) or request.resource.group_resource in _REVIEWS
+def _about(hooks: Hooks[P, B, E], request: AdmissionRequest) -> tuple[Hook[P, B, E], ...]:
+    """Return the policies that may look at a request: a mistake must not lock everybody out of the cluster."""
+    found = hooks.all()
+    if not found or request.resource.group_resource in _REVIEWS:
+        return ()
+    return hooks.fixed if request.resource.group_resource in _POLICIES else found
 
 
 def _compile_validating(policy: v1.ValidatingAdmissionPolicy) -> CompiledPolicy:
@@ -75,11 +87,11 @@ class ValidatingAdmissionPolicy:
         return operation in (CONNECT, CREATE, DELETE, UPDATE)
 
     def is_idle(self, request: AdmissionRequest) -> bool:
-        return not self.hooks.all() or _is_out_of_reach(request)
+        return not _about(self.hooks, request)
 
     async def validate(self, request: AdmissionRequest) -> None:
-        hooks = self.hooks.all()
-        if not hooks or _is_out_of_reach(request):
+        hooks = _about(self.hooks, request)
+        if not hooks:
             return
         if self._policies is None:
             from haven.apiserver.admission.policies.params import StoredParameters
@@ -110,11 +122,11 @@ class MutatingAdmissionPolicy:
         return operation in (CONNECT, CREATE, UPDATE)
 
     def is_idle(self, request: AdmissionRequest) -> bool:
-        return not self.hooks.all() or _is_out_of_reach(request)
+        return not _about(self.hooks, request)
 
     async def admit(self, request: AdmissionRequest) -> None:
-        hooks = self.hooks.all()
-        if not hooks or _is_out_of_reach(request):
+        hooks = _about(self.hooks, request)
+        if not hooks:
             return
         if self._policies is None:
             from haven.apiserver.admission.policies.mutating import MutatingPolicies
@@ -164,8 +176,6 @@ class PolicyAdmission:
         registry: Registry | None = None,
     ) -> None:
         meter = PolicyMeter(registry or make_registry())
-        validating = ValidatingAdmissionPolicy(objects, versions, authorizer, meter)
-        mutating = MutatingAdmissionPolicy(objects, versions, authorizer, meter)
-        self.observers = (validating.hooks, mutating.hooks)
-        self.validating: Plugin = validating
-        self.mutating: Plugin = mutating
+        self.validating = ValidatingAdmissionPolicy(objects, versions, authorizer, meter)
+        self.mutating = MutatingAdmissionPolicy(objects, versions, authorizer, meter)
+        self.observers = (self.validating.hooks, self.mutating.hooks)

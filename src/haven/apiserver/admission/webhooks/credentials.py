@@ -18,14 +18,17 @@ from haven.apiserver.configfiles import ConfigError, Document, read_document
 from haven.apiserver.webhooks.target import Target
 from haven.client import connection
 
-__all__ = ["Credentials", "parse_credentials"]
+__all__ = ["Credentials", "WebhookSettings", "parse_credentials", "parse_settings"]
 
 _VERSIONS = frozenset({"apiserver.config.k8s.io/v1", "apiserver.config.k8s.io/v1alpha1"})
 _KINDS = ("WebhookAdmissionConfiguration", "WebhookAdmission")
 
 
-class _Configuration(Document, frozen=True):
+class WebhookSettings(Document, frozen=True):
+    """What a webhook plugin may be told."""
+
     kube_config_file: str = ""
+    static_manifests_dir: str = ""
 
 
 class Credentials:
@@ -77,12 +80,17 @@ def _wildcards(name: str) -> Iterator[str]:
         yield "*." + ".".join(steps[index:])
 
 
+def parse_settings(document: bytes | None) -> WebhookSettings:
+    """Return a webhook plugin's configuration; raise ConfigError."""
+    if document is None:
+        return WebhookSettings()
+    kind = next((one for one in _KINDS if one.encode() in document), _KINDS[0])
+    return read_document(document, WebhookSettings, kind, _VERSIONS)
+
+
 def parse_credentials(document: bytes | None) -> Credentials | None:
     """Return the users of a configuration's kubeconfig, None without one; raise ConfigError."""
-    if document is None:
-        return None
-    kind = next((one for one in _KINDS if one.encode() in document), _KINDS[0])
-    path = read_document(document, _Configuration, kind, _VERSIONS).kube_config_file
+    path = parse_settings(document).kube_config_file
     if not path:
         return None
     if not Path(path).is_absolute():

@@ -13,7 +13,8 @@ from typing import Any
 from haven.api import scheme
 from haven.api.admissionregistration import v1
 from haven.api.scheme import Resource
-from haven.apiserver.admission.matching import Criteria
+from haven.apiserver.admission.interface import AdmissionRequest
+from haven.apiserver.admission.matching import Criteria, is_exempt
 
 __all__ = ["Hook", "Hooks"]
 
@@ -63,6 +64,20 @@ class Hooks:
         self.resources: Sequence[Resource[Any]] = (scheme.resource_of(kind),)
         self._configurations: dict[str, Configuration] = {}
         self._hooks: tuple[Hook, ...] | None = ()
+        self._fixed: tuple[Hook, ...] = ()
+
+    def fix(self, configurations: Sequence[Configuration]) -> None:
+        """Take configurations over that the API does not know; their webhooks are asked before all others."""
+        self._fixed = tuple(hook for one in configurations for hook in _of(one, "manifest/"))
+        self._hooks = None
+
+    def about(self, request: AdmissionRequest) -> tuple[Hook, ...]:
+        """Return the webhooks that may look at a request, whatever their rules.
+
+        Those that the API knows may not judge what configures admission: a mistake could not be undone.
+        """
+        hooks = self.all()
+        return self._fixed if hooks and is_exempt(request) else hooks
 
     def changed(self, resource: Resource[Any], old: Any | None, new: Any | None) -> None:
         if new is None:
@@ -74,18 +89,17 @@ class Hooks:
     def all(self) -> tuple[Hook, ...]:
         """Return the webhooks in the order in which they are asked."""
         if self._hooks is None:
-            self._hooks = tuple(
-                hook for name in sorted(self._configurations) for hook in _of(self._configurations[name])
-            )
+            stored = (hook for name in sorted(self._configurations) for hook in _of(self._configurations[name]))
+            self._hooks = (*self._fixed, *stored)
         return self._hooks
 
 
-def _of(configuration: Configuration) -> list[Hook]:
+def _of(configuration: Configuration, prefix: str = "") -> list[Hook]:
     seen: dict[str, int] = {}
     hooks: list[Hook] = []
     name = configuration.metadata.name
     for webhook in configuration.webhooks:
         number = seen.get(webhook.name, 0)
         seen[webhook.name] = number + 1
-        hooks.append(Hook(name, f"{name}/{webhook.name}/{number}", webhook))
+        hooks.append(Hook(name, f"{prefix}{name}/{webhook.name}/{number}", webhook))
     return hooks

@@ -23,7 +23,6 @@ from haven.apimachinery.patch.errors import PatchError
 from haven.apimachinery.schema.gojson import syntax_error
 from haven.apimachinery.validation.labels import validate_managed_fields
 from haven.apiserver.admission.interface import CONNECT, CREATE, DELETE, UPDATE, AdmissionRequest
-from haven.apiserver.admission.matching import is_exempt
 from haven.apiserver.admission.webhooks.dispatch import CannotAsk, Dispatcher
 from haven.apiserver.admission.webhooks.hooks import Hook, Hooks
 from haven.apiserver.admission.webhooks.metrics import ADMIT, WebhookMetrics
@@ -64,12 +63,11 @@ class MutatingAdmissionWebhook:
         return operation in (CONNECT, CREATE, DELETE, UPDATE)
 
     def is_idle(self, request: AdmissionRequest) -> bool:
-        hooks = self._hooks.all()
-        return not hooks or is_exempt(request) or not any(self._dispatcher.concerned(one, request) for one in hooks)
+        return not any(self._dispatcher.concerned(one, request) for one in self._hooks.about(request))
 
     async def admit(self, request: AdmissionRequest) -> None:
-        hooks = self._hooks.all()
-        if not hooks or is_exempt(request):
+        hooks = self._hooks.about(request)
+        if not hooks:
             return
         rounds: _Rounds = request.reinvocation.values.setdefault(self.name, _Rounds())
         if request.reinvocation.is_second_round and rounds.output != serialization.encode(request.object):

@@ -34,7 +34,7 @@ class WebhookAdmission:
         self._judging, self._changing = (Dispatcher(objects, versions, caller, conditions) for _ in range(2))
         mutating = Hooks(v1.MutatingWebhookConfiguration)
         validating = Hooks(v1.ValidatingWebhookConfiguration)
-        self.observers = (mutating, validating)
+        self.observers = (self.changing, self.judging) = (mutating, validating)
         metrics = WebhookMetrics(registry or make_registry(), clock)
         self.mutating: Plugin = MutatingAdmissionWebhook(mutating, self._changing, metrics)
         self.validating: Plugin = ValidatingAdmissionWebhook(validating, self._judging, metrics)

@@ -9,7 +9,6 @@ from haven.api.scheme import Resource
 from haven.apimachinery import apierrors
 from haven.apimachinery.apierrors import GroupResource
 from haven.apiserver.admission.interface import CONNECT, CREATE, DELETE, UPDATE, AdmissionRequest
-from haven.apiserver.admission.matching import is_exempt
 from haven.apiserver.admission.webhooks.dispatch import CannotAsk, Dispatcher
 from haven.apiserver.admission.webhooks.hooks import Hook, Hooks
 from haven.apiserver.admission.webhooks.metrics import VALIDATING, WebhookMetrics
@@ -34,12 +33,11 @@ class ValidatingAdmissionWebhook:
         return operation in (CONNECT, CREATE, DELETE, UPDATE)
 
     def is_idle(self, request: AdmissionRequest) -> bool:
-        hooks = self._hooks.all()
-        return not hooks or is_exempt(request) or not any(self._dispatcher.concerned(one, request) for one in hooks)
+        return not any(self._dispatcher.concerned(one, request) for one in self._hooks.about(request))
 
     async def validate(self, request: AdmissionRequest) -> None:
-        hooks = self._hooks.all()
-        if not hooks or is_exempt(request):
+        hooks = self._hooks.about(request)
+        if not hooks:
             return
         concerned: list[tuple[Hook, Resource[Any]]] = []
         for hook in hooks:
