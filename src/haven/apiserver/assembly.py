@@ -184,15 +184,18 @@ async def start(
         *guard.tokens,
     ]
     authenticators: list[Authenticator] = []
+    proxies: RequestHeaders | None = None
     if trust.front_proxy_authorities:
         names = trust.front_proxy_names
-        authenticators.append(RequestHeaders(trust.front_proxy_authorities, clock, allowed_names=names))
+        proxies = RequestHeaders(trust.front_proxy_authorities, clock, allowed_names=names)
+        authenticators.append(proxies)
     if trust.client_authorities:
         authenticators.append(ClientCertificates(trust.client_authorities, clock))
     known_tokens = TokenUnion(tokens)
     authenticators.append(BearerTokens(known_tokens, audiences, clock))
 
-    identify = RequestAuthenticator(authenticators)
+    check = proxies.check if proxies is not None else None
+    identify = RequestAuthenticator(authenticators, before_anonymous=check)
     guard.attach(identify)
 
     answers: list[Plugin] = []
@@ -275,7 +278,7 @@ async def start(
         admission,
         clock,
         access=AccessReviews(authorizer),
-        tokens=TokenReviews(known_tokens, audiences),
+        tokens=TokenReviews(known_tokens, identify, audiences),
         requests=TokenRequests(
             trust.signing_keys,
             objects,

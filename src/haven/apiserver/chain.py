@@ -16,7 +16,7 @@ from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.codecs.negotiate import JSON
 from haven.apimachinery.goformat import quote
 from haven.apiserver.audit.recorder import Auditor
-from haven.apiserver.authentication.impersonation import Impersonation
+from haven.apiserver.authentication.impersonation import Impersonation, NobodyNamed
 from haven.apiserver.authorization.interface import Attributes, Verdict, decide, refusal
 from haven.apiserver.authorization.union import AuthorizerUnion
 from haven.apiserver.deadlines import Deadlines, asked_seconds
@@ -312,7 +312,7 @@ class Chain:
         headers = response.headers = dict(response.headers)
         if error.retry_after_seconds:
             headers["Retry-After"] = str(error.retry_after_seconds)
-        if isinstance(error, apierrors.Forbidden):
+        if isinstance(error, apierrors.Forbidden | NobodyNamed):
             headers["X-Content-Type-Options"] = "nosniff"
         response.object = error
         return response

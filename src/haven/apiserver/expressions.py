@@ -56,7 +56,9 @@ class ExpressionFailed(Exception):
 
 
 class Expression(Protocol):
-    """A compiled expression."""
+    """A compiled expression, and its text."""
+
+    text: str
 
     @property
     def output(self) -> str:
@@ -100,11 +102,12 @@ class CelEngine:
             program = self._environments[variable].compile(expression)
         except CompileError as error:
             raise BadExpression(str(error)) from None
-        return _Compiled(program, self._declared)
+        return _Compiled(expression, program, self._declared)
 
 
 class _Compiled:
-    def __init__(self, program: Program, declarations: Mapping[str, Declared]) -> None:
+    def __init__(self, text: str, program: Program, declarations: Mapping[str, Declared]) -> None:
+        self.text = text
         self._program = program
         self._declarations = declarations
 
@@ -113,8 +116,10 @@ class _Compiled:
         return self._program.output_type.kind
 
     def evaluate(self, variables: Mapping[str, Any]) -> Any:
+        from haven.apiserver.claimsview import ClaimsView
+
         values = {
-            name: self._declarations[name].value(tree) if name in self._declarations else tree
+            name: self._declarations[name].value(tree) if name in self._declarations else ClaimsView(tree)
             for name, tree in variables.items()
         }
         outcome = self._program.evaluate(values)

@@ -16,7 +16,7 @@ from haven.apiserver.authentication.interface import RemoteTokenAuthenticator, T
 from haven.apiserver.request import Request, UserInfo
 from haven.clock import Clock
 
-__all__ = ["BearerTokens", "TokenUnion"]
+__all__ = ["BearerTokens", "TokenUnion", "token_in"]
 
 TRUSTED_SECONDS = 2.0
 """How long a good token is taken on trust; upstream's ten seconds only because its look-ups may cost a round trip."""
@@ -45,7 +45,7 @@ class TokenUnion:
             if identity is not None:
                 return identity
         if refusals:
-            raise Unauthorized(refusals[0] if len(refusals) == 1 else f"[{', '.join(refusals)}]")
+            raise Unauthorized(", ".join(dict.fromkeys(refusals)))
         return None
 
 
@@ -64,7 +64,7 @@ class BearerTokens:
         known = self._by_header.get(header)
         if known is not None and self._clock.now_seconds() < known[1]:
             return known[0]
-        token = _from_header(header)
+        token = token_in(header, request.warnings)
         if token is None and "sec-websocket-protocol" in request.headers:
             token = _from_subprotocols(request)
         if token is None:
@@ -95,10 +95,15 @@ class BearerTokens:
         return found
 
 
-def _from_header(value: str) -> str | None:
-    parts = value.strip().split(" ", 2)
+def token_in(header: str, warnings: list[str]) -> str | None:
+    """Return the token of an Authorization header, None if there is none; a warning may tell why."""
+    parts = header.strip().split(" ", 2)
     if len(parts) < 2 or parts[0].lower() != "bearer":
         return None
+    if not parts[1] and len(parts) > 2:
+        warnings.append(
+            "the provided Authorization header contains extra space before the bearer token, and is ignored"
+        )
     return parts[1] or None
 
 

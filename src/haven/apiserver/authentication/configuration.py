@@ -245,7 +245,7 @@ class _Reader:
             self._say(f"{path}.requiredValue", text)
         else:
             expression = self._compile(rule.expression, f"{path}.expression", "claims", _is_bool)
-            return Rule(expression=expression, message=rule.message or f"failed: {rule.expression}")
+            return Rule(expression=expression, message=rule.message)
         return Rule()
 
     def _prefixed(self, item: _Prefixed, path: str, *, required: bool) -> MappedClaim:

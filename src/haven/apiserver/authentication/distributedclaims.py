@@ -12,7 +12,7 @@ from typing import Any
 
 from haven.apimachinery.apierrors import Unauthorized
 from haven.apimachinery.goformat import quote
-from haven.apiserver.authentication.issuerkeys import FetchFailed, IssuerKeys
+from haven.apiserver.authentication.issuerkeys import FetchFailed, IssuerKeys, Refused
 from haven.apiserver.authentication.jwt import check_claims, claims_of, verify
 from haven.clock import Clock
 
@@ -77,6 +77,9 @@ class ClaimSources:
         claim = quote(self._claim)
         try:
             token = (await self._ask(endpoint, access_token)).decode().strip()
+        except Refused as error:
+            text = "error while getting distributed claim JWT"
+            raise _Failed(f"while getting distributed claim {claim}: {text}: {error}") from None
         except (FetchFailed, UnicodeDecodeError) as error:
             raise _Failed(f"while getting distributed claim {claim}: {error}") from None
         try:

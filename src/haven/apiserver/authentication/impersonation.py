@@ -1,36 +1,42 @@
 """Acting as somebody else: the Impersonate-… headers, and whether the asker may use them.
 
 Since v1.36 there are five ways, tried in turn: four constrained ones, each with verbs of its own (impersonate:MODE on
-the identity and impersonate-on:MODE:VERB on the request itself), then the old verb `impersonate`. If none allows it,
-the answer is the first refusal.
+the identity and impersonate-on:MODE:VERB on the request itself), then the old verb `impersonate`. The way that was the
+right one for a user's last such request is tried first. If none allows it, the answer is the first refusal.
 Source: https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/
 """
 
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
-from urllib.parse import unquote
 
 from haven.apimachinery.apierrors import BadRequest, Forbidden
 from haven.apimachinery.goformat import quote
 from haven.apiserver.authentication.interface import ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, ANONYMOUS, MASTERS
 from haven.apiserver.authentication.serviceaccounts import NODE_NAME, groups, split_username
+from haven.apiserver.authentication.x509 import unescaped
 from haven.apiserver.authorization.interface import Attributes, Authorizer, refusal
 from haven.apiserver.authorization.union import require
 from haven.apiserver.request import Request, UserInfo
 
-__all__ = ["Impersonation", "wanted_user"]
+__all__ = ["Impersonation", "NobodyNamed", "wanted_user"]
 
 _USER, _UID, _GROUP, _EXTRA = "impersonate-user", "impersonate-uid", "impersonate-group", "impersonate-extra-"
 _NODE = re.compile(r"system:node:((?:[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\.)*[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)", re.ASCII)
 _EXTRA_KEY = re.compile(
     r"(?:[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\.)*[a-z0-9](?:[-a-z0-9]*[a-z0-9])?/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", re.ASCII
 )
+_REMEMBERED_MAX = 10_000
 MANY = 4
 """From so many groups or extras on, one question with * is asked first."""
+
+
+class NobodyNamed(BadRequest):
+    """Headers say in whose groups, but not as whom to act."""
 
 
 def wanted_user(request: Request) -> UserInfo | None:
@@ -41,24 +47,18 @@ def wanted_user(request: Request) -> UserInfo | None:
     extra: dict[str, tuple[str, ...]] = {}
     for header in headers:
         if header.startswith(_EXTRA):
-            key = _unescape(header.removeprefix(_EXTRA))
+            key = unescaped(header.removeprefix(_EXTRA))
             extra[key] = (*extra.get(key, ()), *_values(request, header))
     if name:
         return UserInfo(name, uid, wanted_groups, extra)
     if uid or wanted_groups or extra:
         shown = _go_syntax(uid, wanted_groups, extra)
-        raise BadRequest(f"requested {shown} without impersonating a user name")
+        raise NobodyNamed(f"requested {shown} without impersonating a user name")
     return None
 
 
 def _values(request: Request, header: str) -> Sequence[str]:
     return request.repeated_headers.get(header) or (request.headers[header],)
-
-
-def _unescape(key: str) -> str:
-    if re.search(r"%(?![0-9a-fA-F]{2})", key):
-        return key
-    return unquote(key)
 
 
 def _go_syntax(uid: str, wanted_groups: Sequence[str], extra: Mapping[str, Sequence[str]]) -> str:
@@ -103,6 +103,7 @@ class Impersonation:
 
     def __init__(self, authorizer: Authorizer) -> None:
         self._authorizer = authorizer
+        self._last: OrderedDict[str, _Mode] = OrderedDict()
 
     async def apply(self, request: Request) -> Impersonated | None:
         """Return whom to act as, None if there is no impersonation; raise BadRequest or Forbidden.
@@ -128,13 +129,27 @@ class Impersonation:
 
     async def _decide(self, wanted: UserInfo, asked: Attributes) -> Impersonated:
         first: Forbidden | None = None
-        for mode in _modes(wanted, asked.user):
+        last = self._last.get(asked.user.name)
+        modes = list(_modes(wanted, asked.user))
+        if last in modes:
+            modes.remove(last)
+            modes.insert(0, last)
+        for mode in modes:
             try:
-                return Impersonated(await self._try(mode, wanted, asked), mode.verb if mode.name else "")
+                found = Impersonated(await self._try(mode, wanted, asked), mode.verb if mode.name else "")
             except Forbidden as error:
                 first = first or error
+                continue
+            self._remember(asked.user.name, mode)
+            return found
         assert first is not None, "the old way always has an answer"
         raise first
+
+    def _remember(self, name: str, mode: _Mode) -> None:
+        self._last[name] = mode
+        self._last.move_to_end(name)
+        if len(self._last) > _REMEMBERED_MAX:
+            self._last.popitem(last=False)
 
     async def _try(self, mode: _Mode, wanted: UserInfo, asked: Attributes) -> UserInfo:
         requester = asked.user

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 else:
     aiohttp = deferred("aiohttp")
 
-__all__ = ["Fetch", "FetchFailed", "IssuerKeys", "https_ask", "https_fetch"]
+__all__ = ["Fetch", "FetchFailed", "IssuerKeys", "Refused", "https_ask", "https_fetch"]
 
 Fetch = Callable[[str], Awaitable[bytes]]
 """Returns the body of a successful GET; raises FetchFailed."""
@@ -37,6 +37,10 @@ class FetchFailed(Exception):
     """A document could not be got; the message says why."""
 
 
+class Refused(FetchFailed):
+    """The answer was no success; the message is its status."""
+
+
 class IssuerKeys:
     """Knows an issuer's keys. They are asked for at the first token, and when a token names a key not seen yet."""
 
@@ -48,14 +52,13 @@ class IssuerKeys:
         self._keys: list[Key] = []
         self._asked_at = float("-inf")
         self._lock = asyncio.Lock()
-        self.problem = "oidc: authenticator not initialized"
 
     async def keys(self) -> list[Key]:
         """Return the keys; raise Unauthorized if there are none yet."""
         if not self._keys:
             await self.refresh()
         if not self._keys:
-            raise Unauthorized(self.problem)
+            raise Unauthorized("oidc: authenticator not initialized")
         return self._keys
 
     async def refresh(self) -> bool:
@@ -67,9 +70,7 @@ class IssuerKeys:
             self._asked_at = now
             try:
                 self._keys = await self._get()
-                self.problem = ""
             except (FetchFailed, ValueError) as error:
-                self.problem = f"oidc: authenticator for issuer {self._issuer} is not initialized: {error}"
                 _log.warning("The keys of an OpenID issuer were not got.", issuer=self._issuer, error=str(error))
                 return False
             return True
@@ -104,7 +105,7 @@ def https_ask(tls: ssl.SSLContext) -> Callable[[str, str], Awaitable[bytes]]:
             ):
                 body = await answer.content.read(_ANSWER_BYTES_MAX)
                 if answer.status != 200:
-                    raise FetchFailed(f"{url}: {answer.status} {answer.reason}")
+                    raise Refused(f"{answer.status} {answer.reason}")
                 return body
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise FetchFailed(f"{url}: {error or type(error).__name__}") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
@@ -28,8 +29,14 @@ else:
 __all__ = ["ALGORITHMS", "Key", "MappedClaim", "Mapping_", "Rule", "check_claims", "header_of", "parse_keys", "verify"]
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512")
-LEEWAY_SECONDS = 300.0
+LEEWAY_SECONDS = 60.0
 """How far an issuer's clock may be ahead of ours, for nbf; as go-oidc has it."""
+_ALPHABET = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+_WELL_KNOWN = {
+    "iss": "string", "sub": "string", "aud": "[]string", "exp": "time", "iat": "time", "nbf": "time",
+    "nonce": "string", "at_hash": "string", "_claim_names": "map[string]string",
+    "_claim_sources": "map[string]oidc.claimSource",
+}  # fmt: skip
 
 Key: TypeAlias = "jwk.RSAKey | jwk.ECKey"
 
@@ -49,12 +56,22 @@ def _part(token: str, index: int) -> dict[str, Any]:
     if len(parts) != 3:
         raise Unauthorized("oidc: malformed jwt")
     try:
-        found = orjson.loads(base64.urlsafe_b64decode(parts[index] + "=" * (-len(parts[index]) % 4)))
+        found = orjson.loads(decoded(parts[index]))
     except ValueError:
         raise Unauthorized("oidc: malformed jwt") from None
     if not isinstance(found, dict):
         raise Unauthorized("oidc: malformed jwt")
     return found
+
+
+def decoded(text: str) -> bytes:
+    """Return what unpadded base64 text holds, as tokens have it; raise ValueError if it is none."""
+    bad = next((at for at, char in enumerate(text) if char not in _ALPHABET), None)
+    if bad is None and len(text) % 4 == 1:
+        bad = len(text) - 1
+    if bad is not None:
+        raise ValueError(f"illegal base64 data at input byte {bad}")
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def parse_keys(document: bytes) -> list[Key]:
@@ -67,7 +84,8 @@ def parse_keys(document: bytes) -> list[Key]:
         if not isinstance(item, dict) or item.get("use", "sig") != "sig":
             continue
         try:
-            key: jwk.RSAKey | jwk.ECKey | jwk.OctKey | jwk.OKPKey = jwk.JWKRegistry.import_key(item)
+            bare = {name: value for name, value in item.items() if name != "alg"}  # Tokens say how they are signed.
+            key: jwk.RSAKey | jwk.ECKey | jwk.OctKey | jwk.OKPKey = jwk.JWKRegistry.import_key(bare)
         except (errors.JoseError, ValueError, KeyError):
             continue  # Keys of kinds that we do not know concern other programs.
         if isinstance(key, jwk.RSAKey | jwk.ECKey):
@@ -78,12 +96,15 @@ def parse_keys(document: bytes) -> list[Key]:
 def verify(token: str, keys: Sequence[Key], algorithms: Sequence[str]) -> bool:
     """Tell whether one of the keys signed a token, in an allowed way."""
     header = header_of(token)
+    try:
+        for part in token.split("."):
+            decoded(part)
+    except ValueError as error:
+        raise Unauthorized(f"oidc: verify token: oidc: malformed jwt: {error}") from None
     wanted = header.get("kid")
     if header.get("alg") not in algorithms:
-        raise Unauthorized(
-            f"oidc: verify token: oidc: id token signed with unsupported algorithm, expected {_shown(algorithms)}"
-            f" got {quote(str(header.get('alg', '')))}"
-        )
+        shown = f"expected {_shown(sorted(algorithms))} got {quote(str(header.get('alg', '')))}"
+        raise _unverified(f"id token signed with unsupported algorithm, {shown}")
     for key in keys:
         if wanted and key.kid and key.kid != wanted:
             continue
@@ -132,75 +153,95 @@ class Mapping_:
 
     def user(self, claims: Mapping[str, Any]) -> UserInfo:
         """Return whom the claims make; raise Unauthorized."""
-        self._check_rules(claims)
-        name = self._username(claims)
-        groups = self._groups(claims)
-        uid = self._uid(claims)
+        seen = {"claims": claims} if self._has_expressions else {}
+        name = self._username(claims, seen)
+        groups = self._groups(claims, seen)
+        uid = self._uid(claims, seen)
         extra: dict[str, tuple[str, ...]] = {}
-        for key, expression in self.extra:
-            values = _strings(_evaluate(expression, {"claims": claims}, f'oidc: error evaluating extra "{key}"'), key)
-            values = [value for value in values if value]
+        if isinstance(claims.get("jti"), str) and claims["jti"]:
+            extra[CREDENTIAL_ID] = (f"JTI={claims['jti']}",)
+        found = [(key, one, _evaluate(one, seen, "")) for key, one in self.extra]
+        for key, expression, value in found:
+            values = _strings(value, f"oidc: error evaluating extra claim expression: {expression.text}")
             if values:
                 extra[key] = tuple(values)
-        if isinstance(claims.get("jti"), str) and claims["jti"] and CREDENTIAL_ID not in extra:
-            extra[CREDENTIAL_ID] = (f"JTI={claims['jti']}",)
+        self._check_claims(claims, seen)
         user = UserInfo(name, uid, tuple(groups), extra)
         self._check_user(user)
         return user
 
-    def _check_rules(self, claims: Mapping[str, Any]) -> None:
+    @property
+    def _has_expressions(self) -> bool:
+        expressions = [one.expression for one in (self.username, self.groups, self.uid)]
+        expressions += [rule.expression for rule in self.claim_rules]
+        return bool(self.extra) or any(one is not None for one in expressions)
+
+    def _check_claims(self, claims: Mapping[str, Any], seen: Mapping[str, Any]) -> None:
         for rule in self.claim_rules:
             if rule.expression is not None:
-                failure = "oidc: error evaluating claim validation expression"
-                if _evaluate(rule.expression, {"claims": claims}, failure) is not True:
-                    raise Unauthorized(f"oidc: validation expression failed: {rule.message}")
                 continue
-            value = claims.get(rule.claim)
             if rule.claim not in claims:
                 raise Unauthorized(f"oidc: required claim {rule.claim} not present in ID token")
-            if not isinstance(value, str):
-                raise Unauthorized(f"oidc: parse claim {rule.claim}: it is no string")
+            value = _text_of(claims[rule.claim], f"oidc: parse claim {rule.claim}")
             if value != rule.required_value:
                 raise Unauthorized(
                     f"oidc: required claim {rule.claim} value does not match. Got = {value}, want = "
                     f"{rule.required_value}"
                 )
+        _check_rules(self.claim_rules, seen, "oidc: error evaluating claim validation expression: ")
 
-    def _username(self, claims: Mapping[str, Any]) -> str:
+    def _username(self, claims: Mapping[str, Any], seen: Mapping[str, Any]) -> str:
         source = self.username
         if source.expression is not None:
-            value = _evaluate(source.expression, {"claims": claims}, "oidc: error evaluating username claim expression")
-            if not isinstance(value, str) or not value:
+            failure = "oidc: error evaluating username claim expression: "
+            value = _evaluate(source.expression, seen, failure)
+            if not isinstance(value, str):
+                raise Unauthorized(f"{failure}username claim expression must return a string")
+            if not value:
                 raise Unauthorized("oidc: empty username via CEL expression is not allowed")
             return value
-        value = claims.get(source.claim)
-        if not isinstance(value, str):
-            raise Unauthorized(f"oidc: parse username claims {quote(source.claim)}: claim not present")
-        if source.claim == "email" and claims.get("email_verified", True) is not True:
-            raise Unauthorized("oidc: email not verified")
-        return source.prefix + value
+        where = f"oidc: parse username claims {quote(source.claim)}"
+        if source.claim not in claims:
+            raise Unauthorized(f"{where}: claim not present")
+        name = _text_of(claims[source.claim], where)
+        if source.claim == "email" and "email_verified" in claims:
+            verified = claims["email_verified"]
+            if verified is not None and not isinstance(verified, bool):
+                raise Unauthorized(f"oidc: parse 'email_verified' claim: {_mismatch(verified, 'bool')}")
+            if verified is not True:
+                raise Unauthorized("oidc: email not verified")
+        return source.prefix + name
 
-    def _groups(self, claims: Mapping[str, Any]) -> list[str]:
+    def _groups(self, claims: Mapping[str, Any], seen: Mapping[str, Any]) -> list[str]:
         source = self.groups
         if source.expression is not None:
             failure = "oidc: error evaluating group claim expression"
-            return _strings(_evaluate(source.expression, {"claims": claims}, failure), "groups")
-        value = claims.get(source.claim) if source.claim else None
-        if value is None:
+            return _strings(_evaluate(source.expression, seen, f"{failure}: "), failure)
+        if not source.claim or source.claim not in claims:
             return []
-        return [source.prefix + group for group in _strings(value, source.claim)]
+        value = claims[source.claim]
+        if isinstance(value, list) and all(item is None or isinstance(item, str) for item in value):
+            found = [item or "" for item in value]
+        elif value is None:
+            found = []
+        else:
+            found = [_text_of(value, f"oidc: parse groups claim {quote(source.claim)}")]
+        return [source.prefix + group for group in found]
 
-    def _uid(self, claims: Mapping[str, Any]) -> str:
+    def _uid(self, claims: Mapping[str, Any], seen: Mapping[str, Any]) -> str:
         source = self.uid
         if source.expression is not None:
-            value = _evaluate(source.expression, {"claims": claims}, "oidc: error evaluating uid claim expression")
-        elif source.claim:
-            value = claims.get(source.claim)
-        else:
+            failure = "oidc: error evaluating uid claim expression: "
+            value = _evaluate(source.expression, seen, failure)
+            if not isinstance(value, str):
+                raise Unauthorized(f"{failure}uid claim expression must return a string")
+            return value
+        if not source.claim:
             return ""
-        if not isinstance(value, str):
-            raise Unauthorized("oidc: the uid is no string")
-        return value
+        where = f"oidc: parse uid claim {quote(source.claim)}"
+        if source.claim not in claims:
+            raise Unauthorized(f"{where}: claim not present")
+        return _text_of(claims[source.claim], where)
 
     def _check_user(self, user: UserInfo) -> None:
         if not self.user_rules:
@@ -211,47 +252,116 @@ class Mapping_:
             "groups": list(user.groups),
             "extra": {key: list(values) for key, values in user.extra.items()},
         }
-        for rule in self.user_rules:
-            assert rule.expression is not None
-            failure = "oidc: error evaluating user info validation rule"
-            if _evaluate(rule.expression, {"user": shown}, failure) is not True:
-                raise Unauthorized(f"oidc: user validation expression failed: {rule.message}")
+        _check_rules(self.user_rules, {"user": shown}, "oidc: error evaluating user info validation rule: ")
 
 
-def check_claims(claims: Mapping[str, Any], *, issuer: str, audiences: Sequence[str], now: float) -> list[str]:
-    """Return the audiences of ours that a token is meant for; raise Unauthorized unless it is good here and now."""
+def check_claims(claims: Mapping[str, Any], *, issuer: str, audiences: Sequence[str], now: float) -> None:
+    """Raise Unauthorized unless a token is good here and now: the checks of go-oidc, in their order."""
+    _check_types(claims)
+    sources = claims.get("_claim_sources") or {}
+    for source in (claims.get("_claim_names") or {}).values():
+        if not source:
+            raise _unverified("failed to obtain source from claim name")
+        if source not in sources:
+            raise _unverified("source does not exist")
     if claims.get("iss") != issuer:
-        raise Unauthorized(f"oidc: id token issued by a different provider, expected {quote(issuer)}")
+        shown = f"expected {quote(issuer)} got {quote(str(claims.get('iss') or ''))}"
+        raise _unverified(f"id token issued by a different provider, {shown}")
     meant_for = claims.get("aud")
-    found = [meant_for] if isinstance(meant_for, str) else meant_for if isinstance(meant_for, list) else []
-    common = [audience for audience in audiences if audience in found]
-    if not common:
-        raise Unauthorized(f"oidc: verify token: oidc: expected audience in {_shown(audiences)} got {_shown(found)}")
-    expires = claims.get("exp")
-    if not isinstance(expires, int | float) or isinstance(expires, bool) or expires < now:
-        raise Unauthorized("oidc: verify token: oidc: token is expired")
+    found = [meant_for] if isinstance(meant_for, str) else meant_for or []
+    is_meant = any(audience in found for audience in audiences)
+    if not is_meant and len(audiences) == 1:
+        raise _unverified(f"expected audience {quote(audiences[0])} got {_shown(found)}")
+    expires = int(claims.get("exp") or 0)
+    if expires < now:
+        raise _unverified(f"token is expired (Token Expiry: {_moment(expires)})")
     begins = claims.get("nbf")
-    if isinstance(begins, int | float) and now + LEEWAY_SECONDS < begins:
-        raise Unauthorized("oidc: verify token: oidc: current time before the nbf (not before) time")
-    return common
+    if begins is not None and now + LEEWAY_SECONDS < int(begins):
+        text = f"current time {_moment(now)} before the nbf (not before) time: {_moment(int(begins))}"
+        raise _unverified(text)
+    if not is_meant:
+        raise _unverified(f"expected audience in {_shown(sorted(audiences))} got {_shown(found)}")
+
+
+def _check_types(claims: Mapping[str, Any]) -> None:
+    """Raise Unauthorized if a claim that every token may have is of another type than it has to be."""
+    for name, value in claims.items():
+        wanted = _WELL_KNOWN.get(name)
+        if wanted is None or value is None:
+            continue
+        found = ""
+        if wanted == "string":
+            found = "" if isinstance(value, str) else wanted
+        elif wanted == "time":
+            if isinstance(value, str):
+                text = f"invalid number literal, trying to unmarshal {quote(quote(value))} into Number"
+                raise _unverified(f"failed to unmarshal claims: json: {text}")
+            found = "" if isinstance(value, int | float) and not isinstance(value, bool) else "json.Number"
+        elif wanted == "[]string":
+            items = value if isinstance(value, list) else [value]
+            wrong = next((item for item in items if not isinstance(item, str)), None)
+            found, value = ("", value) if wrong is None else ("string" if items is value else wanted, wrong)
+        elif not isinstance(value, dict):
+            found = wanted
+        else:
+            item = str if wanted.endswith("]string") else dict
+            wrong = next((one for one in value.values() if one is not None and not isinstance(one, item)), None)
+            found, value = ("", value) if wrong is None else (wanted.partition("]")[2], wrong)
+        if found:
+            text = _mismatch(value, found).replace("Go value", f"Go struct field idToken.{name}")
+            raise _unverified(f"failed to unmarshal claims: {text}")
+
+
+def _unverified(text: str) -> Unauthorized:
+    return Unauthorized(f"oidc: verify token: oidc: {text}")
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S +0000 UTC")
+
+
+def _mismatch(value: Any, wanted: str) -> str:
+    """Return Go's words for a JSON value of another type than is wanted."""
+    kinds = ((bool, "bool"), (str, "string"), (int | float, "number"), (list, "array"), (dict, "object"))
+    found = next((name for kind, name in kinds if isinstance(value, kind)), "null")
+    return f"json: cannot unmarshal {found} into Go value of type {wanted}"
+
+
+def _text_of(value: Any, where: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise Unauthorized(f"{where}: {_mismatch(value, 'string')}")
+    return value
+
+
+def _check_rules(rules: Sequence[Rule], variables: Mapping[str, Any], failure: str) -> None:
+    """Raise Unauthorized unless every expression is true; all of them are evaluated first."""
+    found = [(one, _evaluate(one.expression, variables, failure)) for one in rules if one.expression is not None]
+    for rule, value in found:
+        assert rule.expression is not None
+        if not isinstance(value, bool):
+            raise Unauthorized(f"{failure}validation expression must return a boolean")
+        if not value:
+            raise Unauthorized(f"{failure}validation expression '{rule.expression.text}' failed: {rule.message}")
 
 
 def _evaluate(expression: Expression, variables: Mapping[str, Any], failure: str) -> Any:
     try:
         return expression.evaluate(variables)
     except ExpressionFailed as error:
-        raise Unauthorized(f"{failure}: {error}") from None
+        raise Unauthorized(f"{failure}expression '{expression.text}' resulted in error: {error}") from None
 
 
-def _strings(value: Any, what: str) -> list[str]:
-    """Return a string, a list of strings, or nothing, as a list."""
+def _strings(value: Any, failure: str) -> list[str]:
+    """Return a string, a list of strings, or nothing, as a list of what is not empty."""
     if value is None:
         return []
     if isinstance(value, str):
-        return [value] if value else []
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return value
-    raise Unauthorized(f"oidc: parse claim {quote(what)}: want a string or a list of strings")
+        value = [value]
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise Unauthorized(f"{failure}: expression must return a string or a list of strings")
+    return [item for item in value if item]
 
 
 def _shown(values: Sequence[Any]) -> str:

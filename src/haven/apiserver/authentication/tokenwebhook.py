@@ -14,6 +14,7 @@ import orjson
 from haven.apimachinery.apierrors import Unauthorized
 from haven.apiserver.authentication.interface import TokenIdentity
 from haven.apiserver.request import UserInfo
+from haven.apiserver.webhooks.answers import NoAnswer, status_of
 from haven.apiserver.webhooks.caller import CallFailed
 from haven.apiserver.webhooks.retrying import Post
 from haven.clock import Clock
@@ -24,7 +25,7 @@ _CACHED_MAX = 4096
 
 
 class WebhookTokens:
-    """Asks a webhook about tokens that nobody else knows."""
+    """Asks a webhook about tokens that nobody else knows. What it says is remembered, but for errors."""
 
     def __init__(
         self, post: Post, clock: Clock, *, version: str, ttl_seconds: float, implicit_audiences: Sequence[str]
@@ -57,15 +58,20 @@ class WebhookTokens:
     async def _ask(self, token: str, audiences: tuple[str, ...]) -> TokenIdentity | str:
         """Return the identity, or why there is none ("": the webhook does not know the token)."""
         spec: dict[str, Any] = {"token": token}
-        if audiences != self._implicit:
+        if audiences:
             spec["audiences"] = list(audiences)
-        review = {"kind": "TokenReview", "apiVersion": self._version, "metadata": {}, "spec": spec, "status": {}}
+        empty: dict[str, Any] = {"user": {}}
+        review = {"kind": "TokenReview", "apiVersion": self._version, "metadata": {}, "spec": spec, "status": empty}
         try:
             body = await self._post(orjson.dumps(review))
-        except CallFailed as error:
+            status = status_of(body, "TokenReview", self._version)
+        except (CallFailed, NoAnswer) as error:
             raise Unauthorized(str(error)) from None  # Not remembered: the webhook may be back at once.
         try:
-            status = orjson.loads(body)["status"]
+            meant_for = tuple(status.get("audiences") or self._implicit)
+            common = tuple(dict.fromkeys(one for one in audiences if one in meant_for))
+            if audiences and not common:
+                return ""
             if not status.get("authenticated"):
                 return str(status.get("error", ""))
             user = status.get("user") or {}
@@ -75,10 +81,6 @@ class WebhookTokens:
                 tuple(user.get("groups") or ()),
                 {name: tuple(values) for name, values in (user.get("extra") or {}).items()},
             )
-            meant_for = tuple(status.get("audiences") or ())
-        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        except (TypeError, AttributeError):
             raise Unauthorized("the token webhook's answer makes no sense") from None
-        common = tuple(one for one in audiences if one in (meant_for or self._implicit))
-        if audiences and not common:
-            return ""
         return TokenIdentity(found, common)

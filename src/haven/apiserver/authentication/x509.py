@@ -1,36 +1,53 @@
 """Client certificates: the common name is the user, organizations are the groups.
 
-A certificate is parsed and checked once; afterwards its DER bytes are the key to the identity, until it ends.
+A certificate is parsed and checked once; afterwards its DER bytes are the key to the identity, until it or one of its
+issuers ends.
 Source: https://kubernetes.io/docs/reference/access-authn-authz/authentication/#x509-client-certificates
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID, ObjectIdentifier
 
 from haven.apimachinery.apierrors import Unauthorized
 from haven.apiserver.authentication.interface import CREDENTIAL_ID
 from haven.apiserver.request import Request, UserInfo
 from haven.clock import Clock
 
-__all__ = ["ClientCertificates", "RequestHeaders"]
+__all__ = ["ClientCertificates", "RequestHeaders", "unescaped"]
 
 _USER_UID = ObjectIdentifier("1.3.6.1.4.1.57683.2")
 """The subject attribute that carries a user's UID."""
 _CACHED_MAX = 8192
+_INTERMEDIATES_MAX = 8
+_UNDERSTOOD = frozenset(
+    {
+        ExtensionOID.BASIC_CONSTRAINTS,
+        ExtensionOID.CERTIFICATE_POLICIES,
+        ExtensionOID.EXTENDED_KEY_USAGE,
+        ExtensionOID.KEY_USAGE,
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
+    }
+)
+"""Extensions that may be critical: what they demand is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    user: UserInfo | None
-    not_before: float
-    not_after: float
+    """What a certificate says; `refusal` is why it is not taken, whatever the time."""
+
+    user: UserInfo | None = None
+    not_before: float = 0.0
+    not_after: float = 0.0
+    refusal: str = ""
 
 
 class ClientCertificates:
@@ -53,6 +70,8 @@ class ClientCertificates:
             if len(self._known) >= _CACHED_MAX:
                 self._known.clear()
             self._known[der] = known
+        if known.refusal:
+            raise Unauthorized(known.refusal)
         now = self._clock.now_seconds()
         if now > known.not_after:
             raise Unauthorized("x509: certificate has expired")
@@ -64,17 +83,49 @@ class ClientCertificates:
 def _examine(der: bytes, authorities: Sequence[x509.Certificate]) -> _Known:
     try:
         certificate = x509.load_der_x509_certificate(der)
+        between = [x509.load_der_x509_certificate(one) for one in getattr(der, "issuers", ())]
+        chain = _chain(certificate, between, authorities)
     except ValueError as error:
-        raise Unauthorized(f"x509: malformed certificate: {error}") from error
-    if not any(_issued(certificate, authority) for authority in authorities):
-        raise Unauthorized("x509: certificate signed by unknown authority")
-    if not _for_clients(certificate):
-        raise Unauthorized("x509: certificate specifies an incompatible key usage")
+        return _Known(refusal=f"x509: malformed certificate: {error}")
+    if chain is None:
+        return _Known(refusal="x509: certificate signed by unknown authority")
+    if not all(map(_for_clients, chain[:-1])):
+        return _Known(refusal="x509: certificate specifies an incompatible key usage")
+    if any(part.critical and part.oid not in _UNDERSTOOD for one in chain for part in one.extensions):
+        return _Known(refusal="x509: unhandled critical extension")
+    try:
+        user = _user(certificate, der)
+    except Unauthorized as error:
+        return _Known(refusal=error.message)
     return _Known(
-        user=_user(certificate, der),
-        not_before=certificate.not_valid_before_utc.timestamp(),
-        not_after=certificate.not_valid_after_utc.timestamp(),
+        user=user,
+        not_before=max(one.not_valid_before_utc.timestamp() for one in chain),
+        not_after=min(one.not_valid_after_utc.timestamp() for one in chain),
     )
+
+
+def _chain(
+    certificate: x509.Certificate, between: Sequence[x509.Certificate], authorities: Sequence[x509.Certificate]
+) -> list[x509.Certificate] | None:
+    """Return the way from a certificate to an authority, both included; None if there is none."""
+    for authority in authorities:
+        if _issued(certificate, authority):
+            return [certificate, authority]
+    for index, issuer in enumerate(between):
+        if _may_issue(issuer) and _issued(certificate, issuer):
+            rest = _chain(issuer, [*between[:index], *between[index + 1 :]][:_INTERMEDIATES_MAX], authorities)
+            if rest is not None:
+                return [certificate, *rest]
+    return None
+
+
+def _may_issue(certificate: x509.Certificate) -> bool:
+    try:
+        if not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return False
+        return certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    except x509.ExtensionNotFound as error:
+        return error.oid == ExtensionOID.KEY_USAGE
 
 
 def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
@@ -126,27 +177,43 @@ class RequestHeaders:
 
     async def authenticate(self, request: Request) -> UserInfo | None:
         name = request.headers.get("x-remote-user", "").strip()
-        if not name:
-            return None
-        if request.client_certificate is None:
+        if not name or request.client_certificate is None:
             return None
         try:
             proxy = self._certificates.identify(request.client_certificate)
         except Unauthorized:
             return None  # Not a proxy's certificate: it may still be a client's own.
-        if proxy is None or (self._allowed_names and proxy.name not in self._allowed_names):
-            raise Unauthorized(f"x509: subject with cn={proxy.name if proxy else ''} is not in the allowed list")
-        extra = {
-            header.removeprefix("x-remote-extra-"): tuple(_values(request, header))
-            for header in request.headers
-            if header.startswith("x-remote-extra-")
-        }
+        self._check_name(proxy)
+        extra: dict[str, tuple[str, ...]] = {}
+        for header in request.headers:
+            if header.startswith("x-remote-extra-"):
+                key = unescaped(header.removeprefix("x-remote-extra-"))
+                extra[key] = (*extra.get(key, ()), *_values(request, header))
         return UserInfo(
             name=name,
             uid=request.headers.get("x-remote-uid", ""),
-            groups=tuple(_values(request, "x-remote-group")),
+            groups=tuple(filter(None, _values(request, "x-remote-group"))),
             extra=extra,
         )
+
+    def check(self, request: Request) -> None:
+        """Raise Unauthorized if a request comes with a certificate that is no proxy's.
+
+        It may still be a client's own, but who comes with one is not anonymous.
+        """
+        if request.client_certificate is not None:
+            self._check_name(self._certificates.identify(request.client_certificate))
+
+    def _check_name(self, proxy: UserInfo | None) -> None:
+        if self._allowed_names and (proxy is None or proxy.name not in self._allowed_names):
+            raise Unauthorized(f"x509: subject with cn={proxy.name if proxy else ''} is not in the allowed list")
+
+
+def unescaped(key: str) -> str:
+    """Return the key of an extra, of which a header's name shows some characters as %XX; a wrong escape is kept."""
+    if re.search(r"%(?![0-9a-fA-F]{2})", key):
+        return key
+    return unquote(key)
 
 
 def _values(request: Request, header: str) -> Sequence[str]:

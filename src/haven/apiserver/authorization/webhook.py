@@ -6,7 +6,7 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/webhook/
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -15,6 +15,7 @@ from haven.apimachinery.selectors import SelectorError, parse_fields, parse_labe
 from haven.apiserver.authorization.interface import Attributes, Decision, Rules, Verdict
 from haven.apiserver.expressions import Expression, ExpressionFailed
 from haven.apiserver.request import UserInfo
+from haven.apiserver.webhooks.answers import NoAnswer, status_of
 from haven.apiserver.webhooks.caller import CallFailed
 from haven.apiserver.webhooks.retrying import Post
 from haven.clock import Clock
@@ -78,11 +79,10 @@ class WebhookAuthorizer:
             return known[0]
         review = {"kind": "SubjectAccessReview", "apiVersion": self._version, "metadata": {}, "spec": spec}
         try:
-            decision = _decision(await self._post(orjson.dumps({**review, "status": {"allowed": False}})))
-        except CallFailed as error:
+            answer = await self._post(orjson.dumps({**review, "status": {"allowed": False}}))
+            decision = _decision(status_of(answer, "SubjectAccessReview", self._version))
+        except (CallFailed, NoAnswer) as error:
             return Decision(self._on_error, error=str(error))
-        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            return Decision(self._on_error, error=f"the answer of the webhook makes no sense: {error}")
         if _is_short(attributes):
             self._known[key] = (decision, now + self._ttl_seconds[decision.verdict is Verdict.ALLOW])
             self._known.move_to_end(key)
@@ -100,15 +100,15 @@ class WebhookAuthorizer:
         shown = {"user": "", "groups": [], "uid": "", "extra": {}, **spec}
         if "resourceAttributes" in spec:
             shown["resourceAttributes"] = dict.fromkeys(_FIELDS, "") | spec["resourceAttributes"]
-        failed: ExpressionFailed | None = None
+        failed: list[str] = []
         for condition in self._match_conditions:
             try:
                 if condition.evaluate({"request": shown}) is not True:
                     return False
             except ExpressionFailed as error:
-                failed = failed or error
-        if failed is not None:
-            raise failed
+                failed.append(f"cel evaluation error: expression '{condition.text}' resulted in error: {error}")
+        if failed:
+            raise ExpressionFailed(failed[0] if len(failed) == 1 else f"[{', '.join(failed)}]")
         return True
 
 
@@ -173,8 +173,7 @@ def _labels(text: str) -> list[dict[str, Any]]:
     return found
 
 
-def _decision(body: bytes) -> Decision:
-    status = orjson.loads(body)["status"]
+def _decision(status: Mapping[str, Any]) -> Decision:
     allowed, denied = bool(status.get("allowed")), bool(status.get("denied"))
     reason = str(status.get("reason", ""))
     if allowed and denied:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from haven import telemetry
 from haven.apimachinery import apierrors, serialization
+from haven.apiserver.clientcertificates import presented
 from haven.apiserver.http.answers import answer_head, has_body, plain_error
 from haven.apiserver.http.messages import Malformed, Message, Messages, head_bytes, split_target
 from haven.apiserver.http.takeover import Connection
@@ -96,7 +97,7 @@ class HttpConnection(asyncio.Protocol):
         self._remote = str(peer[0]) if isinstance(peer, tuple) else ""
         if server.wants_certificates:
             tls = transport.get_extra_info("ssl_object")
-            self._certificate = tls.getpeercert(True) if tls is not None else None
+            self._certificate = presented(tls) if tls is not None else None
         server.connections.add(self)
         loop = asyncio.get_running_loop()
         self.task = loop.create_task(self._serve())

@@ -60,6 +60,8 @@ class Headers:
             for name, value in raw:
                 several.setdefault(name.lower(), []).append(value)
             self.repeated = {name: values for name, values in several.items() if len(values) > 1}
+            for name, values in self.repeated.items():
+                by_name[name] = values[0]  # Who wants one value means the first.
 
 
 def _readable(value: str) -> str:
@@ -222,7 +224,7 @@ class Messages:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header."""
-        self._raw.append((name.decode("latin-1"), value.decode("utf-8", "surrogateescape")))
+        self._raw.append((name.decode("latin-1"), value.decode("utf-8", "surrogateescape").rstrip(" \t")))
         if not value.isascii():
             self._is_ascii = False
 

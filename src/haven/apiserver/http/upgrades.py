@@ -11,6 +11,7 @@ from typing import Any, cast
 from aiohttp import web
 from multidict import CIMultiDict
 
+from haven.apiserver.clientcertificates import presented
 from haven.apiserver.http.answers import audit_id_of
 from haven.apiserver.http.connection import Handle
 from haven.apiserver.http.messages import Headers, Malformed, split_target
@@ -61,7 +62,7 @@ class Upgrades:
         )
         if self._wants_certificates:
             tls = transport.get_extra_info("ssl_object")
-            request.client_certificate = tls.getpeercert(True) if tls is not None else None
+            request.client_certificate = presented(tls) if tls is not None else None
         response = await self._handle(request)
         try:
             if response.hijack is not None:

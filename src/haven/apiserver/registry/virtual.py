@@ -48,6 +48,8 @@ def posted(
         noted(request, obj, kind)
         namespace = request.info.namespace if endpoint.resource.namespaced else ""
         systemfields.ensure_namespace(obj.metadata, namespace)
+        if not request.info.subresource:
+            systemfields.wipe(obj.metadata)
         schema = schema_for(*kind)
         assert schema is not None
         manager = manager_of(parameters.field_manager, request)

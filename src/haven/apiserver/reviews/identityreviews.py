@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from haven.api.authentication import v1 as authentication
 from haven.apimachinery import times
 from haven.apimachinery.apierrors import BadRequest, InternalError, Unauthorized
-from haven.apiserver.authentication.bearer import TokenUnion
-from haven.apiserver.authentication.interface import ALL_AUTHENTICATED, ALL_UNAUTHENTICATED
+from haven.apiserver.authentication.bearer import TokenUnion, token_in
+from haven.apiserver.authentication.interface import TokenIdentity
+from haven.apiserver.authentication.union import RequestAuthenticator
 from haven.apiserver.request import Request, UserInfo
 from haven.clock import Clock
 
@@ -21,8 +22,9 @@ __all__ = ["SelfSubjectReviews", "TokenReviews"]
 class TokenReviews:
     """Examines tokens on behalf of servers that got them."""
 
-    def __init__(self, tokens: TokenUnion, api_audiences: Sequence[str]) -> None:
+    def __init__(self, tokens: TokenUnion, identify: RequestAuthenticator, api_audiences: Sequence[str]) -> None:
         self._tokens = tokens
+        self._identify = identify
         self._api_audiences = tuple(api_audiences)
 
     async def create(self, _request: Request, review: authentication.TokenReview) -> authentication.TokenReview:
@@ -30,24 +32,29 @@ class TokenReviews:
         if not review.spec.token:
             raise BadRequest("token is required for TokenReview in authentication")
         audiences = tuple(review.spec.audiences) or self._api_audiences
-        review.status = authentication.TokenReviewStatus()
+        status = review.status  # What was sent there stays, where there is no answer to it.
+        status.authenticated = False
+        token = token_in(f"Bearer {review.spec.token}", [])
         try:
-            identity = await self._tokens.wait_token(review.spec.token, audiences)
+            identity = await self._identity(token, audiences)
         except Unauthorized as error:
-            review.status.error = f"[invalid bearer token, {error.message}]"
+            status.error = f"[invalid bearer token, {error.message}]"
             return review
         if identity is None:
-            review.status.error = "invalid bearer token"
+            status.error = "invalid bearer token"
             return review
         if not set(audiences) & set(identity.audiences):
             raise InternalError.because("error validating audiences")
-        user = identity.user
-        if ALL_AUTHENTICATED not in user.groups and ALL_UNAUTHENTICATED not in user.groups:
-            user = UserInfo(user.name, user.uid, (*user.groups, ALL_AUTHENTICATED), user.extra)
-        review.status = authentication.TokenReviewStatus(
-            authenticated=True, user=_wire(user), audiences=list(identity.audiences)
-        )
+        status.authenticated = True
+        status.user = _wire(self._identify.authenticated(identity.user))
+        status.audiences = list(identity.audiences)
         return review
+
+    async def _identity(self, token: str | None, audiences: tuple[str, ...]) -> TokenIdentity | None:
+        if token is not None:
+            return await self._tokens.wait_token(token, audiences)
+        anyone = self._identify.anyone()  # A token that begins with a space is none: nobody in particular asks.
+        return None if anyone is None else TokenIdentity(anyone, audiences)
 
 
 class SelfSubjectReviews:

@@ -243,12 +243,12 @@ async def test_a_token_for_another_audience_is_no_use_but_a_review_knows_it(
     with pytest.raises(Unauthorized):
         await authenticator.authenticate(a_request(authorization=f"Bearer {token}"))
     review = authentication.TokenReview(spec=authentication.TokenReviewSpec(token=token, audiences=["elsewhere"]))
-    answer = await TokenReviews(TokenUnion([tokens]), [ISSUER]).create(a_request(), review)
+    answer = await TokenReviews(TokenUnion([tokens]), authenticator, [ISSUER]).create(a_request(), review)
     assert answer.status.authenticated
     assert answer.status.audiences == ["elsewhere"]
     assert answer.status.user.groups[-1] == "system:authenticated"
     own = authentication.TokenReview(spec=authentication.TokenReviewSpec(token=token))
-    refused = await TokenReviews(TokenUnion([tokens]), [ISSUER]).create(a_request(), own)
+    refused = await TokenReviews(TokenUnion([tokens]), authenticator, [ISSUER]).create(a_request(), own)
     assert not refused.status.authenticated
     assert refused.status.error
 
