@@ -286,7 +286,7 @@ class Chain:
         path = info.path
         if path.startswith("//"):
             return path_not_found_text()
-        routed = _is_routed(path)
+        routed = self._is_routed(path)
         handler = self.paths.get("/" if path == "/index.html" else path)
         if handler is None and not path.startswith(_EXACT):
             handler = self.paths.get(path.rstrip("/") or "/")
@@ -305,6 +305,13 @@ class Chain:
             raise method_not_allowed()
         request.served = True
         return await handler(request)
+
+    def _is_routed(self, path: str) -> bool:
+        """Tell whether upstream's router serves a path, method by method; other handlers do not look at the method."""
+        if path.startswith("/apis"):
+            parts = path.strip("/").split("/")
+            return len(parts) > 2 and parts[1] in self.resources.groups
+        return path.startswith(_ROUTED)
 
     def refuse(self, request: Request, error: apierrors.ApiError) -> Response:
         """Return a refusal as the client can read it."""
@@ -362,13 +369,6 @@ def _nobody(_path: str) -> PathHandler | None:
 _EXACT = ("/healthz/", "/livez/", "/readyz/", "/metrics/")
 """Where a slash at the end makes another path."""
 _ROUTED = ("/api", "/version", "/openid/", "/.well-known/", "/logs")
-
-
-def _is_routed(path: str) -> bool:
-    """Tell whether upstream's router serves a path, method by method; the other handlers do not look at the method."""
-    if path.startswith("/apis"):
-        return len(path.strip("/").split("/")) > 2
-    return path.startswith(_ROUTED)
 
 
 def _internal_text(request: Request, error: Exception) -> Response:

@@ -15,6 +15,7 @@ from haven.apiserver.discovery import Discovery, built_in
 from haven.apiserver.health import Check, CheckMeter, health_paths
 from haven.apiserver.metrics import Metrics
 from haven.apiserver.openapi.server import OpenAPI
+from haven.apiserver.processfacts import process_start_seconds
 from haven.apiserver.registry.storage import Storages
 from haven.apiserver.request import Request, Response
 from haven.store.interface import Store, StoreError
@@ -104,7 +105,8 @@ def document_paths(
             metrics.registry.reset()
             return Response(200, {"Content-Type": "text/plain; charset=utf-8"}, b"metrics reset\n")
         content_type, body = metrics.answer(request.headers.get("accept", ""))
-        return Response(200, {"Content-Type": content_type}, body)
+        started = f"{process_start_seconds():.0f}"
+        return Response(200, {"Content-Type": content_type, "Process-Start-Time-Unix": started}, body)
 
     check_meter = CheckMeter()
 

@@ -29,7 +29,8 @@ from haven.apiserver.request import Request, Response
 
 __all__ = ["debug_paths", "flagz", "statusz"]
 
-_TEXT = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
+_PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
+_TEXT = {**_PLAIN, "X-Content-Type-Options": "nosniff"}
 _JSON = {"Content-Type": "application/json"}
 _WARNING = (
     "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is "
@@ -47,7 +48,7 @@ def flagz(values: Mapping[str, Any]) -> PathHandler:
         if _wants(request, "Flagz"):
             return _object("Flagz", {"flags": shown})
         lines = "".join(f"{name}={value}\n" for name, value in shown.items())
-        return Response(200, dict(_TEXT), f"\napiserver flagz\n{_WARNING}{lines}".encode())
+        return Response(200, dict(_PLAIN), f"\napiserver flagz\n{_WARNING}{lines}".encode())
 
     return answer
 
@@ -76,7 +77,7 @@ def statusz(version: str, paths: Sequence[str], started: float) -> PathHandler:
             f"Python version= {platform.python_version()}\nBinary version= {version}\n"
             f"Emulation version= {version.rpartition('.')[0]}\nPaths= {' '.join(paths)}\n"
         )
-        return Response(200, dict(_TEXT), text.encode())
+        return Response(200, dict(_PLAIN), text.encode())
 
     return answer
 

@@ -6,6 +6,8 @@ import gzip
 import json
 from typing import Any
 
+import pytest
+
 from haven.api import scheme
 from haven.api.scheme import Resource
 from haven.apimachinery.codecs.wire import read_fields
@@ -44,8 +46,10 @@ async def v2(api: OpenAPI, accept: str = "application/json", **headers: str) -> 
     return await api.handle_v2(Request("GET", "/openapi/v2", {}, {"accept": accept, **headers}))
 
 
-async def v3(api: OpenAPI, name: str = "", query: dict[str, list[str]] | None = None) -> Any:
-    return await api.handle_v3(Request("GET", f"/openapi/v3{name}", query or {}, {"accept": "application/json"}))
+async def v3(
+    api: OpenAPI, name: str = "", query: dict[str, list[str]] | None = None, accept: str = "application/json"
+) -> Any:
+    return await api.handle_v3(Request("GET", f"/openapi/v3{name}", query or {}, {"accept": accept}))
 
 
 def test_a_pod_has_the_operations_that_upstream_names() -> None:
@@ -108,7 +112,7 @@ async def test_what_did_not_change_is_not_sent_again_and_gzip_is_sent_to_those_w
     api = OpenAPI(STABLE)
     first = await v2(api)
 
-    assert (await v2(api, **{"if-none-match": first.headers["ETag"]})).status == 304
+    assert (await v2(api, **{"if-none-match": first.headers["Etag"]})).status == 304
     packed = await v2(api, **{"accept-encoding": "gzip"})
     assert packed.headers["Content-Encoding"] == "gzip"
     assert gzip.decompress(packed.body) == first.body
@@ -185,3 +189,67 @@ async def test_closed_sets_of_values_are_listed() -> None:
     modes = schemas["io.k8s.api.core.v1.PersistentVolumeClaimSpec"]["properties"]["accessModes"]["items"]
     assert strategy["enum"] == ["Recreate", "RollingUpdate"]
     assert "ReadWriteOncePod" in modes["enum"]
+
+
+V3_PROTOBUF = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
+
+
+async def test_a_version_3_document_in_protobuf_says_what_it_says_in_json() -> None:
+    api = OpenAPI(STABLE)
+    document = json.loads((await v3(api, "/apis/apps/v1")).body)
+
+    response = await v3(api, "/apis/apps/v1", accept=V3_PROTOBUF)
+
+    assert response.headers["Content-Type"] == V3_PROTOBUF
+    fields = read_fields(response.body, {1: "openapi", 2: "info", 4: "paths", 5: "components"})
+    assert fields["openapi"] == [b"3.0.0"]
+    paths = read_fields(fields["paths"][0], {1: "path"})["path"]
+    assert [read_fields(path, {1: "name"})["name"][0].decode() for path in paths] == list(document["paths"])
+    schemas = read_fields(read_fields(fields["components"][0], {1: "schemas"})["schemas"][0], {1: "schema"})["schema"]
+    names = [read_fields(schema, {1: "name"})["name"][0].decode() for schema in schemas]
+    assert names == list(document["components"]["schemas"])
+
+
+async def test_a_patch_s_parameters_are_found_in_the_protobuf_form() -> None:
+    body = (await v3(OpenAPI(STABLE), "/apis/apps/v1", accept=V3_PROTOBUF)).body
+    paths = read_fields(read_fields(body, {4: "paths"})["paths"][0], {1: "path"})["path"]
+    named = {
+        entry["name"][0]: entry["value"][0] for entry in (read_fields(path, {1: "name", 2: "value"}) for path in paths)
+    }
+    item = named[b"/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]
+
+    [patch] = read_fields(item, {10: "patch"})["patch"]
+
+    found = read_fields(patch, {6: "parameters", 13: "extensions"})
+    parameters = [read_fields(read_fields(one, {1: "it"})["it"][0], {1: "name"}) for one in found["parameters"]]
+    assert b"fieldValidation" in [parameter["name"][0] for parameter in parameters]
+    extension = read_fields(found["extensions"][-1], {1: "name", 2: "value"})
+    assert extension["name"] == [b"x-kubernetes-group-version-kind"]
+
+
+@pytest.mark.parametrize(
+    ("accept", "status"),
+    [("*", 200), ("application/*", 200), ("text/html", 406), ("application/yaml;q=1,*/*;q=0.1", 200), (";;", 200)],
+)
+async def test_a_version_3_document_is_negotiated_as_everything_else(accept: str, status: int) -> None:
+    assert (await v3(OpenAPI(STABLE), "/apis/apps/v1", accept=accept)).status == status
+
+
+async def test_a_part_of_a_document_can_be_asked_for() -> None:
+    api = OpenAPI(STABLE)
+    whole = (await v2(api)).body
+
+    part = await v2(api, range="bytes=2-8")
+
+    assert (part.status, part.body) == (206, whole[2:9])
+    assert part.headers["Content-Range"] == f"bytes 2-8/{len(whole)}"
+    assert (await v2(api, range="bytes=-3")).body == whole[-3:]
+    assert (await v2(api, range=f"bytes={len(whole)}-")).status == 416
+
+
+async def test_a_document_that_is_no_newer_is_not_sent_again() -> None:
+    api = OpenAPI(STABLE)
+    first = await v2(api)
+
+    assert (await v2(api, **{"if-modified-since": first.headers["Last-Modified"]})).status == 304
+    assert (await v2(api, **{"if-modified-since": "Thu, 01 Jan 2015 00:00:00 GMT"})).status == 200

@@ -25,6 +25,7 @@ __all__ = [
     "YAML",
     "Answer",
     "Offer",
+    "accepted_types",
     "body_media_type",
     "check_route",
     "is_pretty",
@@ -127,6 +128,11 @@ def _clauses(accept: str) -> tuple[_Clause, ...]:
     return tuple(result)
 
 
+def accepted_types(accept: str) -> list[tuple[str, str]]:
+    """Return what a client accepts as (type, subtype), the most wanted first."""
+    return [(clause.main, clause.sub) for clause in _clauses(accept)]
+
+
 def _quality(text: str) -> float:
     try:
         return float(text)
@@ -147,7 +153,7 @@ def _accept(clause: _Clause, media_type: str, offer: Offer) -> Answer | None:
     stream = parameters.get("stream", "")
     if stream and (stream != "watch" or media_type not in _STREAMABLE):
         return None
-    if parameters.get("sv"):
+    if parameters.get("sv") and not (offer.transformed and parameters["sv"] == "v1"):
         return None
     pretty = parameters.get("pretty") == "1"
     if not any(name in parameters for name in ("as", "g", "v")):
@@ -223,13 +229,18 @@ def _route_accepts(accept: str, produced: tuple[str, ...]) -> bool:
     return False
 
 
-_media_type = re.compile(r"\s*([!#$%&'*+.^_`|~0-9A-Za-z-]+(?:/[!#$%&'*+.^_`|~0-9A-Za-z-]+)?)\s*(;.*)?", re.ASCII)
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_media_type = re.compile(
+    rf'\s*({_TOKEN}(?:/{_TOKEN})?)\s*(?:;\s*{_TOKEN}\s*=\s*(?:{_TOKEN}|"(?:[^"\\]|\\.)*")\s*)*;?\s*', re.ASCII
+)
 
 
 def body_media_type(content_type: str, accepted: Sequence[str] = (JSON, YAML, PROTOBUF)) -> str:
     """Return the media type of a body; none means the first of those accepted. Raise UnsupportedMediaType."""
     if not content_type:
         return accepted[0]
+    if content_type in accepted:
+        return content_type
     found = _media_type.fullmatch(content_type)
     media_type = found.group(1).lower() if found else ""
     if media_type not in accepted:

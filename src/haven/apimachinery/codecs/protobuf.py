@@ -447,6 +447,8 @@ def unframe(data: bytes) -> Framed:
         raise InvalidProtobuf("empty data")
     if not data.startswith(PREFIX):
         raise InvalidProtobuf("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")
+    if data == PREFIX:
+        raise InvalidProtobuf("empty body")
     try:
         unknown = read_fields(data[len(PREFIX) :], {1: "type", 2: "raw"})
         names = read_fields(last(unknown, "type"), {1: "api_version", 2: "kind"})

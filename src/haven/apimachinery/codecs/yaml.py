@@ -370,5 +370,6 @@ def _digits_at(text: str, index: int) -> str:
 def write(data: bytes) -> bytes:
     """Return JSON as YAML."""
     tree = msgspec.json.decode(data)
-    text: str = yaml.dump(tree, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, width=-1)
-    return text.encode()
+    text: str = yaml.dump(tree, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, width=80)
+    # libyaml ends a document in which a text ended with blank lines expressly; go-yaml does not.
+    return text.removesuffix("...\n").encode()

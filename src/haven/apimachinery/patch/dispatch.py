@@ -21,7 +21,7 @@ from haven.apimachinery.patch.errors import PatchError, invalid_patch, unprocess
 from haven.apimachinery.patch.written import as_written
 from haven.apimachinery.schema.check import check, fits
 from haven.apimachinery.schema.explain import explain
-from haven.apimachinery.schema.gojson import lost_keys, syntax_error
+from haven.apimachinery.schema.gojson import lost_keys, readable, syntax_error
 from haven.apimachinery.schema.model import UNTYPED, Field, Schema
 from haven.apimachinery.schema.normalize import normalize
 from haven.apimachinery.schema.restore import RestoreError, restore
@@ -59,6 +59,7 @@ def patched(
     `field_validation` is Strict, Warn or Ignore. Nothing is defaulted or validated yet.
     """
     strict_level = field_validation or "Warn"
+    body = readable(body)
     if kind is PatchType.STRATEGIC:
         return _strategic(live, body, schema, strict_level)
     tree, complaints = merged(kind, live, body, strict_level)

@@ -11,7 +11,7 @@ from typing import Any
 
 from haven.apimachinery.goformat import quote
 
-__all__ = ["Number", "Pairs", "lost_keys", "parse", "syntax_error"]
+__all__ = ["Number", "Pairs", "lost_keys", "parse", "readable", "syntax_error"]
 
 DEPTH_MAX = 10_000
 _SPACE = b" \t\r\n"
@@ -36,6 +36,26 @@ def parse(data: bytes) -> Any:
     return json.loads(
         data.decode("utf-8", "replace"), object_pairs_hook=Pairs, parse_int=Number, parse_float=Number, strict=False
     )
+
+
+def readable(data: bytes) -> bytes:
+    """Return JSON with everything replaced by U+FFFD that Go reads as such and strict decoders refuse.
+
+    That is every byte that is no UTF-8, and every half of a surrogate pair.
+    """
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        text = "".join("\ufffd" if "\udc80" <= char <= "\udcff" else char for char in data.decode("utf-8", _EACH_BYTE))
+    if "\\u" in text:
+        text = _ESCAPE.sub(lambda found: "\\ufffd" if found.group(1) else found.group(), text)
+    return text.encode()
+
+
+_EACH_BYTE = "surrogateescape"
+_ESCAPE = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.", re.DOTALL
+)
 
 
 def lost_keys(data: bytes, encoded: bytes) -> bool:

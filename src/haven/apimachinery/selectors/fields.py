@@ -134,5 +134,7 @@ def parse_fields(text: str) -> FieldSelector:
         if found is None:
             raise SelectorError(f"invalid selector: '{text}'; can't understand '{term}'")
         sign = "!=" if found.group() == "!=" else "="
-        items.append(FieldRequirement(term[: found.start()], sign, _unescape(term[found.end() :])))
+        name, value = term[: found.start()], _unescape(term[found.end() :])
+        if name or value:  # A sign alone selects nothing, and refuses nothing.
+            items.append(FieldRequirement(name, sign, value))
     return FieldSelector(items)

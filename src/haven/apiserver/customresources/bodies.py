@@ -47,7 +47,7 @@ def decode_body(
             raise unrecognized(kind, str(error), data) from None
         complaints = [strict_yaml_error(repeated)] if repeated else []
     else:
-        tree = parse_json(data, kind)
+        tree, data = parse_json(data, kind)
         if isinstance(tree, dict) and lost_keys(data, orjson.dumps(tree)):
             complaints = repeated_keys(data)
     if tree is not None and not isinstance(tree, dict):

@@ -25,6 +25,8 @@ _QUERIES_KEPT = 2048
 _QUERY_KEPT_CHARACTERS_MAX = 1024
 _END = b"\r\n\r\n"
 _REQUEST_LINE = re.compile(rb"(GET|HEAD) (/[!-~]*) HTTP/1\.1")
+_METHOD = re.compile(rb"(?:\r?\n)*([!#$%&'*+.^_`|~0-9A-Za-z-]+) ")
+_STAND_IN = b"REPORT"
 _BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _IGNORED_UPGRADES = frozenset({"h2c", "h2", "tls/1.0"})
 _WITH_MEANING = frozenset({"connection", "content-length", "transfer-encoding", "expect", "upgrade"})
@@ -124,6 +126,8 @@ class Messages:
         self.body_stream: BodyStream | None = None
         """The body that is coming in, if it is one that is passed on."""
         self._parser: Any = None
+        self._other_method = ""
+        """The method of the message that is read, if it is one that llhttp does not know."""
         self._in_head = self._in_message = False
         self._head_bytes = 0
         self._target = b""
@@ -179,6 +183,16 @@ class Messages:
                 return b""
             # Not a protocol that is spoken here. llhttp took no body from the message: read it again as it is without.
             return head_bytes(self.ready.pop(), without=("upgrade", "connection")) + rest
+        except httptools.HttpParserInvalidMethodError:
+            found = _METHOD.match(data)
+            if self._other_method or not started_here or len(self.ready) != count or found is None:
+                raise Malformed(400, "Bad Request") from None
+            # llhttp knows a list of methods, HTTP does not: read the message as if it had one of them.
+            if self._in_message:
+                self.count -= 1
+            self._parser, self._in_head, self._in_message = None, False, False
+            self._other_method = found[1].decode()
+            return _STAND_IN + data[found.end(1) :]
         except httptools.HttpParserError as error:
             cause = error.__context__
             if isinstance(cause, Malformed):
@@ -233,7 +247,9 @@ class Messages:
         self._in_head = False
         parser = self._parser
         headers = Headers(self._raw, is_ascii=self._is_ascii)
-        message = Message(parser.get_method().decode(), self._target.decode("utf-8", "surrogateescape"), headers)
+        method = self._other_method or parser.get_method().decode()
+        self._other_method = ""
+        message = Message(method, self._target.decode("utf-8", "surrogateescape"), headers)
         self._message = message
         named = headers.by_name
         version = parser.get_http_version()
@@ -328,9 +344,15 @@ def _origin_form(target: str) -> str:
 
 def parse_query(query: str) -> Mapping[str, Sequence[str]]:
     """Return every value of each key."""
-    return _kept_query(query) if len(query) <= _QUERY_KEPT_CHARACTERS_MAX else parse_qs(query, keep_blank_values=True)
+    return _kept_query(query) if len(query) <= _QUERY_KEPT_CHARACTERS_MAX else _parsed_query(query)
 
 
 @lru_cache(maxsize=_QUERIES_KEPT)
 def _kept_query(query: str) -> Mapping[str, Sequence[str]]:
+    return _parsed_query(query)
+
+
+def _parsed_query(query: str) -> Mapping[str, Sequence[str]]:
+    if ";" in query:  # Once it could stand for &; whoever still means that is not understood.
+        query = "&".join(pair for pair in query.split("&") if ";" not in pair)
     return parse_qs(query, keep_blank_values=True)

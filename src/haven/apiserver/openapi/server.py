@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,10 @@ import msgspec
 import orjson
 
 from haven.api.scheme import Resource
-from haven.apimachinery.codecs.negotiate import JSON
+from haven.apimachinery.codecs.negotiate import JSON, accepted_types
 from haven.apiserver.aggregation.specs import ForeignSpec, merged
-from haven.apiserver.openapi import gnostic, swagger, v3
+from haven.apiserver.openapi import gnostic, gnosticv3, swagger, v3
+from haven.apiserver.openapi.content import serve_content
 from haven.apiserver.openapi.schemas import CustomKind, Definitions
 from haven.apiserver.request import Request, Response
 
@@ -25,13 +27,18 @@ Tree = dict[str, Any]
 Handler = Callable[[Request], Awaitable[Response]]
 
 _V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+_V3_PROTOBUF = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
 _V2_TYPES = {
     JSON: JSON,
     "application/com.github.proto-openapi.spec.v2@v1.0+protobuf": _V2_PROTOBUF,
     _V2_PROTOBUF: _V2_PROTOBUF,
-    "application/*": JSON,
-    "*/*": JSON,
 }
+_V3_TYPES = {
+    JSON: JSON,
+    _V3_PROTOBUF: _V3_PROTOBUF,
+    "application/com.github.proto-openapi.spec.v3@v1.0+protobuf": _V3_PROTOBUF,
+}
+"""Media types that are understood, the better first, with those that are sent for them."""
 _IMMUTABLE = "public, immutable"
 _FAR_FUTURE = "Fri, 01 Jan 2100 00:00:00 GMT"
 _COMPRESSION_LEVEL = 5
@@ -43,10 +50,12 @@ class _Stored:
 
     compressed: bytes
     hash: str
+    modified_seconds: float
 
     @classmethod
-    def of(cls, data: bytes) -> _Stored:
-        return cls(gzip.compress(data, _COMPRESSION_LEVEL, mtime=0), hashlib.sha512(data).hexdigest().upper())
+    def of(cls, data: bytes, hash_: str = "") -> _Stored:
+        compressed = gzip.compress(data, _COMPRESSION_LEVEL, mtime=0)
+        return cls(compressed, hash_ or hashlib.sha512(data).hexdigest().upper(), time.time())
 
 
 class OpenAPI:
@@ -57,7 +66,7 @@ class OpenAPI:
         self._custom: tuple[CustomKind, ...] = ()
         self._v2: dict[str, _Stored] = {}
         self._v3: dict[str, _Stored] = {}
-        self._v3_custom: dict[str, list[CustomKind]] = {}
+        self._v3_protobuf: dict[str, _Stored] = {}
         self._foreign: tuple[ForeignSpec, ...] = ()
         self._foreign_v3: dict[str, tuple[str, Handler]] = {}
         self._build = asyncio.Lock()
@@ -82,9 +91,10 @@ class OpenAPI:
 
     async def handle_v2(self, request: Request) -> Response:
         """Answer with the version 2 document in JSON or protobuf."""
-        media_type = _choose(request.headers.get("accept", ""))
+        media_type = _choose(accepted_types(request.headers.get("accept", "") or "*/*"), _V2_TYPES)
+        vary = {"Vary": "Accept-Encoding, Accept"}
         if media_type is None:
-            return Response(406, {"Content-Type": "text/plain; charset=utf-8"})
+            return Response(406, vary)
         stored = self._v2.get(media_type)
         if stored is None:
             async with self._build:
@@ -93,7 +103,7 @@ class OpenAPI:
                     kept = self._v2  # Another one by the time that the document is done, if something changed.
                     build = self._build_v2_json if media_type == JSON else self._build_v2_protobuf
                     stored = kept[media_type] = await _in_thread(build, self._custom, self._foreign)
-        return _answer(request, stored, media_type, {})
+        return _answer(request, stored, media_type, vary)
 
     async def handle_v3(self, request: Request) -> Response:
         """Answer with the list of version 3 documents, or with one of them; raise NotFound."""
@@ -107,7 +117,8 @@ class OpenAPI:
             paths |= {document: {"serverRelativeURL": url} for document, (url, _) in self._foreign_v3.items()}
             shown = {document: paths[document] for document in sorted(paths)}
             # Upstream names no type, so its HTTP library guesses one.
-            return Response(200, {"Content-Type": "text/plain; charset=utf-8"}, orjson.dumps({"paths": shown}))
+            text = {"Content-Type": "text/plain; charset=utf-8"}
+            return serve_content(request, text, orjson.dumps({"paths": shown}), modified_seconds=time.time())
         if name in self._foreign_v3:
             return await self._foreign_v3[name][1](request)
         stored = self._v3.get(name)
@@ -116,16 +127,29 @@ class OpenAPI:
             stored = self._v3.get(name)
         if stored is None:
             return Response(404, {})
-        if not _accepts_json(request.headers.get("accept", "")):
-            return Response(406, {"Content-Type": "text/plain; charset=utf-8"})
         headers = {"Vary": "Accept"}
+        types = accepted_types(request.headers.get("accept", "") or "*/*")
+        if not types:  # Nothing that could be read is asked for, and nothing is what is sent.
+            return Response(200)
+        media_type = _choose(types, _V3_TYPES)
+        if media_type is None:
+            return Response(406, headers)
         wanted = request.get("hash")
         if wanted and wanted != stored.hash:
-            headers |= {"Location": f"/openapi/v3/{name}?hash={stored.hash}", "Content-Type": JSON}
-            return Response(301, {**headers, "ETag": f'"{stored.hash}"'})
+            headers |= {"Location": f"/openapi/v3/{name}?hash={stored.hash}", "Content-Type": media_type}
+            return Response(301, {**headers, "Etag": f'"{stored.hash}"'})
         if wanted:
             headers |= {"Cache-Control": _IMMUTABLE, "Expires": _FAR_FUTURE}
-        return _answer(request, stored, JSON, headers)
+        if media_type == _V3_PROTOBUF:
+            stored = await self._as_protobuf(name, stored)
+        return _answer(request, stored, media_type, headers)
+
+    async def _as_protobuf(self, name: str, stored: _Stored) -> _Stored:
+        """Return a version 3 document in protobuf."""
+        found = self._v3_protobuf.get(name)
+        if found is None or found.hash != stored.hash:
+            found = self._v3_protobuf[name] = await asyncio.to_thread(_protobuf_of, stored)
+        return found
 
     async def _build_v3(self) -> None:
         """Build the documents that are missing."""
@@ -134,6 +158,7 @@ class OpenAPI:
             missing = {name: entry for name, entry in documents.items() if name not in self._v3}
             for name in [name for name in self._v3 if name not in documents]:
                 del self._v3[name]
+                self._v3_protobuf.pop(name, None)
             if missing:
                 self._v3 |= await asyncio.to_thread(_build_documents, missing)
 
@@ -203,26 +228,25 @@ def _build_documents(documents: dict[str, Any]) -> dict[str, _Stored]:
     }
 
 
-def _choose(accept: str) -> str | None:
-    for part in accept.split(",") if accept else ["*/*"]:
-        found = _V2_TYPES.get(part.partition(";")[0].strip())
-        if found is not None:
-            return found
+def _protobuf_of(stored: _Stored) -> _Stored:
+    return _Stored.of(gnosticv3.document(orjson.loads(gzip.decompress(stored.compressed))), stored.hash)
+
+
+def _choose(accepted: Iterable[tuple[str, str]], offered: Mapping[str, str]) -> str | None:
+    """Return the media type to send; None if the client accepts none of those offered."""
+    for main, sub in accepted:
+        for media_type, sent in offered.items():
+            offered_main, _, offered_sub = media_type.partition("/")
+            if main in ("*", offered_main) and sub in ("*", offered_sub):
+                return sent
     return None
 
 
-def _accepts_json(accept: str) -> bool:
-    return not accept or any(
-        part.partition(";")[0].strip() in (JSON, "application/*", "*/*") for part in accept.split(",")
-    )
-
-
 def _answer(request: Request, stored: _Stored, media_type: str, headers: dict[str, str]) -> Response:
-    etag = f'"{stored.hash}"'
-    headers = {"Content-Type": media_type, "ETag": etag, **headers}
-    if request.headers.get("if-none-match") == etag:
-        return Response(304, headers)
-    if "gzip" in request.headers.get("accept-encoding", ""):
-        vary = ", ".join([*([headers["Vary"]] if "Vary" in headers else []), "Accept-Encoding"])
-        return Response(200, {**headers, "Content-Encoding": "gzip", "Vary": vary}, stored.compressed)
-    return Response(200, headers, gzip.decompress(stored.compressed))
+    headers = {"Content-Type": media_type, "Etag": f'"{stored.hash}"', **headers}
+    zipped = "gzip" in request.headers.get("accept-encoding", "") and "range" not in request.headers
+    if zipped:
+        vary = headers["Vary"]
+        headers |= {"Content-Encoding": "gzip", "Vary": vary if "Encoding" in vary else f"{vary}, Accept-Encoding"}
+    data = stored.compressed if zipped else gzip.decompress(stored.compressed)
+    return serve_content(request, headers, data, modified_seconds=stored.modified_seconds, is_encoded=zipped)

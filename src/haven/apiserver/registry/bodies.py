@@ -19,7 +19,7 @@ from haven.apimachinery.codecs.negotiate import JSON, PROTOBUF, YAML, body_media
 from haven.apimachinery.goformat import quote
 from haven.apimachinery.patch.dispatch import NO_KIND, TYPE_META, json_kind
 from haven.apimachinery.schema import Schema, check, normalize
-from haven.apimachinery.schema.gojson import syntax_error
+from haven.apimachinery.schema.gojson import readable, syntax_error
 from haven.apiserver.registry.options import IGNORE, STRICT
 from haven.apiserver.request import Request
 
@@ -58,8 +58,7 @@ def decode_object(
         strict = [strict_yaml_error(repeated)] if repeated else []
         text = None
     else:
-        tree = parse_json(data, expected.kind)
-        text = data
+        tree, text = parse_json(data, expected.kind)
     if tree is None:
         tree = {}
     if not isinstance(tree, dict):
@@ -118,19 +117,23 @@ def _from_protobuf(data: bytes, expected: GroupVersionKind) -> dict[str, Any]:
             )
         if gvk != expected:
             _refuse_kind(gvk, expected)
-        return protobuf.decode_message(framed.raw, expected.api_version, expected.kind)
     except protobuf.InvalidProtobuf as error:
         raise unrecognized(expected.kind, str(error), data) from None
-
-
-def parse_json(data: bytes, kind: str) -> Any:
-    """Return a body's JSON; raise BadRequest."""
     try:
-        return orjson.loads(data)
+        return protobuf.decode_message(framed.raw, expected.api_version, expected.kind)
+    except protobuf.InvalidProtobuf as error:
+        raise _not_handled(gvk, expected, str(error)) from None
+
+
+def parse_json(data: bytes, kind: str) -> tuple[Any, bytes]:
+    """Return (a body's JSON, its text as it was read); raise BadRequest."""
+    try:
+        return orjson.loads(data), data
     except orjson.JSONDecodeError:
         complaint = syntax_error(data)
         if complaint is None:
-            return serialization.decode_tree(data)
+            text = readable(data)
+            return serialization.decode_tree(text), text
         raise unrecognized(kind, f"couldn't get version/kind; json parse error: {complaint}", data) from None
 
 
@@ -225,7 +228,10 @@ def decode_delete_options(data: bytes, header: str) -> meta.DeleteOptions | None
     media_type = body_media_type(header)
     if media_type == PROTOBUF:
         try:
-            tree: Any = protobuf.decode_message(protobuf.unframe(data).raw, "meta.k8s.io/v1", "DeleteOptions")
+            framed = protobuf.unframe(data)
+            if framed.kind not in ("", "DeleteOptions"):
+                raise _no_options(framed.kind, framed.api_version)
+            tree: Any = protobuf.decode_message(framed.raw, "meta.k8s.io/v1", "DeleteOptions")
         except protobuf.InvalidProtobuf as error:
             raise apierrors.BadRequest(str(error)) from None
     elif media_type == JSON:
@@ -233,7 +239,10 @@ def decode_delete_options(data: bytes, header: str) -> meta.DeleteOptions | None
             tree = orjson.loads(data)
         except orjson.JSONDecodeError:
             complaint = syntax_error(data)
-            raise apierrors.BadRequest(f"couldn't get version/kind; json parse error: {complaint}") from None
+            if complaint is not None:
+                raise apierrors.BadRequest(f"couldn't get version/kind; json parse error: {complaint}") from None
+            data = readable(data)
+            tree = serialization.decode_tree(data)
     else:
         try:
             tree, _ = yaml.parse(data)
@@ -247,10 +256,7 @@ def decode_delete_options(data: bytes, header: str) -> meta.DeleteOptions | None
     kind = tree.get("kind") or "DeleteOptions"
     api_version = tree.get("apiVersion") or "meta.k8s.io/v1"
     if kind != "DeleteOptions":
-        raise apierrors.BadRequest(
-            f"no kind {quote(str(kind))} is registered for version {quote(str(api_version))} "
-            'in scheme "pkg/apis/meta/internalversion/scheme/register.go:27"'
-        )
+        raise _no_options(str(kind), str(api_version))
     from haven.apimachinery.schema import schema_named
 
     schema = schema_named("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions")
@@ -258,6 +264,12 @@ def decode_delete_options(data: bytes, header: str) -> meta.DeleteOptions | None
     if findings.error is not None:
         raise apierrors.BadRequest(findings.error)
     return serialization.convert(normalize(tree, schema), meta.DeleteOptions)
+
+
+def _no_options(kind: str, api_version: str) -> apierrors.BadRequest:
+    scheme_name = "pkg/apis/meta/internalversion/scheme/register.go:27"
+    text = f"no kind {quote(kind)} is registered for version {quote(api_version)} in scheme {quote(scheme_name)}"
+    return apierrors.BadRequest(text)
 
 
 def given_tree(request: Request) -> Any:

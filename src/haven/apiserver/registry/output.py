@@ -88,7 +88,7 @@ def encode_json_as(data: bytes, form: Answer) -> bytes:
     if form.media_type == PROTOBUF:
         return protobuf.from_json(data)
     if form.pretty:
-        return orjson.dumps(orjson.loads(data), option=orjson.OPT_INDENT_2) + b"\n"
+        return orjson.dumps(orjson.loads(data), option=orjson.OPT_INDENT_2)
     return data
 
 
@@ -132,17 +132,17 @@ def entry_response(request: Request, endpoint: Endpoint, form: Answer, entry: En
     if form.kind == "Table":
         return _response(status, encode_json_as(table_bytes(request, endpoint, form, [entry], None), form), form)
     if form.kind == "PartialObjectMetadataList":
-        if endpoint.view is not None:
-            raise _NoList("content is not a list")
-        raise apierrors.NotAcceptable(
-            f"you requested PartialObjectMetadataList, but the requested object is not a list (*{_go_type(endpoint)})"
-        )
+        raise _no_list(endpoint, endpoint.resource.kind)
     return _response(status, entry_bytes(entry, endpoint, form), form)
 
 
-def _go_type(endpoint: Endpoint) -> str:
-    group = endpoint.resource.group.split(".")[0] or "core"
-    return f"{group}.{endpoint.resource.kind}"
+def _no_list(endpoint: Endpoint, kind: str) -> apierrors.ApiError:
+    """Return the refusal of an object of some kind, which belongs to an endpoint, as a list."""
+    if endpoint.view is not None and kind == endpoint.resource.kind:
+        return _NoList("content is not a list")
+    group = "autoscaling" if kind == "Scale" else endpoint.resource.group.split(".")[0] or "core"
+    text = f"you requested PartialObjectMetadataList, but the requested object is not a list (*{group}.{kind})"
+    return apierrors.NotAcceptable(text)
 
 
 def object_response(
@@ -153,6 +153,8 @@ def object_response(
         obj = endpoint.conversion.to_served(obj)
     if request.local and not form.kind:
         return Response(status, object=obj)
+    if form.kind == "PartialObjectMetadataList":
+        raise _no_list(endpoint, obj.kind)
     data = serialization.encode(obj)
     if form.kind == "PartialObjectMetadata":
         data = partial_bytes(data, form.group_version)
@@ -197,10 +199,10 @@ def list_response(
     if form.kind:
         version = form.group_version.encode()
         items = [partial_bytes(entry.data, form.group_version) for entry in entries]
-        data = b'{"kind":"PartialObjectMetadataList","apiVersion":"%b","metadata":%b,"items":[%b]}' % (
+        data = b'{"kind":"PartialObjectMetadataList","apiVersion":"%b","metadata":%b,"items":%b}' % (
             version,
             metadata,
-            b",".join(items),
+            b"[%b]" % b",".join(items) if items else b"null",
         )
         return _response(200, encode_json_as(data, form), form)
     resource = endpoint.resource
@@ -227,6 +229,6 @@ def list_response(
 
 
 def _response(status: int, body: bytes, form: Answer) -> Response:
-    if form.media_type == JSON and not body.endswith(b"\n"):
-        body += b"\n"
+    if form.media_type == JSON and not form.pretty and not body.endswith(b"\n"):
+        body += b"\n"  # As Go's encoder does; readable JSON has none.
     return Response(status, _HEADERS[form.media_type], body)

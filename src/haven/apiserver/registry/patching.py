@@ -13,6 +13,7 @@ from haven.api.strategy import Strategy
 from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.codecs import yaml
 from haven.apimachinery.patch.dispatch import PATCH_TYPES, PatchType, json_kind, merged, patched
+from haven.apimachinery.schema.gojson import readable
 from haven.apiserver.registry import systemfields
 from haven.apiserver.registry.bodies import strict_yaml_error
 from haven.apiserver.registry.endpoint import Endpoint
@@ -24,7 +25,7 @@ from haven.apiserver.registry.writing import UpdateRequest, Writing
 from haven.apiserver.request import Request, Response
 from haven.apiserver.watchcache import Entry
 
-__all__ = ["Patching", "patch_kind"]
+__all__ = ["Patching", "applied_tree", "patch_kind"]
 
 APPLY = "application/apply-patch+yaml"
 _ALL = (*PATCH_TYPES, APPLY)
@@ -34,13 +35,30 @@ _CUSTOM = (PatchType.JSON.value, PatchType.MERGE.value, APPLY)
 def patch_kind(request: Request, endpoint: Endpoint) -> str:
     """Return the media type of a patch; raise UnsupportedMediaType. Custom resources have no strategic patches."""
     kind = request.headers.get("content-type", "").partition(";")[0]
-    if endpoint.view is not None and kind not in _CUSTOM:
-        raise apierrors.UnsupportedMediaType(
-            f"the body of the request was in an unknown format - accepted media types include: {', '.join(_CUSTOM)}"
-        )
-    if kind not in _ALL:
+    accepted = _ALL if endpoint.view is None else _CUSTOM
+    if endpoint.view is None and kind.strip() not in _ALL:  # The route looks first, and less closely.
         raise apierrors.UnsupportedMediaType("415: Unsupported Media Type", meta.StatusDetails())
+    if kind not in accepted:
+        raise apierrors.UnsupportedMediaType(
+            f"the body of the request was in an unknown format - accepted media types include: {', '.join(accepted)}"
+        )
     return kind
+
+
+def applied_tree(body: bytes) -> tuple[dict[str, Any], list[str]]:
+    """Return (what an apply sends, complaints about repeated keys); raise BadRequest."""
+    try:
+        patch, repeated = yaml.parse(body)
+    except yaml.InvalidYAML as error:
+        raise apierrors.BadRequest(f"error decoding YAML: error converting YAML to JSON: {error}") from None
+    if patch is None:
+        patch = {}
+    if not isinstance(patch, dict):
+        raise apierrors.BadRequest(
+            "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
+            f"{json_kind(patch)} into Go value of type map[string]interface {{}}"
+        )
+    return patch, repeated
 
 
 class Patching:
@@ -118,7 +136,7 @@ class Patching:
         assert live is not None
         if endpoint.view is not None:
             level = parameters.field_validation
-            tree, complaints = merged(PATCH_TYPES[kind], orjson.loads(live.data), body, level)
+            tree, complaints = merged(PATCH_TYPES[kind], orjson.loads(live.data), readable(body), level)
             return endpoint.view.patched(tree, complaints, level, warnings), tree
         tree, found = patched(
             PATCH_TYPES[kind],
@@ -139,17 +157,7 @@ class Patching:
         parameters: WriteParameters,
         warnings: list[str],
     ) -> Any:
-        try:
-            patch, repeated = yaml.parse(body)
-        except yaml.InvalidYAML as error:
-            raise apierrors.BadRequest(f"error decoding YAML: error converting YAML to JSON: {error}") from None
-        if patch is None:
-            patch = {}
-        if not isinstance(patch, dict):
-            raise apierrors.BadRequest(
-                "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal "
-                f"{json_kind(patch)} into Go value of type map[string]interface {{}}"
-            )
+        patch, repeated = applied_tree(body)
         tree = await self._writing.fields.applied(
             live, patch, endpoint, parameters.field_manager, subresource, force=bool(parameters.force)
         )

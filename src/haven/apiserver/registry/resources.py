@@ -16,7 +16,7 @@ from haven.apimachinery.goformat import quote
 from haven.apiserver.deprecations import DeprecatedUse
 from haven.apiserver.registry.deletion import Deletion
 from haven.apiserver.registry.endpoint import Endpoint, View
-from haven.apiserver.registry.patching import Patching
+from haven.apiserver.registry.patching import Patching, patch_kind
 from haven.apiserver.registry.reading import Reading
 from haven.apiserver.registry.watching import Watching
 from haven.apiserver.registry.writing import Writing
@@ -118,7 +118,8 @@ class Resources:
         resource = endpoint.resource
         if endpoint.view is not None:
             return await self._custom(request, endpoint, endpoint.view)
-        self.deprecated.note_built_in(request, resource)
+        if info.subresource or info.verb in resource.verbs:
+            self.deprecated.note_built_in(request, resource)
         if info.verb == "proxy" or (info.namespace and not resource.namespaced and info.resource != "namespaces"):
             raise path_not_found()
         own = self.virtual.get((resource.group, resource.plural))
@@ -130,7 +131,7 @@ class Resources:
             handler = own.get(info.verb)
             if (info.name and not own.keys() & _NAMED_VERBS) or _lacks_namespace(resource, info):
                 raise path_not_found()
-            if handler is None:
+            if handler is None or request.method == "HEAD":
                 raise method_not_allowed()
             return await handler(request, endpoint)
         return await self._stored(request, endpoint, info)
@@ -168,6 +169,8 @@ class Resources:
             return await self.handlers.watching.watch(request, endpoint, force=True)
         if info.verb == "create":
             return await self.handlers.writing.create(request, endpoint)
+        if info.verb == "patch":
+            patch_kind(request, endpoint)
         if info.verb in ("update", "patch") and not info.name:
             raise apierrors.BadRequest("name must be provided")
         if info.verb == "update":
@@ -188,7 +191,7 @@ class Resources:
                 raise path_not_found()
             if verb not in ("list", "watch"):
                 raise method_not_allowed()
-        if verb not in endpoint.resource.verbs:
+        if verb not in endpoint.resource.verbs or request.method == "HEAD":  # Authorized as what it is the head of.
             raise method_not_allowed()
         if named:
             problems = path_segment_errors(info.name)
@@ -227,7 +230,9 @@ class Resources:
             raise path_not_found()
         # A proxy passes on OPTIONS too, which is no verb of the API.
         passed_on = info.subresource == "proxy" and request.method == "OPTIONS"
-        if info.verb not in known.verbs and not passed_on:
+        if (info.verb not in known.verbs and not passed_on) or (
+            request.method == "HEAD" and info.subresource != "proxy"
+        ):
             raise method_not_allowed()
         own = self.subresources.get((resource.group, resource.plural, info.subresource))
         if own is not None:

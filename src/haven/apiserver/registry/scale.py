@@ -14,7 +14,6 @@ from haven.api.autoscaling import v1 as autoscaling
 from haven.api.scheme import GroupVersionKind
 from haven.apimachinery import apierrors, apply, meta, serialization, times
 from haven.apimachinery.apply import scale as scale_fields
-from haven.apimachinery.codecs import yaml
 from haven.apimachinery.fielderrors import Path, invalid
 from haven.apimachinery.names import UID
 from haven.apimachinery.patch.dispatch import PATCH_TYPES, patched
@@ -25,7 +24,7 @@ from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.fieldmanagement import manager_of, typed_entries
 from haven.apiserver.registry.options import WriteParameters, write_parameters
 from haven.apiserver.registry.output import answer_form, object_response
-from haven.apiserver.registry.patching import APPLY, patch_kind
+from haven.apiserver.registry.patching import APPLY, applied_tree, patch_kind
 from haven.apiserver.registry.requestobjects import body_of
 from haven.apiserver.registry.resources import Handler
 from haven.apiserver.registry.writing import UpdateRequest, Writing
@@ -147,17 +146,14 @@ class Scales:
     def _applied(
         self, live: dict[str, Any], body: bytes, endpoint: Endpoint, parameters: WriteParameters
     ) -> dict[str, Any]:
-        try:
-            tree, _ = yaml.parse(body)
-        except yaml.InvalidYAML as error:
-            raise apierrors.BadRequest(f"error decoding YAML: {error}") from None
+        tree, _ = applied_tree(body)
         # Upstream takes the Scale for a custom resource and cannot convert it: only what needs no conversion works.
         is_custom = endpoint.view is not None
         if is_custom and not live["metadata"].get("managedFields"):
             raise apierrors.ApiError(f"failed to create manager for existing fields: {_unconvertible('live', '/')}")
         result = apply.apply(
             live,
-            tree or {},
+            tree,
             self._schema,
             parameters.field_manager,
             api_version="autoscaling/v1",
@@ -167,7 +163,7 @@ class Scales:
             subresource="scale",
         )
         if is_custom and result.changed:
-            metadata = (tree or {}).get("metadata") or {}
+            metadata = tree.get("metadata") or {}
             raise apierrors.ApiError(
                 _unconvertible("new", f"{metadata.get('namespace', '')}/{metadata.get('name', '')}")
             )

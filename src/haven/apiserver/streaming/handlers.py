@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlencode
@@ -14,6 +14,7 @@ from haven.api.core import v1 as core
 from haven.api.discovery import v1 as discovery
 from haven.api.scheme import resource_of
 from haven.apimachinery import apierrors
+from haven.apimachinery.codecs.negotiate import RESOURCES, Offer, check_route, negotiate
 from haven.apimachinery.goformat import quote as go_quote
 from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.interface import CONNECT, AdmissionRequest, Objects
@@ -71,6 +72,16 @@ class NodeBackends:
 def _system_trust() -> ssl.SSLContext:
     """Return the trust in the system's authorities, which are many: they are read when somebody wants them."""
     return ssl.create_default_context()
+
+
+_LOGS = Offer(("text/plain", *RESOURCES.media_types))
+_LOG_OBJECTS = replace(RESOURCES, tables=False)
+
+
+class _NoObject(apierrors.ApiError):
+    """The metadata of a log is asked for; upstream fails without a reason."""
+
+    code, reason = 500, ""
 
 
 class Streaming:
@@ -223,6 +234,10 @@ class Streaming:
         return Response(101, hijack=hijack)
 
     async def _log(self, request: Request, endpoint: Endpoint) -> Response:
+        accept = request.headers.get("accept", "")
+        check_route(accept, _LOGS)  # A log is text whatever is accepted, and refused as an object would be.
+        if negotiate(accept, _LOG_OBJECTS).kind:
+            raise _NoObject("object does not implement the Object interfaces")
         options = location.log_options(request.info.name, request.query)
         pod = self._pod(request)
         container = location.choose_container(pod, request.get("container"))

@@ -91,3 +91,22 @@ def test_json_is_pretty_for_humans_and_on_request() -> None:
     assert is_pretty("true", "kubectl")
     assert not is_pretty("0", "curl/8.0")
     assert not is_pretty("", "kubectl/v1.36")
+
+
+@pytest.mark.parametrize(
+    "header", ["application/json", "application/json; charset=utf-8", 'application/json;a="b;c";', "APPLICATION/JSON"]
+)
+def test_parameters_of_a_body_s_type_that_are_well_formed_mean_nothing(header: str) -> None:
+    assert body_media_type(header) == JSON
+
+
+@pytest.mark.parametrize("header", ["application/json;;", "application/json; a", "application/json;=b", "application/"])
+def test_parameters_of_a_body_s_type_that_are_malformed_refuse_it(header: str) -> None:
+    with pytest.raises(UnsupportedMediaType):
+        body_media_type(header)
+
+
+def test_a_resource_can_be_asked_for_at_the_server_version_that_there_is() -> None:
+    assert negotiate("application/json;sv=v1").media_type == JSON
+    with pytest.raises(NotAcceptable):
+        negotiate("application/json;sv=v2")

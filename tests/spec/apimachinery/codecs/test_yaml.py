@@ -97,3 +97,15 @@ def test_numbers_beyond_64_bits_are_floats() -> None:
         "c": 2**64 - 1,
     }
     assert isinstance(parse(b"1e20")[0], float)
+
+
+def test_long_text_is_folded_as_go_yaml_folds_it() -> None:
+    words = "word " * 40
+
+    assert write(msgspec.json.encode({"k": words.strip()})).decode() == (
+        "k: " + "word " * 15 + "word\n  " + "word " * 15 + "word\n  " + "word " * 7 + "word\n"
+    )
+
+
+def test_text_that_ends_with_blank_lines_ends_no_document() -> None:
+    assert write(b'{"k":"a\\n\\n"}') == b"k: |+\n  a\n\n"

@@ -186,3 +186,23 @@ def test_targets_have_a_path_and_a_query(target: str, path: str, query: dict[str
 def test_targets_that_are_none_are_refused(target: str) -> None:
     with pytest.raises(Malformed):
         split_target(target)
+
+
+@pytest.mark.parametrize("method", ["FOO", "foo", "get", "X-Y"])
+def test_a_method_that_nobody_knows_is_read_like_any_other(method: str) -> None:
+    data = POST.replace(b"POST", method.encode())
+
+    first, second, third = read(GET, data, GET)
+
+    assert (first.method, second.method, third.method) == ("GET", method, "GET")
+    assert (second.target, second.body) == ("/api", b"hello")
+
+
+@pytest.mark.parametrize("line", [b"F(O /api HTTP/1.1", b"FOO  /api", b" GET /api HTTP/1.1"])
+def test_a_line_that_is_no_request_is_refused(line: bytes) -> None:
+    with pytest.raises(Malformed):
+        read(line + b"\r\nHost: x\r\n\r\n")
+
+
+def test_a_pair_of_a_query_that_holds_a_semicolon_counts_for_nothing() -> None:
+    assert split_target("/api?limit=1;x=2&watch=1")[1] == {"watch": ["1"]}
