@@ -364,8 +364,7 @@ class _Apply:
         return (self.canonical(result, who) if changed else None), managed
 
     def canonical(self, tree: Tree, who: str) -> Tree:
-        dirty = fits(tree, self.schema) if self.schema.definition else False
-        if dirty is False:
+        if not self.schema.definition or fits(tree, self.schema):
             return tree
         try:
             restored, _ = restore(tree, self.schema)

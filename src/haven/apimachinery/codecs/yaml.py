@@ -7,11 +7,13 @@ libyaml does the scanning, as in go-yaml, so that its complaints are the same on
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cmp_to_key
 from typing import Any
 
 import msgspec
+import orjson
 import yaml
 from yaml._yaml import CParser
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -79,6 +81,11 @@ def parse(data: bytes) -> tuple[Any, list[str]]:
 
     Raise InvalidYAML. Of a key given twice the last value counts.
     """
+    tree = _parse_json(data)
+    return (tree, []) if tree is not None else _parse_yaml(data)
+
+
+def _parse_yaml(data: bytes) -> tuple[Any, list[str]]:
     try:
         _check_depth(data)
         composer: Any = _Composer(data)
@@ -94,6 +101,39 @@ def parse(data: bytes) -> tuple[Any, list[str]]:
         return None, []
     builder = _Builder()
     return builder.value(node), builder.duplicates
+
+
+_odd_json = re.compile(
+    rb"[^\n -~]"  # Line breaks of YAML's own, tabs, what may not be in it.
+    rb"|\\u"  # Surrogates.
+    rb'|"<<"'
+    rb"|[0-9]{19}"  # Numbers that do not fit.
+    rb'|"(?:[^"\\\\]|\\\\.){1000,}" *:'  # Keys have to be short,
+    rb'|" *\n[ \n]*:'  # and to stand beside their colon.
+).search
+
+
+class _NotPlain(Exception):
+    """YAML may read this JSON as something else."""
+
+
+def _refuse(_text: str) -> Any:
+    raise _NotPlain
+
+
+_read_json = json.JSONDecoder(parse_float=_refuse, parse_constant=_refuse).decode
+
+
+def _parse_json(data: bytes) -> dict[str, Any] | None:
+    """Return what an object in JSON means in YAML, None unless it is sure to be the same: ten times as fast."""
+    if not data.startswith(b"{") or data.count(b"[") + data.count(b"{") > _DEPTH_MAX or _odd_json(data):
+        return None
+    try:
+        tree: dict[str, Any] = _read_json(data.decode("ascii"))
+    except (_NotPlain, ValueError, RecursionError):
+        return None
+    # A key that comes twice is missed as its colon is.
+    return tree if data.count(b":") == orjson.dumps(tree).count(b":") else None
 
 
 def _check_depth(data: bytes) -> None:

@@ -51,17 +51,24 @@ PATCH_TYPES = {kind.value: kind for kind in PatchType}
 
 
 def patched(
-    kind: PatchType, live: Tree, body: bytes, schema: Schema, field_validation: str = "Warn"
+    kind: PatchType,
+    live: Tree,
+    body: bytes,
+    schema: Schema,
+    field_validation: str = "Warn",
+    *,
+    is_own: bool = False,
 ) -> tuple[Tree, list[str]]:
-    """Return (the patched tree in canonical form, warnings); raise the ApiError that upstream answers with.
+    """Return (the patched tree, ready for conversion to its struct, warnings); raise the ApiError that upstream does.
 
-    `live` is the object as upstream would encode it, apiVersion and kind included; it stays as it is.
+    `live` is the object as upstream would encode it, apiVersion and kind included; it stays as it is unless it is said
+    to be this function's own.
     `field_validation` is Strict, Warn or Ignore. Nothing is defaulted or validated yet.
     """
     strict_level = field_validation or "Warn"
     body = readable(body)
     if kind is PatchType.STRATEGIC:
-        return _strategic(live, body, schema, strict_level)
+        return _strategic(live if is_own else _own(live), body, schema, strict_level)
     tree, complaints = merged(kind, live, body, strict_level)
 
     def written() -> Any:
@@ -112,7 +119,7 @@ def _decoded(
     if findings.error is not None:
         raise refused(written(), findings.error)
     warnings = _judge(complaints + findings.strict, strict_level, lambda text: refused(written(), text))
-    return (normalize(tree, schema) if findings.dirty else tree), warnings
+    return (normalize(tree, schema) if findings.unfit else tree), warnings
 
 
 def _judge(complaints: list[str], strict_level: str, refuse: Any) -> list[str]:
@@ -248,21 +255,22 @@ def _strategic(live: Tree, body: bytes, schema: Schema, strict_level: str) -> tu
     patch, complaints = _object(body, strict_level, "")
     if _long_number(body):
         patch = _with_go_numbers(patch)
-    merged = strategic.apply(_own(live), patch, schema)
+    api_version, kind = live["apiVersion"], live["kind"]
+    merged = strategic.apply(live, patch, schema)
 
     def refuse(message: str) -> apierrors.ApiError:
         return invalid_patch(show(patch), message)
 
-    dirty = fits(merged, schema)
+    fit = fits(merged, schema)
     unknown: list[str] = []
-    if dirty is None:
+    if fit is None:
         try:
             merged, unknown = restore(merged, schema)
         except RestoreError as error:
             raise refuse(str(error)) from None
     warnings = _judge(complaints + unknown, strict_level, refuse)
-    tree = merged if dirty is False else normalize(merged, schema)
-    tree["apiVersion"], tree["kind"] = live["apiVersion"], live["kind"]
+    tree = merged if fit else normalize(merged, schema)
+    tree["apiVersion"], tree["kind"] = api_version, kind
     return tree, warnings
 
 

@@ -7,7 +7,6 @@ the slow one (explain) read the text again, the way Go's decoder does, to word e
 from __future__ import annotations
 
 import binascii
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -34,10 +33,10 @@ INT_RANGES = {
     "int16": (-(2**15), 2**15 - 1), "uint8": (0, 255), "uint16": (0, 2**16 - 1), "uint32": (0, 2**32 - 1),
     "uint64": (0, 2**64 - 1),
 }  # fmt: skip
-_TIME = re.compile(r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\dZ", re.ASCII)
-_MICRO_TIME = re.compile(
-    r"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d\.\d{6}Z", re.ASCII
-)
+
+
+_TIMES = ("time", "micro_time")
+"""Go writes null for a time that is not set, so that is how such a field may come back."""
 
 
 @dataclass(slots=True)
@@ -45,12 +44,14 @@ class Findings:
     """What is wrong with a body.
 
     `error` is Go's decoding error, which no level of field validation forgives. `strict` are the complaints about
-    unknown and repeated fields, in upstream's order. `dirty` tells that `normalize` would change the tree.
+    unknown and repeated fields, in upstream's order. `dirty` tells that `normalize` would change the tree, `unfit` that
+    it must be done before the tree converts to its typed struct: times may be null there.
     """
 
     error: str | None = None
     strict: list[str] = field(default_factory=list)
     dirty: bool = False
+    unfit: bool = False
     tree: Any = None
     """What to read instead of the tree that was checked, as keys come twice in its text."""
 
@@ -60,8 +61,9 @@ class Findings:
         return f"strict decoding error: {', '.join(self.strict)}" if self.strict else None
 
 
-_CLEAN = Findings()
-_DIRTY = Findings(dirty=True)
+_CLEAN, _NULL_TIMES, _UNFIT = 0, 1, 2
+"""What a walk finds; several of these are combined by or."""
+_FINDINGS = (Findings(), Findings(dirty=True), *[Findings(dirty=True, unfit=True)] * 2)
 
 
 def check(tree: Any, schema: Schema, data: bytes | None = None) -> Findings:
@@ -69,19 +71,24 @@ def check(tree: Any, schema: Schema, data: bytes | None = None) -> Findings:
 
     Without `data` (after a patch) repeated keys cannot be found and are not looked for.
     """
-    dirty = fits(tree, schema)
-    if dirty is not None and (data is None or not lost_keys(data, orjson.dumps(tree))):
-        return _DIRTY if dirty else _CLEAN
+    found = _walked(tree, schema)
+    if found is not None and (data is None or not lost_keys(data, orjson.dumps(tree))):
+        return _FINDINGS[found]
     error, strict = explain(orjson.dumps(tree) if data is None else data, schema)
     merged = merge_repeated(data, schema) if data is not None and error is None and strict else None
-    return Findings(error, strict, dirty=True, tree=merged)
+    return Findings(error, strict, dirty=True, unfit=True, tree=merged)
 
 
 def fits(tree: Any, schema: Schema) -> bool | None:
-    """Tell whether `normalize` would change a tree; None if the tree has unknown fields or values of wrong types."""
+    """Tell whether a tree converts to its typed struct; None if it has unknown fields or values of wrong types."""
+    found = _walked(tree, schema)
+    return None if found is None else found < _UNFIT
+
+
+def _walked(tree: Any, schema: Schema) -> int | None:
     walk = schema.walks.get("check") or _compile(schema)
     try:
-        return bool(walk(tree))
+        return walk(tree)
     except _Mismatch:
         return None
 
@@ -90,8 +97,8 @@ class _Mismatch(Exception):
     """The fast walk saw something that the slow one must look at."""
 
 
-Walk: TypeAlias = Callable[[Any], bool]
-"""Raises _Mismatch, or tells whether the value is not in the form in which Go would write it."""
+Walk: TypeAlias = Callable[[Any], int]
+"""Raises _Mismatch, or tells how the value differs from the form in which Go would write it."""
 
 
 def _compile(schema: Schema) -> Walk:
@@ -107,11 +114,12 @@ def _compile(schema: Schema) -> Walk:
 
 def _struct(schema: Schema) -> Walk:
     table: dict[str, Any] = {}
+    times = {name for name, declared in schema.fields.items() if declared.schema.kind in _TIMES}
 
-    def walk(value: Any, get: Any = table.get) -> bool:
+    def walk(value: Any, get: Any = table.get) -> int:
         if type(value) is not dict:
             raise _Mismatch
-        dirty = False
+        found = _CLEAN
         for name, item in value.items():
             expected = get(name)
             # Most fields are plain strings or booleans: their table entry is the type itself.
@@ -120,12 +128,12 @@ def _struct(schema: Schema) -> Walk:
             if expected is None:
                 raise _Mismatch
             if item is None:
-                dirty = True
+                found |= _NULL_TIMES if name in times else _UNFIT
             elif expected is str or expected is bool:
                 raise _Mismatch
-            elif expected(item):
-                dirty = True
-        return dirty
+            else:
+                found |= expected(item)
+        return found
 
     schema.walks["check"] = walk  # Before the fields: structs refer to themselves.
     for name, declared in schema.fields.items():
@@ -140,27 +148,26 @@ def _map(schema: Schema) -> Walk:
     if element.kind in ("string", "bool"):
         expected = str if element.kind == "string" else bool
 
-        def walk_plain(value: Any) -> bool:
+        def walk_plain(value: Any) -> int:
             if type(value) is not dict:
                 raise _Mismatch
             for item in value.values():
                 if type(item) is not expected:
                     if any(type(item) is not expected and item is not None for item in value.values()):
                         raise _Mismatch
-                    return True
-            return False
+                    return _UNFIT
+            return _CLEAN
 
         return walk_plain
     inner = _compile(element)
 
-    def walk(value: Any) -> bool:
+    def walk(value: Any) -> int:
         if type(value) is not dict:
             raise _Mismatch
-        dirty = False
+        found = _CLEAN
         for item in value.values():
-            if item is None or inner(item):
-                dirty = True
-        return dirty
+            found |= _UNFIT if item is None else inner(item)
+        return found
 
     return walk
 
@@ -171,27 +178,26 @@ def _list(schema: Schema) -> Walk:
     if element.kind in ("string", "bool"):
         expected = str if element.kind == "string" else bool
 
-        def walk_plain(value: Any) -> bool:
+        def walk_plain(value: Any) -> int:
             if type(value) is not list:
                 raise _Mismatch
             for item in value:
                 if type(item) is not expected:
                     if any(type(item) is not expected and item is not None for item in value):
                         raise _Mismatch
-                    return True
-            return False
+                    return _UNFIT
+            return _CLEAN
 
         return walk_plain
     inner = _compile(element)
 
-    def walk(value: Any) -> bool:
+    def walk(value: Any) -> int:
         if type(value) is not list:
             raise _Mismatch
-        dirty = False
+        found = _CLEAN
         for item in value:
-            if item is None or inner(item):
-                dirty = True
-        return dirty
+            found |= _UNFIT if item is None else inner(item)
+        return found
 
     return walk
 
@@ -199,29 +205,29 @@ def _list(schema: Schema) -> Walk:
 def _integer(schema: Schema) -> Walk:
     low, high = INT_RANGES[schema.kind]
 
-    def walk(value: Any) -> bool:
+    def walk(value: Any) -> int:
         if type(value) is not int or not low <= value <= high:
             raise _Mismatch
-        return False
+        return _CLEAN
 
     return walk
 
 
 def _float(_: Schema) -> Walk:
-    def walk(value: Any) -> bool:
+    def walk(value: Any) -> int:
         if type(value) is not float and type(value) is not int:
             raise _Mismatch
-        return False
+        return _CLEAN
 
     return walk
 
 
 def _plain(expected: type) -> Callable[[Schema], Walk]:
     def build(_: Schema) -> Walk:
-        def walk(value: Any) -> bool:
+        def walk(value: Any) -> int:
             if type(value) is not expected:
                 raise _Mismatch
-            return False
+            return _CLEAN
 
         return walk
 
@@ -229,28 +235,25 @@ def _plain(expected: type) -> Callable[[Schema], Walk]:
 
 
 def _bytes(_: Schema) -> Walk:
-    def walk(value: Any) -> bool:
+    def walk(value: Any) -> int:
         if type(value) is not str:
             raise _Mismatch
         try:
-            return bool(
-                binascii.b2a_base64(binascii.a2b_base64(value, strict_mode=True), newline=False) != value.encode()
-            )
+            plain = binascii.b2a_base64(binascii.a2b_base64(value, strict_mode=True), newline=False)
+            return _CLEAN if plain == value.encode() else _UNFIT
         except ValueError:
             raise _Mismatch from None
 
     return walk
 
 
-def _time(pattern: re.Pattern[str], parse: Callable[[str], str]) -> Callable[[Schema], Walk]:
+def _time(parse: Callable[[str], str]) -> Callable[[Schema], Walk]:
     def build(_: Schema) -> Walk:
-        def walk(value: Any, match: Any = pattern.fullmatch) -> bool:
+        def walk(value: Any) -> int:
             if type(value) is not str:
                 raise _Mismatch
-            if match(value) and not value.startswith("000"):
-                return False
             try:
-                return parse(value) != value
+                return _CLEAN if parse(value) == value else _UNFIT
             except BadScalar:
                 raise _Mismatch from None
 
@@ -260,13 +263,13 @@ def _time(pattern: re.Pattern[str], parse: Callable[[str], str]) -> Callable[[Sc
 
 
 def _quantity(_: Schema) -> Walk:
-    def walk(value: Any, parse: Any = Quantity.parse) -> bool:
+    def walk(value: Any, parse: Any = Quantity.parse) -> int:
         try:
             if type(value) is str:
-                return str(parse(value)) != value
+                return _CLEAN if str(parse(value)) == value else _UNFIT
             if type(value) is int:
                 parse(str(value))
-                return True
+                return _UNFIT
         except InvalidQuantity:
             pass
         raise _Mismatch
@@ -275,22 +278,22 @@ def _quantity(_: Schema) -> Walk:
 
 
 def _int_or_string(_: Schema) -> Walk:
-    def walk(value: Any) -> bool:
+    def walk(value: Any) -> int:
         if type(value) is str:
-            return False
+            return _CLEAN
         if type(value) is not int or not -(2**31) <= value < 2**31:
             raise _Mismatch
-        return False
+        return _CLEAN
 
     return walk
 
 
 def _duration(_: Schema) -> Walk:
-    def walk(value: Any) -> bool:
+    def walk(value: Any) -> int:
         if type(value) is not str:
             raise _Mismatch
         try:
-            return write_duration(parse_duration(value)) != value
+            return _CLEAN if write_duration(parse_duration(value)) == value else _UNFIT
         except BadScalar:
             raise _Mismatch from None
 
@@ -298,16 +301,16 @@ def _duration(_: Schema) -> Walk:
 
 
 def _anything(_: Schema) -> Walk:
-    return lambda _: False
+    return lambda _: _CLEAN
 
 
 def _json_schema_or(other: type[Any]) -> Callable[[Schema], Walk]:
     """JSON schemas beside another form: Go decodes what is inside leniently, so only good schemas pass quickly."""
 
     def build(_: Schema) -> Walk:
-        def walk(value: Any) -> bool:
+        def walk(value: Any) -> int:
             if type(value) is other and (other is bool or all(type(item) in (str, dict) for item in value)):
-                return False
+                return _CLEAN
             if type(value) is not dict:
                 raise _Mismatch
             return _compile(schema_named(JSON_SCHEMA_PROPS))(value)
@@ -326,8 +329,8 @@ _BUILDERS: dict[str, Callable[[Schema], Walk]] = {
     "bool": _plain(bool),
     "float64": _float,
     "bytes": _bytes,
-    "time": _time(_TIME, parse_time),
-    "micro_time": _time(_MICRO_TIME, parse_micro_time),
+    "time": _time(parse_time),
+    "micro_time": _time(parse_micro_time),
     "duration": _duration,
     "quantity": _quantity,
     "int_or_string": _int_or_string,

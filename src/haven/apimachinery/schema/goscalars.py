@@ -13,6 +13,9 @@ __all__ = ["BadScalar", "decode_base64_error", "parse_duration", "parse_micro_ti
 RFC3339 = "2006-01-02T15:04:05Z07:00"
 RFC3339_MICRO = "2006-01-02T15:04:05.000000Z07:00"
 _BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+_USUAL = re.compile(
+    r"(?!000)\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{6})?Z", re.ASCII
+).fullmatch
 _ZONE = re.compile(r"([+-])(\d\d):(\d\d)", re.ASCII)
 
 
@@ -22,11 +25,17 @@ class BadScalar(ValueError):
 
 def parse_time(text: str) -> str:
     """Return the canonical form of an RFC 3339 time; "" for the zero time, which the API writes as null."""
+    usual = _USUAL(text)
+    if usual is not None and usual[1] is None:
+        return text
     return _parse(text, micro=False)
 
 
 def parse_micro_time(text: str) -> str:
     """Return the canonical form of a time with six digits of fraction; "" for the zero time."""
+    usual = _USUAL(text)
+    if usual is not None and usual[1] is not None:
+        return text
     return _parse(text, micro=True)
 
 

@@ -136,7 +136,7 @@ def _typed(tree: Tree, kind: GroupVersionKind) -> Any:
     findings = check(tree, schema, None)
     if findings.error is not None:
         raise apierrors.InternalError.because(findings.error)
-    if findings.dirty:
+    if findings.unfit:
         tree = normalize(tree, schema)
     tree["kind"], tree["apiVersion"] = kind.kind, kind.api_version
     return serialization.convert(tree, scheme.kind_type(*kind))

@@ -93,7 +93,7 @@ def typed(
             warnings.extend(complaint.removeprefix(_YAML_ERRORS).replace("\n  ", "\n").split("\n"))
     if findings.tree is not None:
         tree = findings.tree
-    if findings.dirty:
+    if findings.unfit:
         tree = normalize(tree, schema)
     tree["kind"], tree["apiVersion"] = expected.kind, expected.api_version
     return tree

@@ -144,6 +144,7 @@ class Patching:
             body,
             endpoint.schema,
             parameters.field_validation,
+            is_own=True,
         )
         warnings.extend(found)
         return self._stored(tree, endpoint), tree

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from haven.apimachinery.codecs import yaml
 from haven.apimachinery.codecs.yaml import InvalidYAML, parse, write
 
 
@@ -109,3 +112,48 @@ def test_long_text_is_folded_as_go_yaml_folds_it() -> None:
 
 def test_text_that_ends_with_blank_lines_ends_no_document() -> None:
     assert write(b'{"k":"a\\n\\n"}') == b"k: |+\n  a\n\n"
+
+
+TEXTS = st.one_of(
+    st.text(max_size=8),
+    st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=8),
+    st.sampled_from(["<<", "yes", "12", "-", "a: b", "#", "x" * 1100, "\u2028", "\x85", "\\", '"', "\n", "\t"]),
+)
+VALUES = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-(2**66), 2**66), st.floats(), st.sampled_from([0, -0.0, 1e3, 1.0]), TEXTS
+    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    st.dictionaries(TEXTS, VALUES, max_size=4),
+    st.sampled_from([None, 1, "\t"]),
+    st.sampled_from([(",", ":"), (", ", ": "), (" , ", " : "), (",\n", "\n:")]),
+    st.booleans(),
+)
+def test_json_is_read_quickly_as_the_yaml_that_it_is(
+    tree: dict[str, object], indent: int | str | None, separators: tuple[str, str], ascii_only: bool
+) -> None:
+    data = json.dumps(tree, indent=indent, separators=separators, ensure_ascii=ascii_only).encode("utf-8", "replace")
+    quick = yaml._parse_json(data)
+    if quick is not None:
+        slow, repeated = yaml._parse_yaml(data)
+        assert (repr(quick), []) == (repr(slow), repeated)
+
+
+def test_configurations_of_clients_are_read_quickly() -> None:
+    data = (
+        b'{"kind":"ConfigMap","metadata":{"name":"a-1.2","labels":{"x":"y"}},"data":{"k":"1.5: [] {}"},"n":[1,-2,null]}'
+    )
+
+    assert yaml._parse_json(data) == parse(data)[0] == json.loads(data)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a":1,"a":2}', '{"a":1.0}', '{"a":1e3}', '{"a":"\\u00e9"}', '{"<<":{"a":1}}', "[1]", "{a: 1}"]
+)
+def test_what_yaml_may_read_in_its_own_way_is_left_to_it(text: str) -> None:
+    assert yaml._parse_json(text.encode()) is None
