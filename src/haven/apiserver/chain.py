@@ -267,6 +267,8 @@ class Chain:
             return response
         if info.is_resource:
             resources = self.resources
+            if not info.group and info.api_prefix == "apis":
+                return path_not_found_text()
             if (info.group, info.version) in resources.group_versions or (
                 resources.find(info.group, info.version, info.resource) is not None
             ):
@@ -284,7 +286,7 @@ class Chain:
 
     async def _path(self, request: Request, info: RequestInfo) -> Response:
         path = info.path
-        if path.startswith("//"):
+        if path.startswith(("//", "/apis//")):
             return path_not_found_text()
         routed = self._is_routed(path)
         handler = self.paths.get("/" if path == "/index.html" else path)
@@ -298,7 +300,9 @@ class Chain:
                     handler = self.paths.get(prefix)
         if handler is None:
             parts = path.strip("/").split("/")
-            if parts[0] == "api" or (len(parts) > 1 and parts[0] == "apis" and parts[1] in self.resources.groups):
+            if parts[0] in ("api", "version") or (
+                len(parts) > 1 and parts[0] == "apis" and parts[1] in self.resources.groups
+            ):
                 raise path_not_found()
             return path_not_found_text()
         if routed and request.method != "GET" and not getattr(handler, "any_method", False):
@@ -366,7 +370,7 @@ def _nobody(_path: str) -> PathHandler | None:
     return None
 
 
-_EXACT = ("/healthz/", "/livez/", "/readyz/", "/metrics/")
+_EXACT = ("/healthz/", "/livez/", "/readyz/", "/metrics/", "/openapi/", "/flagz/", "/statusz/")
 """Where a slash at the end makes another path."""
 _ROUTED = ("/api", "/version", "/openid/", "/.well-known/", "/logs")
 

@@ -24,7 +24,7 @@ from haven.api.apidiscovery import v2
 from haven.api.scheme import Resource, subresource_kind
 from haven.api.version import Info
 from haven.apimachinery import meta, serialization
-from haven.apimachinery.apierrors import NotAcceptable
+from haven.apimachinery.apierrors import NotAcceptable, UnsupportedMediaType
 from haven.apimachinery.codecs import protobuf, yaml
 from haven.apimachinery.codecs.discoveryform import encode_group_discovery
 from haven.apimachinery.codecs.negotiate import (
@@ -284,10 +284,12 @@ class Discovery:
             path = "/"
         accept = request.headers.get("accept", "")
         if path == "/version":
+            _check_content_type(request, JSON_ONLY)
             check_route(accept, JSON_ONLY)
             body = msgspec.json.format(serialization.encode(version_info()), indent=2)
             return Response(200, {"Content-Type": JSON}, body)
         if path == "/api" or path.startswith("/api/") or path.count("/") > 2:  # Those have routes, which look first.
+            _check_content_type(request, DOCUMENTS)
             check_route(accept, DOCUMENTS)
         if path == "/":  # Upstream's own list of paths, whatever a client accepts.
             paths = msgspec.json.encode(meta.RootPaths(paths=self._root_paths()))
@@ -451,6 +453,13 @@ def aggregate(
                     )
                 )
     return result
+
+
+def _check_content_type(request: Request, offer: Offer) -> None:
+    """Raise UnsupportedMediaType if a request says that it has a body which its route would not take."""
+    said = request.headers.get("content-type", "")
+    if said and not any(part.partition(";")[0].strip() in ("*/*", *offer.media_types) for part in said.split(",")):
+        raise UnsupportedMediaType("415: Unsupported Media Type", meta.StatusDetails())
 
 
 def _entity_tag(data: bytes) -> str:

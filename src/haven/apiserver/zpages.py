@@ -23,7 +23,8 @@ from typing import Any
 import orjson
 
 from haven.apimachinery import apierrors
-from haven.apimachinery.meta import StatusDetails
+from haven.apimachinery.codecs import yaml
+from haven.apimachinery.codecs.negotiate import JSON, YAML, Answer, Offer, is_pretty, negotiate
 from haven.apiserver.chain import PathHandler
 from haven.apiserver.request import Request, Response
 
@@ -31,7 +32,12 @@ __all__ = ["debug_paths", "flagz", "statusz"]
 
 _PLAIN = {"Content-Type": "text/plain; charset=utf-8"}
 _TEXT = {**_PLAIN, "X-Content-Type-Options": "nosniff"}
-_JSON = {"Content-Type": "application/json"}
+_VERSIONS = ("config.k8s.io/v1alpha1", "config.k8s.io/v1beta1")
+_DEPRECATED = ("v1alpha1",)
+_FLAGZ, _STATUSZ = (
+    Offer((JSON, YAML, "text/plain"), conversions=tuple((kind, version) for version in _VERSIONS), only_as=(JSON, YAML))
+    for kind in ("Flagz", "Statusz")
+)
 _WARNING = (
     "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is "
     "for debugging purposes only.\n"
@@ -45,8 +51,9 @@ def flagz(values: Mapping[str, Any]) -> PathHandler:
 
     async def answer(request: Request) -> Response:
         shown = {name: _shown(value) for name, value in sorted(values.items())}
-        if _wants(request, "Flagz"):
-            return _object("Flagz", {"flags": shown})
+        form = _form(request, _FLAGZ)
+        if form.kind:
+            return _object(request, form, {"flags": shown})
         lines = "".join(f"{name}={value}\n" for name, value in shown.items())
         return Response(200, dict(_PLAIN), f"\napiserver flagz\n{_WARNING}{lines}".encode())
 
@@ -58,7 +65,8 @@ def statusz(version: str, paths: Sequence[str], started: float) -> PathHandler:
 
     async def answer(request: Request) -> Response:
         up = int(time.time() - started)
-        if _wants(request, "Statusz"):
+        form = _form(request, _STATUSZ)
+        if form.kind:
             since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started))
             facts = {
                 "startTime": since,
@@ -68,7 +76,7 @@ def statusz(version: str, paths: Sequence[str], started: float) -> PathHandler:
                 "emulationVersion": version.rpartition(".")[0],
                 "paths": list(paths),
             }
-            return _object("Statusz", facts)
+            return _object(request, form, facts)
         since = time.strftime("%a %b %d %H:%M:%S UTC %Y", time.gmtime(started))
         hours, rest = divmod(up, 3600)
         text = (
@@ -82,26 +90,30 @@ def statusz(version: str, paths: Sequence[str], started: float) -> PathHandler:
     return answer
 
 
-def _wants(request: Request, kind: str) -> bool:
-    """Tell whether the client asked for an object; raise NotAcceptable for one that there is not."""
-    accept = request.headers.get("accept", "")
-    parameters = dict(part.strip().partition("=")[::2] for part in accept.split(";")[1:])
-    if not parameters.get("as"):
-        return False
-    if (parameters["as"], parameters.get("g")) != (kind, "config.k8s.io") or parameters.get("v") not in (
-        "v1alpha1",
-        "v1beta1",
-    ):
-        raise apierrors.NotAcceptable("only the following media types are accepted: text/plain", StatusDetails())
-    return True
+def _form(request: Request, offer: Offer) -> Answer:
+    """Return the form that a client wants; raise NotAcceptable."""
+    accept = request.headers.get("accept", "").strip()
+    return negotiate(accept, offer) if accept else Answer("text/plain")
 
 
-def _object(kind: str, fields: Mapping[str, Any]) -> Response:
-    head = {"kind": kind, "apiVersion": "config.k8s.io/v1beta1", "metadata": {"name": "apiserver"}}
-    return Response(200, dict(_JSON), orjson.dumps(head | dict(fields), option=orjson.OPT_INDENT_2))
+def _object(request: Request, form: Answer, fields: Mapping[str, Any]) -> Response:
+    group, _, version = form.group_version.partition("/")
+    headers = {"Content-Type": f"{form.media_type};g={group};v={version};as={form.kind}"}
+    if version in _DEPRECATED:
+        text = f"This version of the {form.kind.lower()} endpoint is deprecated. Please use a newer version."
+        request.warnings.append(text)
+    head = {"kind": form.kind, "apiVersion": form.group_version, "metadata": {"name": "apiserver"}}
+    data = orjson.dumps(head | dict(fields))
+    if form.media_type == YAML:
+        return Response(200, headers, yaml.write(data))
+    if form.pretty or is_pretty(request.get("pretty"), request.headers.get("user-agent", "")):
+        return Response(200, headers, orjson.dumps(orjson.loads(data), option=orjson.OPT_INDENT_2))
+    return Response(200, headers, data + b"\n")
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list):

@@ -155,7 +155,7 @@ async def test_health_checks_are_counted(api: Api) -> None:
 
 
 async def test_flags_are_shown_as_text_and_as_an_object(api: Api) -> None:
-    text = (await api.raw("GET", "/flagz")).body.decode()
+    text = (await api.raw("GET", "/flagz", accept="text/plain")).body.decode()
     accept = "application/json;v=v1beta1;g=config.k8s.io;as=Flagz"
     status, flags = await api.send("GET", "/flagz", accept=accept)
 

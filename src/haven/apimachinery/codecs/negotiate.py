@@ -55,6 +55,8 @@ class Offer:
     tables: bool = True
     conversions: tuple[tuple[str, str], ...] = ()
     """Further (kind, group/version) that answers can be shown as."""
+    only_as: tuple[str, ...] = ()
+    """Those media types that are sent for conversions alone; the others then have none."""
 
 
 RESOURCES = Offer((JSON, YAML, PROTOBUF), (JSON, YAML, PROTOBUF))
@@ -157,10 +159,12 @@ def _accept(clause: _Clause, media_type: str, offer: Offer) -> Answer | None:
         return None
     pretty = parameters.get("pretty") == "1"
     if not any(name in parameters for name in ("as", "g", "v")):
-        return Answer(media_type, pretty=pretty, stream=stream) if media_type in offer.media_types else None
+        if media_type not in offer.media_types or media_type in offer.only_as:
+            return None
+        return Answer(media_type, pretty=pretty, stream=stream)
     kind = parameters.get("as", "")
     group_version = f"{parameters.get('g', '')}/{parameters.get('v', '')}"
-    if (kind, group_version) in offer.conversions and media_type in offer.media_types:
+    if (kind, group_version) in offer.conversions and media_type in (offer.only_as or offer.media_types):
         return Answer(media_type, kind, group_version, pretty, stream)
     if group_version not in _META_VERSIONS or media_type not in offer.transformed:
         return None

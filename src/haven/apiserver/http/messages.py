@@ -188,11 +188,15 @@ class Messages:
             if self._other_method or not started_here or len(self.ready) != count or found is None:
                 raise Malformed(400, "Bad Request") from None
             # llhttp knows a list of methods, HTTP does not: read the message as if it had one of them.
-            if self._in_message:
-                self.count -= 1
-            self._parser, self._in_head, self._in_message = None, False, False
+            self._begin_again()
             self._other_method = found[1].decode()
             return _STAND_IN + data[found.end(1) :]
+        except httptools.HttpParserInvalidURLError:
+            line, end, rest = data.partition(b"\r\n")
+            if not started_here or len(self.ready) != count or line.isascii() or not end:
+                raise Malformed(400, "Bad Request") from None
+            self._begin_again()
+            return b"".join(b"%c" % byte if byte < 0x80 else b"%%%02X" % byte for byte in line) + end + rest
         except httptools.HttpParserError as error:
             cause = error.__context__
             if isinstance(cause, Malformed):
@@ -207,6 +211,12 @@ class Messages:
         else:
             self._head_bytes = 0
         return b""
+
+    def _begin_again(self) -> None:
+        """Forget a message that has only begun."""
+        if self._in_message:
+            self.count -= 1
+        self._parser, self._in_head, self._in_message = None, False, False
 
     def _remember(self, data: bytes) -> None:
         """Keep the headers of a message that was all of what came, if they say nothing of how to read it."""
@@ -272,7 +282,7 @@ class Messages:
         if (expected := named.get("expect")) is not None:
             if expected.lower() != "100-continue":
                 raise Malformed(417, "Expectation Failed")
-            if not message.is_http_1_0:
+            if not message.is_http_1_0 and (length or "transfer-encoding" in named):
                 self._on_continue()
 
     def on_body(self, data: bytes) -> None:

@@ -107,8 +107,8 @@ class OpenAPI:
 
     async def handle_v3(self, request: Request) -> Response:
         """Answer with the list of version 3 documents, or with one of them; raise NotFound."""
-        name = request.path.removeprefix("/openapi/v3").strip("/")
-        if not name:
+        name = request.path.removeprefix("/openapi/v3").removeprefix("/")
+        if request.path == "/openapi/v3":
             await self._build_v3()
             paths = {
                 document: {"serverRelativeURL": f"/openapi/v3/{document}?hash={stored.hash}"}

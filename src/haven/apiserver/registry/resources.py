@@ -120,7 +120,7 @@ class Resources:
             return await self._custom(request, endpoint, endpoint.view)
         if info.subresource or info.verb in resource.verbs:
             self.deprecated.note_built_in(request, resource)
-        if info.verb == "proxy" or (info.namespace and not resource.namespaced and info.resource != "namespaces"):
+        if info.verb == "proxy" or (info.namespace and not resource.namespaced and not _is_of_itself(info)):
             raise path_not_found()
         own = self.virtual.get((resource.group, resource.plural))
         if info.path.startswith(_watch_prefix(info)):
@@ -161,6 +161,8 @@ class Resources:
             if info.verb == "update":
                 return await self.handlers.writing.update(request, endpoint, info.subresource)
             return await self.handlers.patching.patch(request, endpoint, info.subresource)
+        if info.name and info.verb in _NAMED_VERBS:
+            _check_name(info.name)
         if info.verb == "get":
             return await self.handlers.reading.get(request, endpoint)
         if info.verb == "list":
@@ -185,18 +187,20 @@ class Resources:
 
     async def _stored(self, request: Request, endpoint: Endpoint, info: RequestInfo) -> Response:
         handlers, verb = self.handlers, info.verb
+        if len(info.parts) > 2:  # Something behind an empty subresource.
+            raise path_not_found()
         named = len(info.parts) > 1 and bool(info.parts[1])
         if endpoint.resource.namespaced and not info.namespace:
             if named and not info.path.startswith((_watch_prefix(info),)):
                 raise path_not_found()
             if verb not in ("list", "watch"):
+                if "/namespaces//" in info.path:
+                    raise apierrors.BadRequest("Namespace parameter required.")
                 raise method_not_allowed()
         if verb not in endpoint.resource.verbs or request.method == "HEAD":  # Authorized as what it is the head of.
             raise method_not_allowed()
         if named:
-            problems = path_segment_errors(info.name)
-            if problems:
-                raise apierrors.BadRequest(f"Name parameter invalid: {quote(info.name)}: {';'.join(problems)}")
+            _check_name(info.name)
             if verb == "get":
                 return await handlers.reading.get(request, endpoint)
             if verb == "update":
@@ -247,6 +251,17 @@ class Resources:
         if info.verb == "update":
             return await self.handlers.writing.update(request, endpoint, info.subresource)
         return await self.handlers.patching.patch(request, endpoint, info.subresource)
+
+
+def _check_name(name: str) -> None:
+    problems = path_segment_errors(name)
+    if problems:
+        raise apierrors.BadRequest(f"Name parameter invalid: {quote(name)}: {';'.join(problems)}")
+
+
+def _is_of_itself(info: RequestInfo) -> bool:
+    """Tell whether the namespace of a path is the object that the path names."""
+    return info.resource == "namespaces" and f"/{info.namespace}/namespaces" not in info.path
 
 
 def _lacks_namespace(resource: Resource[Any], info: RequestInfo) -> bool:

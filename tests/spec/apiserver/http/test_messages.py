@@ -206,3 +206,19 @@ def test_a_line_that_is_no_request_is_refused(line: bytes) -> None:
 
 def test_a_pair_of_a_query_that_holds_a_semicolon_counts_for_nothing() -> None:
     assert split_target("/api?limit=1;x=2&watch=1")[1] == {"watch": ["1"]}
+
+
+def test_a_target_that_is_not_ascii_is_read_as_if_it_were_escaped() -> None:
+    [message] = read("GET /api/é HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+
+    assert split_target(message.target)[0] == "/api/é"
+
+
+def test_who_has_no_body_to_send_is_not_told_to_send_it() -> None:
+    told: list[bool] = []
+    messages = reader(on_continue=lambda: told.append(True))
+
+    messages.feed(GET.replace(b"Accept: application/json", b"Expect: 100-continue"))
+    messages.feed(POST.replace(b"Host: x", b"Host: x\r\nExpect: 100-continue"))
+
+    assert told == [True]

@@ -1,0 +1,73 @@
+"""Paths that are nearly right, and documents that are asked for in odd ways, are answered as upstream's router does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+FLAGZ = "application/json;as=Flagz;g=config.k8s.io;v=v1beta1"
+OLD_FLAGZ = FLAGZ.replace("beta1", "alpha1")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/namespaces/default/namespaces",
+        "/api/v1/namespaces/../namespaces/default",
+        "/api/v1/namespaces/default/configmaps/it//status",
+        "/apis//v1/pods",
+        "/apis//v1",
+        "/apis//",
+        "/version/x",
+        "/openapi/v2/",
+        "/openapi/v3/",
+        "/openapi/v3/apis/",
+        "/flagz/",
+    ],
+)
+async def test_a_path_with_too_much_in_it_is_nothing(api: Any, path: str) -> None:
+    await api.config_map("it")
+
+    assert (await api.raw("GET", path)).status == 404
+
+
+async def test_an_empty_namespace_is_named_as_what_is_missing(api: Any) -> None:
+    status, answer = await api.send("DELETE", "/api/v1/namespaces//configmaps")
+
+    assert (status, answer["message"]) == (400, "Namespace parameter required.")
+
+
+@pytest.mark.parametrize("path", ["/version", "/api", "/api/v1", "/apis/apps/v1"])
+async def test_a_document_s_route_looks_at_the_type_of_a_body_too(api: Any, path: str) -> None:
+    assert (await api.raw("GET", path, content_type="text/plain")).status == 415
+    assert (await api.raw("GET", path, content_type="application/json; charset=utf-8")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", "text/plain; charset=utf-8"),
+        ("*/*", "text/plain; charset=utf-8"),
+        ("text/plain," + FLAGZ, "text/plain; charset=utf-8"),
+        (FLAGZ + ",text/plain", "application/json;g=config.k8s.io;v=v1beta1;as=Flagz"),
+        (FLAGZ.replace("json", "yaml"), "application/yaml;g=config.k8s.io;v=v1beta1;as=Flagz"),
+        (FLAGZ.replace("Flagz", "Statusz") + ",*/*", "text/plain; charset=utf-8"),
+    ],
+)
+async def test_flags_are_shown_in_the_form_that_is_wanted(api: Any, accept: str, content_type: str) -> None:
+    answer = await api.raw("GET", "/flagz", accept=accept)
+
+    assert (answer.status, answer.headers["Content-Type"]) == (200, content_type)
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/html", FLAGZ.replace("Flagz", "Statusz")])
+async def test_flags_have_no_form_of_their_own_in_json(api: Any, accept: str) -> None:
+    assert (await api.raw("GET", "/flagz", accept=accept)).status == 406
+
+
+async def test_an_old_version_of_the_flags_warns(api: Any) -> None:
+    answer = await api.raw("GET", "/flagz", accept=OLD_FLAGZ)
+
+    assert "deprecated" in answer.headers["Warning"]
+    assert b'"apiVersion":"config.k8s.io/v1alpha1"' in answer.body
