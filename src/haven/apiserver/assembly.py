@@ -150,7 +150,7 @@ async def start(
         caller,
         clock,
         chance,
-        node=NodeAuthorizer(graph, node_rules(states)),
+        node=NodeAuthorizer(graph, node_rules(states), pod_certificates=states["PodCertificateRequest"]),
         rbac=rbac,
         audiences=audiences,
     )

@@ -17,7 +17,7 @@ from haven.apimachinery.codecs.negotiate import JSON
 from haven.apimachinery.goformat import quote
 from haven.apiserver.audit.recorder import Auditor
 from haven.apiserver.authentication.impersonation import Impersonation, NobodyNamed
-from haven.apiserver.authorization.interface import Attributes, Verdict, decide, refusal
+from haven.apiserver.authorization.interface import Attributes, NotAllowed, Verdict, decide, refusal
 from haven.apiserver.authorization.union import AuthorizerUnion
 from haven.apiserver.deadlines import Deadlines, asked_seconds
 from haven.apiserver.decisions import Decisions
@@ -323,7 +323,7 @@ class Chain:
         headers = response.headers = dict(response.headers)
         if error.retry_after_seconds:
             headers["Retry-After"] = str(error.retry_after_seconds)
-        if isinstance(error, apierrors.Forbidden | NobodyNamed):
+        if isinstance(error, NotAllowed | NobodyNamed):
             headers["X-Content-Type-Options"] = "nosniff"
         response.object = error
         return response

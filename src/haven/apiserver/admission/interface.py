@@ -71,6 +71,8 @@ class AdmissionRequest:
     audit_details: dict[str, str] = field(default_factory=dict)
     delays: dict[str, float] = field(default_factory=dict)
     """For how many seconds others were waited for."""
+    path_name: str = ""
+    """The name in the request's path: a POST to a collection has none, also where the object has."""
     reinvocation: Reinvocation = field(default_factory=Reinvocation)
 
     @property

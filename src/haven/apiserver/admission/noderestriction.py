@@ -120,7 +120,7 @@ class NodeRestriction:
     def _find_pod(self, request: AdmissionRequest, name: str) -> core.Pod:
         pod = self._objects.get(self._pods, request.namespace, name)
         if pod is None:
-            raise NotFound.of(self._pods.group_resource, name)
+            raise NotFound.of(GroupResource("", "pod"), name)  # Singular: upstream asks its informer.
         return pod
 
     def _create_pod(self, node: str, request: AdmissionRequest) -> None:
@@ -147,7 +147,7 @@ class NodeRestriction:
             raise forbidden(request, f"node {shown} must not set blockOwnerDeletion on an owner reference")
         found = self._objects.get(self._nodes, "", node)
         if found is None:
-            raise NotFound.of(self._nodes.group_resource, node)
+            raise NotFound.of(GroupResource("", "node"), node)
         if owner.uid != found.metadata.uid:
             raise forbidden(request, f"node {node} UID mismatch: expected {owner.uid} got {found.metadata.uid}")
         referenced = _api_reference(pod)

@@ -27,4 +27,4 @@ class RoleWrites:
         return operation in (CREATE, UPDATE)
 
     async def admit(self, request: AdmissionRequest) -> None:
-        await self._guard.check(request.user, request.object, request.old)
+        await self._guard.check(request.user, request.object, request.old, requested_name=request.path_name)

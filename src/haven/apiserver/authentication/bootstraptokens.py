@@ -52,7 +52,7 @@ class BootstrapTokens:
         expires = _expiry(_text(secret, "expiration"))
         if expires is None or (expires and expires <= self._clock.now_seconds()):
             return None
-        meant_for = tuple(dict.fromkeys(audience for audience in audiences if audience in self._api_audiences))
+        meant_for = tuple(audience for audience in audiences if audience in self._api_audiences)
         if not meant_for:
             return None
         return TokenIdentity(UserInfo(USER_PREFIX + token_id, groups=groups), meant_for, expires)
@@ -65,7 +65,7 @@ def _text(secret: core.Secret, key: str) -> str:
 def _groups(text: str) -> tuple[str, ...] | None:
     """Return the groups, sorted, without repeats; None if one is not allowed."""
     groups = {DEFAULT_GROUP}
-    for group in filter(None, text.split(",")):
+    for group in text.split(",") if text else ():
         if _GROUP.fullmatch(group) is None:
             return None
         groups.add(group)

@@ -47,7 +47,7 @@ class IssuerTokens:
     async def wait_token(self, token: str, audiences: tuple[str, ...]) -> TokenIdentity | None:
         """Return whom a token stands for, None if it is of no issuer of ours; raise Unauthorized if it is no good."""
         # Such a token is meant for this server, under any of its names.
-        meant_for = tuple(dict.fromkeys(audience for audience in audiences if audience in self._api_audiences))
+        meant_for = tuple(audience for audience in audiences if audience in self._api_audiences)
         if not meant_for:
             return None
         try:

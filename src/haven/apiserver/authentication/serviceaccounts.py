@@ -168,8 +168,10 @@ class ServiceAccountTokens:
         if verified is None:
             return None
         said = verified.claims
+        if wrong := _malformed(said, is_legacy=verified.legacy):
+            raise Unauthorized(wrong)
         meant_for = tuple(_audiences(said.get("aud"))) or self._api_audiences
-        common = tuple(audience for audience in meant_for if audience in audiences)
+        common = tuple(audience for audience in audiences if audience in meant_for)
         if not common:
             raise Unauthorized(
                 f"token audiences {_list(meant_for)} is invalid for the target audiences {_list(audiences)}"
@@ -204,9 +206,7 @@ class ServiceAccountTokens:
             raise Unauthorized("service account token is not valid yet")
         if _number(said, "iat") > now + LEEWAY_SECONDS:
             raise Unauthorized("service account token is issued in the future")
-        own = said.get("kubernetes.io")
-        if not isinstance(own, dict):
-            raise Unauthorized("service account token claims could not be validated due to unexpected validation error")
+        own = said.get("kubernetes.io") or {}
         namespace = str(own.get("namespace", ""))
         account = own.get("serviceaccount") or {}
         name, uid = str(account.get("name", "")), str(account.get("uid", ""))
@@ -236,6 +236,8 @@ class ServiceAccountTokens:
         return TokenIdentity(user, audiences, expires, audit_annotations=annotations)
 
     def _check_account(self, namespace: str, name: str, uid: str, now: float) -> None:
+        if not name:
+            raise Unauthorized("resource name may not be empty")
         account = self._objects.get(self._accounts, namespace, name)
         if account is None:
             raise Unauthorized(f"serviceaccounts {quote(name)} not found")
@@ -321,6 +323,20 @@ class ServiceAccountTokens:
         # Tomorrow counts as well: another server's clock may be ahead.
         if secret.metadata.labels.get(LAST_USED_LABEL) not in {str(today), str(today + timedelta(days=1))}:
             self._legacy_token_used(secret)
+
+
+def _malformed(said: dict[str, Any], *, is_legacy: bool) -> str:
+    """Return what is wrong with the types of claims, in the words of upstream's library; "" if nothing is."""
+    for name in ("exp", "nbf", "iat"):
+        if not isinstance(said.get(name) or 0, int | float):
+            return "go-jose/go-jose/jwt: expected number value to unmarshal NumericDate"
+    if not isinstance(said.get("aud") or "", str | list):
+        return "go-jose/go-jose/jwt: expected string or array value to unmarshal to Audience"
+    own = said.get("kubernetes.io")
+    if not is_legacy and own is not None and not isinstance(own, dict):
+        found = "string" if isinstance(own, str) else "array" if isinstance(own, list) else "number"
+        return f"json: cannot unmarshal {found} into Go value of type serviceaccount.kubernetes"
+    return ""
 
 
 def _is_gone(metadata: meta.ObjectMeta, now: float) -> bool:

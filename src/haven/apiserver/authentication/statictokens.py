@@ -27,7 +27,7 @@ class StaticTokens:
 
     def authenticate_token(self, token: str, audiences: tuple[str, ...]) -> TokenIdentity | None:
         user = self._users.get(token)
-        meant_for = tuple(dict.fromkeys(audience for audience in audiences if audience in self._api_audiences))
+        meant_for = tuple(audience for audience in audiences if audience in self._api_audiences)
         return TokenIdentity(user, meant_for) if user is not None and meant_for else None
 
 

@@ -25,6 +25,12 @@ OPENID_CONFIGURATION_PATH = "/.well-known/openid-configuration"
 JWKS_PATH = "/openid/v1/jwks"
 # RS256 is exactly this (RFC 7518, 3.3).
 _PADDING, _HASH = padding.PKCS1v15(), hashes.SHA256()
+_HASHES = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
+_WAYS: dict[str, tuple[padding.AsymmetricPadding, hashes.HashAlgorithm]] = {
+    **{f"RS{bits}": (_PADDING, digest) for bits, digest in _HASHES.items()},
+    **{f"PS{bits}": (padding.PSS(padding.MGF1(digest), padding.PSS.AUTO), digest) for bits, digest in _HASHES.items()},
+}
+"""How tokens of other programs that have the key may be signed."""
 
 
 class BadToken(ValueError):
@@ -81,12 +87,15 @@ class SigningKeys:
         wanted = header.get("kid") or ""
         keys = list(self._keys.publics.values()) if not wanted else [self._keys.publics.get(wanted)]
         # What "crit" names must be understood (RFC 7515, 4.1.11), and nothing of that kind is.
-        if header.get("alg") == ALGORITHM and "crit" not in header:
+        way = _WAYS.get(str(header.get("alg")))
+        if way is not None and "crit" not in header:
             signed, _, signature = token.rpartition(".")
             for key in keys:
-                if key is not None and _is_signed(key, signed, signature):
+                if key is not None and _is_signed(key, signed, signature, *way):
                     return _part(token, 1)
-        raise BadToken("invalid signature, no keys found" if wanted else "invalid signature")
+        if wanted and keys == [None]:
+            raise BadToken("invalid signature, no keys found")
+        raise BadToken("go-jose/go-jose: error in cryptographic primitive")
 
     def openid_configuration(self, issuer: str, jwks_uri: str) -> bytes:
         """Return the document that tells where the keys are."""
@@ -127,9 +136,11 @@ def _signing_key(pem: bytes) -> rsa.RSAPrivateKey:
     return key
 
 
-def _is_signed(key: rsa.RSAPublicKey, signed: str, signature: str) -> bool:
+def _is_signed(
+    key: rsa.RSAPublicKey, signed: str, signature: str, pad: padding.AsymmetricPadding, digest: hashes.HashAlgorithm
+) -> bool:
     try:
-        key.verify(_decoded(signature), signed.encode(), _PADDING, _HASH)
+        key.verify(_decoded(signature), signed.encode(), pad, digest)
     except (InvalidSignature, ValueError):
         return False
     return True

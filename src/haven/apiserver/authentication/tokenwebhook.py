@@ -69,7 +69,7 @@ class WebhookTokens:
             raise Unauthorized(str(error)) from None  # Not remembered: the webhook may be back at once.
         try:
             meant_for = tuple(status.get("audiences") or self._implicit)
-            common = tuple(dict.fromkeys(one for one in audiences if one in meant_for))
+            common = tuple(one for one in meant_for if one in audiences)
             if audiences and not common:
                 return ""
             if not status.get("authenticated"):

@@ -10,7 +10,7 @@ from typing import Any
 
 from haven.api.rbac import v1 as rbac
 from haven.apimachinery import serialization
-from haven.apimachinery.apierrors import Forbidden, GroupResource, InternalError, NotFound
+from haven.apimachinery.apierrors import ApiError, BadRequest, Forbidden, GroupResource, NotFound
 from haven.apimachinery.goformat import quote
 from haven.apiserver.authentication.interface import MASTERS
 from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict, decide
@@ -22,6 +22,12 @@ from haven.apiserver.request import UserInfo
 __all__ = ["EscalationGuard", "only_changes_collection"]
 
 GROUP = "rbac.authorization.k8s.io"
+
+
+class UnknownRoleKind(ApiError):
+    """A binding refers to what is no role; upstream answers 500 without a reason."""
+
+    code, reason = 500, ""
 
 
 class EscalationGuard:
@@ -70,6 +76,7 @@ class EscalationGuard:
         if old is not None and only_changes_collection(new, old):
             return
         namespace, reference = new.metadata.namespace, new.role_ref
+        resource = "rolebindings" if isinstance(new, rbac.RoleBinding) else "clusterrolebindings"
         if reference.kind in ("Role", "ClusterRole"):
             bind = Attributes(
                 user,
@@ -86,11 +93,13 @@ class EscalationGuard:
             rules = self._rules.role_rules(reference, namespace)
         except RoleNotFound as error:
             if reference.kind not in ("Role", "ClusterRole"):
-                raise InternalError(str(error)) from error
-            # Bindings refer to roles in the singular, as upstream's look-up does.
-            kind = GroupResource(GROUP, reference.kind.lower())
-            raise NotFound(str(error), NotFound.of(kind, reference.name).details) from error
-        resource = "rolebindings" if isinstance(new, rbac.RoleBinding) else "clusterrolebindings"
+                raise UnknownRoleKind(str(error)) from error
+            if not reference.name:
+                raise BadRequest("Name parameter required.") from None
+            if reference.kind == "Role" and not namespace:
+                raise BadRequest("Namespace parameter required.") from None
+            # Upstream looks the role up as part of the request, whose resource its words name.
+            raise NotFound.of(GroupResource(GROUP, resource), reference.name) from error
         self._check_rules(user, namespace, rules, GroupResource(GROUP, resource), new.metadata.name)
 
     def _check_rules(

@@ -80,11 +80,15 @@ class Decision:
 
 
 class Rules(NamedTuple):
-    """What a user may do in a namespace, as far as it is written in rules. `error` tells what could not be read."""
+    """What a user may do in a namespace, as far as it is written in rules. `error` tells what could not be read.
+
+    `errors` are the parts of that, where it has several.
+    """
 
     rules: Sequence[rbac.PolicyRule] = ()
     incomplete: bool = False
     error: str = ""
+    errors: Sequence[str] = ()
 
 
 class Authorizer(Protocol):
@@ -148,12 +152,16 @@ def refusal_message(attributes: Attributes) -> str:
     )
 
 
+class NotAllowed(Forbidden):
+    """No authorizer allows a request, or the impersonation in it."""
+
+
 def refusal(attributes: Attributes, reason: str) -> Forbidden:
     """Return the error of a request that no authorizer allows."""
     message = refusal_message(attributes)
     if reason:
         message = f"{message}: {reason}"
-    return Forbidden.of(GroupResource(attributes.group, attributes.resource), attributes.name, message)
+    return NotAllowed.of(GroupResource(attributes.group, attributes.resource), attributes.name, message)
 
 
 def _sanitize(text: str) -> str:

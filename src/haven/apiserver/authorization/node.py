@@ -41,8 +41,9 @@ def _refuse(reason: str) -> Decision:
 class NodeAuthorizer:
     """Authorizes kubelets. `rules` is what every node may do, from the default cluster role system:node."""
 
-    def __init__(self, graph: NodeGraph, rules: Sequence[rbac.PolicyRule]) -> None:
+    def __init__(self, graph: NodeGraph, rules: Sequence[rbac.PolicyRule], *, pod_certificates: bool = False) -> None:
         self._graph = graph
+        self._pod_certificates = pod_certificates
         self._rules = tuple(CompiledRule(rule) for rule in rules)
 
     def authorize(self, attributes: Attributes) -> Decision:
@@ -97,7 +98,7 @@ class NodeAuthorizer:
                 return _node(node, asked)
             case ("", "pods"):
                 return self._pod(node, asked)
-            case ("certificates.k8s.io", "podcertificaterequests"):
+            case ("certificates.k8s.io", "podcertificaterequests") if self._pod_certificates:
                 return self._certificate_request(node, asked)
         return None
 

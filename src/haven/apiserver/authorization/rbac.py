@@ -168,7 +168,7 @@ class RBAC:
                 rules.extend(self._role(binding.role_ref, binding.namespace).rules)
             except RoleNotFound as error:
                 errors.append(str(error))
-        return Rules(rules, error=_aggregate(errors))
+        return Rules(rules, error=_aggregate(errors), errors=tuple(errors))
 
     def role_rules(self, reference: rbac.RoleRef, namespace: str) -> list[rbac.PolicyRule]:
         """Return the rules that a binding in `namespace` ("" for the cluster) refers to; raise RoleNotFound."""

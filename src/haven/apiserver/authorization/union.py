@@ -106,7 +106,7 @@ class AuthorizerUnion:
             rules.extend(found.rules)
             incomplete = incomplete or found.incomplete
             if found.error:
-                errors.append(found.error)
+                errors.extend(found.errors or (found.error,))
         return Rules(rules, incomplete, _aggregated(errors))
 
 

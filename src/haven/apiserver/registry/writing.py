@@ -558,6 +558,7 @@ class Writing:
             audit_annotations=request.audit_annotations,
             audit_details=request.audit_details,
             delays=request.waits(),
+            path_name=request.info.name,
         )
 
     @staticmethod

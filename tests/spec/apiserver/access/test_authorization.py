@@ -13,7 +13,7 @@ from haven.api.authorization import v1 as authorization
 from haven.api.core import v1 as core
 from haven.api.rbac import v1 as rbac
 from haven.apimachinery import meta
-from haven.apimachinery.apierrors import Forbidden, Invalid
+from haven.apimachinery.apierrors import ApiError, Forbidden, Invalid
 from haven.apiserver.authorization.escalation import EscalationGuard
 from haven.apiserver.authorization.interface import Attributes, Verdict, refusal
 from haven.apiserver.authorization.node import NodeAuthorizer
@@ -236,6 +236,47 @@ async def test_who_may_escalate_or_bind_may_grant_more() -> None:
     await guard.check(JANE, a_binding("ns", "b", "ClusterRole cluster-admin", "User jane"))
     with pytest.raises(Forbidden, match="attempting to grant RBAC permissions not currently held"):
         await guard.check(JANE, a_role("", "any", allow("*", "*", "*")))
+
+
+async def test_a_right_to_escalate_one_role_is_good_for_the_name_in_the_path() -> None:
+    index = an_index(
+        a_role("", "r", allow("escalate", GROUP, "roles", "one")), a_binding("", "b", "ClusterRole r", "User jane")
+    )
+    guard = EscalationGuard(index, index)
+    one = a_role("ns", "one", allow("*", "*", "*"))
+
+    await guard.check(JANE, one, requested_name="one")  # A PUT, or an apply, that creates it.
+    with pytest.raises(Forbidden):
+        await guard.check(JANE, one, requested_name="")  # A POST.
+
+
+@pytest.mark.parametrize(
+    ("reference", "code", "message"),
+    [
+        ("ClusterRole none", 404, 'clusterrolebindings.rbac.authorization.k8s.io "none" not found'),
+        ("ClusterRole ", 400, "Name parameter required."),
+        ("Role here", 400, "Namespace parameter required."),
+        ("Bogus x", 500, 'unsupported role reference kind: "Bogus"'),
+    ],
+)
+async def test_a_binding_to_what_is_no_role_says_so(reference: str, code: int, message: str) -> None:
+    guard = EscalationGuard(an_index(), an_index())
+
+    with pytest.raises(ApiError) as refused:
+        await guard.check(JANE, a_binding("", "b", reference, "User jane"))
+    assert (refused.value.code, refused.value.message) == (code, message)
+
+
+def test_each_missing_role_is_told_once_in_a_rules_review() -> None:
+    index = an_index(
+        a_binding("", "a", "ClusterRole one", "User jane"), a_binding("", "b", "ClusterRole two", "User jane")
+    )
+
+    found = AuthorizerUnion([index, index]).rules_for(JANE, "ns")
+
+    assert found.error == (
+        '[clusterrole.rbac.authorization.k8s.io "one" not found, clusterrole.rbac.authorization.k8s.io "two" not found]'
+    )
 
 
 def a_pod(name: str, node: str, **spec: Any) -> core.Pod:

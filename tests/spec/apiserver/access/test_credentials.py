@@ -9,7 +9,7 @@ import orjson
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from haven.api.authentication import v1 as authentication
@@ -19,7 +19,9 @@ from haven.apiserver.authentication.configuration import parse_authentication
 from haven.apiserver.authentication.impersonation import Impersonation
 from haven.apiserver.authentication.interface import TokenIdentity
 from haven.apiserver.authentication.jwt import check_claims
+from haven.apiserver.authentication.serviceaccounts import ServiceAccountTokens
 from haven.apiserver.authentication.statictokens import StaticTokens, parse_token_file
+from haven.apiserver.authentication.tokenkeys import SigningKeys
 from haven.apiserver.authentication.tokenwebhook import WebhookTokens
 from haven.apiserver.authentication.union import RequestAuthenticator
 from haven.apiserver.authentication.x509 import ClientCertificates, RequestHeaders
@@ -373,3 +375,27 @@ async def test_the_way_of_impersonating_that_was_right_last_time_words_the_refus
     may.verbs = set()
     with pytest.raises(Forbidden, match='cannot impersonate resource "users"'):
         await impersonation.apply(acting())
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"exp": "soon"}, "go-jose/go-jose/jwt: expected number value to unmarshal NumericDate"),
+        ({"aud": 5}, "go-jose/go-jose/jwt: expected string or array value to unmarshal to Audience"),
+        ({"kubernetes.io": "x"}, "json: cannot unmarshal string into Go value of type serviceaccount.kubernetes"),
+        ({"kubernetes.io": None}, "resource name may not be empty"),
+    ],
+)
+def test_an_account_token_of_odd_claims_is_refused(
+    objects: Any, clock: FakeClock, change: dict[str, Any], complaint: str
+) -> None:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    keys = SigningKeys(key.private_bytes(encoding, form, serialization.NoEncryption()))
+    token = keys.sign({"iss": "i", "aud": ["api"], **change})
+
+    with pytest.raises(Unauthorized) as caught:
+        ServiceAccountTokens(keys, objects, clock, issuers=["i"], api_audiences=["api"]).authenticate_token(
+            token, ("api",)
+        )
+    assert caught.value.message == complaint

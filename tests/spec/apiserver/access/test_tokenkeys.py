@@ -72,7 +72,7 @@ def test_a_key_that_was_used_before_still_verifies(keys: SigningKeys, private: r
 def test_a_token_that_is_signed_in_another_way_is_not_believed(
     keys: SigningKeys, private: rsa.RSAPrivateKey, header: dict[str, Any]
 ) -> None:
-    with pytest.raises(BadToken, match="invalid signature"):
+    with pytest.raises(BadToken, match="error in cryptographic primitive"):
         keys.verify(signed(private, header))
 
 
