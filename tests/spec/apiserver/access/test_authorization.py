@@ -43,7 +43,7 @@ def a_role(namespace: str, name: str, *rules: rbac.PolicyRule) -> Any:
 
 def a_binding(namespace: str, name: str, role: str, *subjects: str) -> Any:
     kind = rbac.RoleBinding if namespace else rbac.ClusterRoleBinding
-    role_kind, role_name = role.split()
+    role_kind, _, role_name = role.partition(" ")
     return kind(
         metadata=meta.ObjectMeta(namespace=namespace, name=name),
         role_ref=rbac.RoleRef(api_group=GROUP, kind=role_kind, name=role_name),
