@@ -22,10 +22,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import cluster, load, node, rates, scheduling, servers, watches
+from bench import changes, cluster, load, node, rates, scheduling, servers, watches
 from bench.report import Report, Row
 
-GROUPS = ("start", "requests", "watch", "schedule", "memory", "node")
+GROUPS = ("start", "requests", "changes", "watch", "schedule", "memory", "node")
 READY, READY_AGAIN = "ready, whole control plane, first start", "ready, whole control plane, restart"
 READY_API = "ready, API server alone"
 WORKING = "controllers at work, first start"
@@ -54,6 +54,7 @@ ROWS = (
     Row(rates.CREATE_MAP, "/s", of_floor=0.43, of_other=2),
     Row(rates.CREATE_POD, "/s", of_other=3),
     Row(rates.CREATE_DIFFERENT, "/s"),
+    *(Row(name, "/s") for name in changes.ROWS),
     Row(FULL_MB, "MB", at_most=200),
     Row(SCHEDULE, "pods/s", of_other=3),
     Row(ALONE, "pods/s", at_least=10 * UPSTREAM_SCHEDULES),
@@ -114,7 +115,8 @@ class Bench:
             sys.exit(f"--only knows {', '.join(GROUPS)} and the names of rows, not {', '.join(sorted(unknown))}")
         self._wanted = wanted
         self._requests = [name for name in rates.ROWS if not wanted or "requests" in wanted or name in wanted]
-        if self._requests and (complaint := load.complaint()):
+        self._changes = [name for name in changes.ROWS if not wanted or "changes" in wanted or name in wanted]
+        if (self._requests or self._changes) and (complaint := load.complaint()):
             sys.exit(complaint)
         self.alone: dict[str, Start] = {"haven": servers.haven_api}
         if not arguments.no_floor:
@@ -137,6 +139,8 @@ class Bench:
             self._say(f"round {number + 1} of {rounds}")
             if self._requests or self._has("start", READY_API):
                 self._measure_requests()
+            if self._changes:
+                self._measure_changes()
             if self._has("watch", WATCH):
                 self._measure_watches()
             if self._has("start", "schedule", READY, READY_AGAIN, WORKING, IDLE_MB, IDLE_CPU, FULL_MB, SCHEDULE):
@@ -171,9 +175,23 @@ class Bench:
                     rates.prepare(running.target, seeds, pods=rates.PODS if rates.LIST in self._requests else 1)
             for row in self._requests:
                 for name, target in targets.items():
-                    figure = rates.measure(target, row, self.arguments.seconds)
-                    self.report.add(row, name, figure.per_second, p99_ms=figure.p99_ms, cpu_us=figure.cpu_us)
-                    self._say(f"{name}: {row}: {figure.per_second:,.0f}/s, {figure.cpu_us:,.0f} µs of CPU each")
+                    self._add(row, name, rates.measure(target, row, self.arguments.seconds))
+
+    def _measure_changes(self) -> None:
+        with contextlib.ExitStack() as stack:
+            targets = {}
+            for name, start in self.alone.items():
+                if name != "floor":
+                    self._say(f"{name}: starting, and storing what is changed")
+                    targets[name] = stack.enter_context(start()).target
+                    changes.prepare(targets[name])
+            for row in self._changes:
+                for name, target in targets.items():
+                    self._add(row, name, changes.measure(target, row, self.arguments.seconds))
+
+    def _add(self, row: str, name: str, figure: load.Figure) -> None:
+        self.report.add(row, name, figure.per_second, p99_ms=figure.p99_ms, cpu_us=figure.cpu_us)
+        self._say(f"{name}: {row}: {figure.per_second:,.0f}/s, {figure.cpu_us:,.0f} µs of CPU each")
 
     def _measure_watches(self) -> None:
         for name, start in self.alone.items():

@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.target import Target
 
-__all__ = ["Figure", "complaint", "creating", "wrk"]
+__all__ = ["Figure", "changing", "complaint", "creating", "wrk"]
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,31 @@ def wrk(target: Target, path: str, seconds: float, connections: int, script: str
 
 def creating(path: str, body: dict[str, Any], token: str) -> str:
     """Return a script that posts objects; NAME in the body becomes a name of their own each time."""
-    parts = json.dumps(body, separators=(",", ":")).split("NAME")
-    joined = " .. name .. ".join(f"[==[{part}]==]" for part in parts)
+    return _script("POST", path, "application/json", body, token, {"NAME": "prefix .. n"})
+
+
+def changing(method: str, path: str, content_type: str, body: dict[str, Any], token: str, *, names: int) -> str:
+    """Return a script that changes objects c0, c1, … (two threads, each half of them).
+
+    NAME becomes the object's name, MARK something that was never there before.
+    """
+    half = names // 2
+    values = {"NAME": f'"c" .. (id * {half} + n % {half})', "MARK": "prefix .. n"}
+    return _script(method, path, content_type, body, token, values)
+
+
+def _script(method: str, path: str, content_type: str, body: dict[str, Any], token: str, values: dict[str, str]) -> str:
+    def filled(text: str) -> str:
+        parts = re.split("(NAME|MARK)", text)
+        return " .. ".join(f"({values[part]})" if part in values else f"[==[{part}]==]" for part in parts)
+
     return f"""
 local counter, n = 0, 0
 function setup(thread) thread:set("id", counter); counter = counter + 1 end
 function init(args) prefix = "b{secrets.token_hex(4)}-" .. id .. "-" end
-local headers = {{["Content-Type"]="application/json", ["Authorization"]="Bearer {token}"}}
+local headers = {{["Content-Type"]="{content_type}", ["Authorization"]="Bearer {token}"}}
 function request()
   n = n + 1
-  local name = prefix .. n
-  return wrk.format("POST", "{path}", headers, {joined})
+  return wrk.format("{method}", {filled(path)}, headers, {filled(json.dumps(body, separators=(",", ":")))})
 end
 """

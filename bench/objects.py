@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["CONFIG_MAP", "DIFFERENT_POD", "NAMESPACE", "NODE", "POD", "TOLERANT_POD", "pods_path"]
+__all__ = ["CONFIG_MAP", "DIFFERENT_POD", "NAMESPACE", "NODE", "POD", "TOLERANT_POD", "named", "pods_path"]
 
 NAMESPACE = "default"
 
@@ -90,3 +90,8 @@ NODE: dict[str, Any] = {
 def pods_path(name: str = "") -> str:
     """Return the path of the pods, or of one."""
     return f"/api/v1/namespaces/{NAMESPACE}/pods" + (f"/{name}" if name else "")
+
+
+def named(body: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return an object under another name."""
+    return {**body, "metadata": {**body["metadata"], "name": name}}

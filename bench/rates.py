@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from bench.load import Figure, creating, wrk
-from bench.objects import CONFIG_MAP, DIFFERENT_POD, NAMESPACE, POD, pods_path
+from bench.objects import CONFIG_MAP, DIFFERENT_POD, NAMESPACE, POD, named, pods_path
 from bench.target import Target
 
 __all__ = [
@@ -55,9 +55,9 @@ def prepare(target: Target, seeds: Seeds, *, pods: int) -> None:
         for pod in seeds.pods:
             target.request("POST", pods_path(), pod)
         return
-    target.request("POST", _MAPS, _named(CONFIG_MAP, "bench"))
+    target.request("POST", _MAPS, named(CONFIG_MAP, "bench"))
     for number in range(pods):
-        status, answer = target.request("POST", pods_path(), _named(POD, f"p{number}"))
+        status, answer = target.request("POST", pods_path(), named(POD, f"p{number}"))
         assert status in (201, 409), answer
     seeds.map = json.loads(target.request("GET", f"{_MAPS}/bench")[1])
     seeds.pods = json.loads(target.request("GET", pods_path())[1])["items"]
@@ -77,7 +77,3 @@ def measure(target: Target, row: str, seconds: float) -> Figure:
     if figure.refused:
         raise RuntimeError(f"{target.name} refused {figure.refused} requests of {row}")
     return figure
-
-
-def _named(body: dict[str, Any], name: str) -> dict[str, Any]:
-    return {**body, "metadata": {**body["metadata"], "name": name}}

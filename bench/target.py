@@ -39,10 +39,18 @@ class Target:
     def url(self) -> str:
         return f"https://{self.host}:{self.port}"
 
-    def request(self, method: str, path: str, body: Any = None, *, timeout: float = 60.0) -> tuple[int, bytes]:
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        timeout: float = 60.0,
+        content_type: str = "application/json",
+    ) -> tuple[int, bytes]:
         """Ask once, on a connection of its own."""
         connection = http.client.HTTPSConnection(self.host, self.port, context=self.tls or trusting(), timeout=timeout)
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": content_type}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         try:
