@@ -54,8 +54,11 @@ class Rule:
         """Drop the fields from a new object, unless the old one uses some of them."""
         if self.only_with and not _is_used(new, self.only_with):
             return
-        if old is not None and any(_is_used(old, path, self.keeps) for path in self.paths):
-            return
+        if old is not None:
+            if not self.prunes and not any(_is_set(new, path) for path in self.paths):
+                return  # As it nearly always is.
+            if any(_is_used(old, path, self.keeps) for path in self.paths):
+                return
         for path in self.paths:
             if self.prunes:
                 _prune(new, path)
@@ -97,6 +100,16 @@ def _is_used(obj: Any, path: Sequence[str], keeps: Any = None) -> bool:
         (value := getattr(owner, path[-1])) is not None and value not in ("", [], {}) and (not keeps or value != keeps)
         for owner in _owners(obj, path[:-1])
     )
+
+
+def _is_set(obj: Any, path: Sequence[str]) -> bool:
+    """Tell whether there is anything to drop."""
+    name = path[-1]
+    for owner in _owners(obj, path[:-1]):
+        value = getattr(owner, name)
+        if value is not None and value != [] and value != {}:
+            return True
+    return False
 
 
 def _clear(owner: Any, name: str, keeps: Any) -> None:
@@ -302,7 +315,12 @@ def _wrapped(strategy: Strategy[Any], dropped: tuple[Rule, ...], filled: tuple[R
             rule.drop(new, old)
         update(new, old)
 
-    subresources = {name: _wrapped(one, dropped, filled) for name, one in strategy.subresources.items()}
+    # A status is changed alone: all else stays as it was.
+    of_status = tuple(rule for rule in dropped if any(path[0] == "status" for path in rule.paths))
+    subresources = {
+        name: _wrapped(one, of_status if name == "status" else dropped, filled)
+        for name, one in strategy.subresources.items()
+    }
     return replace(
         strategy,
         default=default_all if filled else default,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from haven.apimachinery.apply.fieldset import (
     MEMBER,
     FieldSet,
+    element_of_key,
     element_of_keys,
     element_of_value,
     element_text,
@@ -62,8 +63,11 @@ def item_element(item: Any, schema: Schema) -> str:
     if type(item) is not dict:
         raise TypeMismatch("associative list with keys may not have non-map elements")
     assert schema.element is not None
+    keys = schema.keys
+    if len(keys) == 1 and keys[0] in item:  # So it is nearly always.
+        return element_of_key(keys[0], item[keys[0]])
     pairs = []
-    for key in schema.keys:
+    for key in keys:
         if key in item:
             pairs.append((key, item[key]))
         else:
