@@ -1,7 +1,8 @@
 """Quantities: fixed-point numbers with a suffix, such as 100m, 1.5Gi or 2e3.
 
-A quantity keeps its format (binary, decimal or exponent) and is always written in its canonical form: no fraction,
-the largest suffix that allows it. Values below 1n are rounded up, as upstream does.
+A quantity keeps its format (binary, decimal or exponent) and is written in its canonical form: no fraction, the largest
+suffix that allows it. Upstream takes a shortcut that clients can see: text that looks canonical (whole thousands of a
+number without trailing zeros) is kept as it was written, be it 1.234 or +1. Values below 1n are rounded up.
 Source: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
 """
 
@@ -17,10 +18,15 @@ __all__ = ["Format", "InvalidQuantity", "Quantity"]
 
 _NANO = 10**9
 _MAX = (2**63 - 1) * _NANO
-_SYNTAX = re.compile(r"([+-]?)(\d+\.?\d*|\.\d+)(?:([KMGTPE]i)|([numkMGTPE])|[eE]([+-]?\d+))?", re.ASCII)
+_SYNTAX = re.compile(r"([+-]?)([0-9]*)(?:\.([0-9]*))?([eEinumkKMGTP]*[-+]?[0-9]*)")
+_EXPONENT = re.compile(r"[eE]([+-]?[0-9]+)")
+_EXPONENT_MAX = 1000
+"""How far an exponent may go; upstream takes any, and works on the digits for as long as it takes."""
 _INT64_DIGITS = 18
 _NO_MATCH = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-_BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}
+_BAD_SUFFIX = "unable to parse quantity's suffix"
+_BAD_NUMBER = "unable to parse numeric part of quantity"
+_BINARY = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 _DECIMAL_EXPONENTS = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _DECIMAL_SUFFIXES = {exponent: suffix for suffix, exponent in _DECIMAL_EXPONENTS.items()}
 
@@ -118,41 +124,59 @@ class Quantity:
 
 @lru_cache(maxsize=4096)
 def _parse(text: str) -> Quantity:
-    if not text:
-        raise InvalidQuantity(_NO_MATCH)
-    match = _SYNTAX.fullmatch(text)
+    match = _SYNTAX.fullmatch(text) if text else None
     if match is None:
-        if re.fullmatch(r"[+-]?[0-9.]+[eEinumkKMGTP]*[-+]?[0-9]*", text, re.ASCII):
-            raise InvalidQuantity("unable to parse quantity's suffix")
         raise InvalidQuantity(_NO_MATCH)
-    sign, number, binary, decimal, exponent = match.groups()
-    amount = Fraction(number) * _NANO
-    if binary:
-        amount *= _BINARY[binary]
-        format = Format.BINARY_SI
-    elif exponent is not None:
-        if abs(int(exponent)) > 1000:
-            raise InvalidQuantity("unable to parse quantity's suffix")
-        amount *= Fraction(10) ** int(exponent)
-        format = Format.DECIMAL_EXPONENT
+    sign, whole, fraction, suffix = match.groups(default="")
+    exponent, format = _meaning(suffix)
+    digits = (whole.lstrip("0") or "0") + fraction
+    if (amount := _small(digits, len(fraction), exponent, format)) is None:
+        if not whole and not fraction:
+            raise InvalidQuantity(_BAD_NUMBER)
+        nano, format = _large(Fraction(int(digits), 10 ** len(fraction)), exponent, format)
+        return Quantity(-nano if sign == "-" else nano, format)
+    found = Quantity(-amount if sign == "-" else amount, format)
+    if format is Format.BINARY_SI:
+        looks_canonical = int(digits) & 7 != 0
     else:
-        amount *= Fraction(10) ** _DECIMAL_EXPONENTS[decimal or ""]
-        format = Format.DECIMAL_SI
-    nano = -((-amount.numerator) // amount.denominator)
-    if not _exact(number, binary, decimal, exponent):
-        nano = min(nano, _MAX)
-    if format is Format.BINARY_SI and nano < 1024 * _NANO:
-        format = Format.DECIMAL_SI
-    return Quantity(-nano if sign == "-" else nano, format)
+        looks_canonical = (exponent - len(fraction)) % 3 == 0 and digits[-3:] != "000" and digits[0] != "0"
+    if looks_canonical:
+        found._text = text
+    return found
 
 
-def _exact(number: str, binary: str, decimal: str | None, exponent: str | None) -> bool:
-    """Tell whether upstream keeps a decimal number as an int64 and a scale, which has no upper bound."""
-    whole, _, fraction = number.partition(".")
-    if binary or len(whole.lstrip("0")) + len(fraction) > _INT64_DIGITS:
-        return False
-    scale = int(exponent) if exponent is not None else _DECIMAL_EXPONENTS[decimal or ""]
-    return scale - len(fraction) >= -9
+def _meaning(suffix: str) -> tuple[int, Format]:
+    """Return the exponent (of 2 in the binary format, else of 10) and the format that a suffix stands for."""
+    if (exponent := _DECIMAL_EXPONENTS.get(suffix)) is not None:
+        return exponent, Format.DECIMAL_SI
+    if (exponent := _BINARY.get(suffix)) is not None:
+        return exponent, Format.BINARY_SI
+    match = _EXPONENT.fullmatch(suffix)
+    if match is None or len(suffix) > _INT64_DIGITS or abs(int(match[1])) > _EXPONENT_MAX:
+        raise InvalidQuantity(_BAD_SUFFIX)
+    return int(match[1]), Format.DECIMAL_EXPONENT
+
+
+def _small(digits: str, places: int, exponent: int, format: Format) -> int | None:
+    """Return the amount if upstream keeps such a number as an int64 and a power of ten: then it is not rounded."""
+    if format is not Format.BINARY_SI:
+        power = exponent - places + 9
+        return int(digits) * 10**power if len(digits) <= _INT64_DIGITS and power >= 0 else None
+    if places or len(digits) + exponent * 3 // 10 > 14 or int(digits) << exponent >= 2**63:
+        return None
+    return (int(digits) << exponent) * _NANO
+
+
+def _large(number: Fraction, exponent: int, format: Format) -> tuple[int, Format]:
+    """Return the rounded amount, and the format."""
+    if format is not Format.BINARY_SI:
+        return _up(number * _NANO * Fraction(10) ** exponent), format
+    nano = min(_up(number * _NANO * 2**exponent), _MAX)
+    return nano, Format.DECIMAL_SI if nano < _NANO else format
+
+
+def _up(amount: Fraction) -> int:
+    return -(-amount.numerator // amount.denominator)
 
 
 def _canonical(nano: int, format: Format) -> str:
@@ -170,15 +194,15 @@ def _canonical(nano: int, format: Format) -> str:
                 whole, suffix = whole // 1024, name
             return f"{sign}{whole}{suffix}"
     exponent = -9
-    while amount % 1000 == 0 and (exponent < 18 or format is Format.DECIMAL_EXPONENT):
+    while amount % 1000 == 0:
         amount, exponent = amount // 1000, exponent + 3
     if format is Format.DECIMAL_EXPONENT:
         return f"{sign}{amount}" + (f"e{exponent}" if exponent else "")
-    return f"{sign}{amount}{_DECIMAL_SUFFIXES[exponent]}"
+    return f"{sign}{amount}{_DECIMAL_SUFFIXES.get(exponent, '')}"  # Beyond E upstream has no suffix, and writes none.
 
 
 def _divide_away_from_zero(amount: int, unit: int) -> int:
-    return -((-amount) // unit) if amount >= 0 else -((amount * -1 + unit - 1) // unit)
+    return -(-amount // unit) if amount >= 0 else amount // unit
 
 
 Quantity.ZERO = Quantity(0)

@@ -6,7 +6,10 @@ Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/ 
 from __future__ import annotations
 
 from haven.api.apps import v1
+from haven.api.apps.validation import TEMPLATE_GENERATION
 from haven.api.core.pod_defaults import default_claim_spec, default_pod_template
+from haven.apimachinery import apierrors
+from haven.apimachinery.gonumbers import NotANumber, parse_int
 
 __all__ = ["default_daemon_set", "default_deployment", "default_replica_set", "default_stateful_set"]
 
@@ -44,7 +47,12 @@ def default_replica_set(replica_set: v1.ReplicaSet) -> None:
 
 
 def default_daemon_set(daemon_set: v1.DaemonSet) -> None:
-    """Fill in a DaemonSet."""
+    """Fill in a DaemonSet; raise BadRequest where upstream cannot even read one."""
+    try:
+        parse_int(daemon_set.metadata.annotations.get(TEMPLATE_GENERATION, "0"))
+    except NotANumber as error:
+        words = f'DaemonSet in version "v1" cannot be handled as a DaemonSet: {error}'
+        raise apierrors.BadRequest(words) from None
     spec = daemon_set.spec
     strategy = spec.update_strategy
     if not strategy.type:

@@ -26,6 +26,7 @@ from haven.apimachinery.fielderrors import (
     not_supported,
     required,
 )
+from haven.apimachinery.gonumbers import parse_int
 from haven.apimachinery.selectors import LabelSelector, SelectorError, from_label_selector
 from haven.apimachinery.validation.labels import validate_label_selector
 from haven.apimachinery.validation.objectmeta import validate_immutable, validate_not_negative
@@ -232,9 +233,7 @@ def validate_replica_set_status_update(new: v1.ReplicaSet, old: v1.ReplicaSet) -
 
 def template_generation(daemon_set: v1.DaemonSet) -> int:
     """Return how often the template changed, which old clients find in an annotation; 0 if it is not there."""
-    text = daemon_set.metadata.annotations.get(TEMPLATE_GENERATION, "")
-    digits = text.removeprefix("-")
-    return int(text) if digits.isascii() and digits.isdigit() else 0
+    return parse_int(daemon_set.metadata.annotations.get(TEMPLATE_GENERATION, "0"))
 
 
 def validate_daemon_set(daemon_set: v1.DaemonSet, options: PodOptions) -> ErrorList:

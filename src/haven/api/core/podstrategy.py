@@ -36,7 +36,7 @@ __all__ = ["POD", "create_pod", "pod_grace_period_seconds"]
 def create_pod(pod: v1.Pod) -> None:
     """Set a new Pod's status; merge label keys into selectors; turn old AppArmor annotations into fields."""
     pod.metadata.generation = 1
-    pod.status = v1.PodStatus(phase="Pending", qos_class=qos_class(pod))
+    pod.status = v1.PodStatus(phase="Pending", qos_class=pod.status.qos_class or qos_class(pod))
     spec = pod.spec
     if spec.scheduling_gates:
         pod.status.conditions = [

@@ -64,10 +64,10 @@ _INTEGER = frozenset(
 
 
 def round_up_to_milli(amounts: ResourceList) -> None:
-    """Round amounts up to thousandths, the finest that the API keeps."""
+    """Round amounts to thousandths, the finest that the API keeps, away from zero."""
     for name, amount in amounts.items():
         if amount.nano % _MILLI:
-            amounts[name] = Quantity(-((-amount.nano) // _MILLI) * _MILLI, amount.format)
+            amounts[name] = Quantity.of_milli(amount.milli_value, amount.format)
 
 
 def is_huge_page(name: str) -> bool:

@@ -23,6 +23,7 @@ from haven.apimachinery.fielderrors import (
     too_long,
 )
 from haven.apimachinery.goformat import quote
+from haven.apimachinery.gonumbers import NotANumber, parse_int
 from haven.apimachinery.names import UID
 from haven.apimachinery.selectors import FieldSelector, LabelSelector, SelectorError, parse_fields, parse_labels
 
@@ -43,7 +44,6 @@ __all__ = [
 Query = Mapping[str, Sequence[str]]
 
 STRICT, WARN, IGNORE = "Strict", "Warn", "Ignore"
-_INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _FIELD_MANAGER_MAX = 128
 _EXACT, _NOT_OLDER = "Exact", "NotOlderThan"
 
@@ -57,13 +57,10 @@ def _integer(query: Query, name: str, bits: int = 64) -> int | None:
     values = query.get(name)
     if not values:
         return None
-    text = values[0]
-    if not _INTEGER.fullmatch(text):
-        raise apierrors.BadRequest(f"strconv.ParseInt: parsing {quote(text)}: invalid syntax")
-    number = int(text)
-    if not -(1 << (bits - 1)) <= number < 1 << (bits - 1):
-        raise apierrors.BadRequest(f"strconv.ParseInt: parsing {quote(text)}: value out of range")
-    return number
+    try:
+        return parse_int(values[0], bits)
+    except NotANumber as error:
+        raise apierrors.BadRequest(str(error)) from None
 
 
 def _boolean(query: Query, name: str) -> bool | None:

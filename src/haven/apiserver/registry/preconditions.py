@@ -20,10 +20,17 @@ _FOLDERS = {
 
 
 def uid_mismatch(
-    resource: apierrors.GroupResource, namespace: str, name: str, *, wanted: str, found: str, dry_run: bool
+    resource: apierrors.GroupResource,
+    stored: apierrors.GroupResource,
+    namespace: str,
+    name: str,
+    *,
+    wanted: str,
+    found: str,
+    dry_run: bool,
 ) -> apierrors.Conflict:
-    """Return the refusal; a dry run shows the key without its first part."""
-    folder = _FOLDERS.get((resource.group, resource.resource), resource.resource)
+    """Return the refusal, with the key under which upstream stores the object; a dry run shows it without its head."""
+    folder = _FOLDERS.get((stored.group, stored.resource), stored.resource)
     key = f"{'' if dry_run else '/registry'}/{folder}/{namespace + '/' if namespace else ''}{name}"
     because = (
         f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: "

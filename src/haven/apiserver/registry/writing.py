@@ -399,6 +399,7 @@ class Writing:
             raise endpoint.not_found(update.name)
         if update.uid and (live is None or live.uid != update.uid):
             raise uid_mismatch(
+                endpoint.group_resource,
                 endpoint.storage.resource.group_resource,
                 update.namespace,
                 update.name,

@@ -16,6 +16,7 @@ from haven.api.discovery import v1 as discovery
 from haven.apimachinery import apierrors
 from haven.apimachinery.apierrors import GroupKind
 from haven.apimachinery.fielderrors import ErrorList, FieldError, Path, forbidden, invalid
+from haven.apimachinery.gonumbers import NotANumber, parse_int
 from haven.apimachinery.schema.goscalars import BadScalar, parse_time
 
 __all__ = [
@@ -110,9 +111,9 @@ def log_options(pod_name: str, query: Mapping[str, Sequence[str]]) -> dict[str, 
         if not text:
             continue
         try:
-            number = int(text)
-        except ValueError:
-            raise apierrors.BadRequest(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+            number = parse_int(text)
+        except NotANumber as error:
+            raise apierrors.BadRequest(str(error)) from None
         if number < least:
             errors.append(_too_small(name, number, least))
         options[name] = str(number)

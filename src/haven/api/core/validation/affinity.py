@@ -19,7 +19,7 @@ from haven.apimachinery.fielderrors import (
     not_supported,
     required,
 )
-from haven.apimachinery.goformat import quote
+from haven.apimachinery.gonumbers import NotANumber, parse_int
 from haven.apimachinery.validation.labels import (
     selector_has_invalid_value,
     validate_label_name,
@@ -239,12 +239,9 @@ def _toleration_operator(toleration: v1.Toleration, path: Path, allow_comparison
 def _comparison_value(value: str, path: Path) -> ErrorList:
     errors = [invalid(path, value, text) for text in decimal_integer_errors(value)]
     try:
-        in_range = -(2**63) <= int(value) < 2**63
-        complaint = "" if in_range else "value out of range"
-    except ValueError:
-        complaint = "invalid syntax"
-    if complaint:
-        errors.append(invalid(path, value, f"strconv.ParseInt: parsing {quote(value)}: {complaint}"))
+        parse_int(value)
+    except NotANumber as error:
+        errors.append(invalid(path, value, str(error)))
     return errors
 
 

@@ -69,8 +69,9 @@ def validate_claim_update(new: v1.PersistentVolumeClaim, old: v1.PersistentVolum
         item: spec.resources.requests.get("storage", Quantity.ZERO) for item, spec in (("new", now), ("old", before))
     }
     if new.status.phase == "Bound":
-        requests = {**now.resources.requests, "storage": size["old"]}
-        now.resources = _replace(now.resources, requests=requests)
+        if now.resources.requests:
+            requests = {**now.resources.requests, "storage": size["old"]}
+            now.resources = _replace(now.resources, requests=requests)
         now.volume_attributes_class_name = before.volume_attributes_class_name
     if now != before:
         words = (

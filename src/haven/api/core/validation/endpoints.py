@@ -75,7 +75,7 @@ def _address(address: v1.EndpointAddress, path: Path) -> ErrorList:
         errors += validate_dns1123_label(address.hostname, path.child("hostname"))
     if address.node_name is not None:
         errors += validate_dns1123_subdomain(address.node_name, path.child("nodeName"))
-    return errors or validate_endpoint_ip(address.ip, path.child("ip"))
+    return errors + validate_endpoint_ip(address.ip, path.child("ip"))
 
 
 def _port(port: v1.EndpointPort, needs_name: bool, path: Path) -> ErrorList:
