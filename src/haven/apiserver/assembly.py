@@ -45,6 +45,7 @@ from haven.apiserver.authorization.nodegraph import NodeGraph
 from haven.apiserver.authorization.rbac import RBAC
 from haven.apiserver.bootstrap.objects import BootstrapSettings, node_rules
 from haven.apiserver.bootstrap.startup import keep_flow_objects, write_bootstrap_objects
+from haven.apiserver.cbordoor import speaking_cbor
 from haven.apiserver.chain import Chain, PathHandler
 from haven.apiserver.components import Components, stored
 from haven.apiserver.customresources.reviews import WebhookReviews
@@ -374,6 +375,8 @@ async def start(
     aggregator.load()
     chain.delegate = aggregator.handler
     handle: PathHandler = chain.handle
+    if states["CBORServingAndStorage"]:
+        handle = speaking_cbor(handle)
     tracing = _tracing(settings)
     if tracing is not None:
         storages.span = caller.span = tracing.span
