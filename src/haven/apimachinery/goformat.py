@@ -39,6 +39,8 @@ def show(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         return _float(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return _float(float(value))  # As JSON's numbers that fit no integer are read.
     return str(value)
 
 

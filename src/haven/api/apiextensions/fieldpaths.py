@@ -15,6 +15,9 @@ from haven.apimachinery.fielderrors import Path
 __all__ = ["BadFieldPathError", "follow_path"]
 
 _token = re.compile(r"[.\[\]]|'(?:[^'\\]|\\.|\\)*?(?<!\\)'|'.*|[^.\[\]]+", re.DOTALL)
+_ESCAPES = {
+    "a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "'": "'", "\\": "\\",
+}  # fmt: skip
 _NOWHERE = "does not refer to a valid field"
 _ENDED = "unexpected end of JSON path"
 
@@ -38,7 +41,7 @@ def follow_path(
             quoted = _next(tokens)
             if len(quoted) < 2 or not (quoted.startswith("'") and quoted.endswith("'")):
                 raise BadFieldPathError(f"expected single quoted string but got {quoted}")
-            place, found = _step(re.sub(r"\\(.)", r"\1", quoted[1:-1]), place, found, names)
+            place, found = _step(_unescaped(quoted[1:-1]), place, found, names)
             if (closing := _next(tokens)) != "]":
                 raise BadFieldPathError(f"expected ] but got {closing}")
         elif token == ".":
@@ -46,6 +49,13 @@ def follow_path(
         else:
             raise BadFieldPathError(f"expected [ or . but got: {token}")
     return names[0] if names else "", str(place) if place is not None else "", found
+
+
+def _unescaped(text: str) -> str:
+    bad = [mark for mark in re.findall(r"\\.", text) if mark[1] not in _ESCAPES]
+    if bad:
+        raise BadFieldPathError(f"invalid string literal: invalid escape char {bad[-1]}")
+    return re.sub(r"\\.", lambda mark: _ESCAPES[mark[0][1]], text)
 
 
 def _next(tokens: Iterator[str]) -> str:

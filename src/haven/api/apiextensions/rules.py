@@ -15,8 +15,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from haven.apimachinery.cel import types
+from haven.apimachinery.cel.attributes import Again, Frame
 from haven.apimachinery.cel.environment import Environment, Outcome, Program
-from haven.apimachinery.cel.errors import CompileError, ProgramError
+from haven.apimachinery.cel.errors import CelError, CompileError, ProgramError
 from haven.apimachinery.cel.escaping import escape
 from haven.apimachinery.cel.schematypes import Declared, declared
 from haven.apimachinery.cel.values import Optional
@@ -301,8 +302,8 @@ class _Run:
             self.errors.append(invalid(path, kind, _NO_BUDGET))
             raise _Exhausted
         assert node.seen is not None
-        shown_new = node.seen.value(new)
-        shown_old = node.seen.value(old) if old is not None else None
+        shown_new = _shown(node.seen, new)
+        shown_old = _shown(node.seen, old) if old is not None else None
         for compiled in node.rules:
             if compiled.error:
                 self.errors.append(invalid(path, kind, f"rule compile error: {compiled.error}"))
@@ -311,7 +312,8 @@ class _Run:
                 continue
             variables: dict[str, Any] = {"self": shown_new}
             if compiled.is_old_optional:
-                variables["oldSelf"] = Optional(shown_old) if old is not None else Optional()
+                known = isinstance(shown_old, Again)
+                variables["oldSelf"] = shown_old if known else Optional(shown_old) if old is not None else Optional()
             elif old is not None:
                 variables["oldSelf"] = shown_old
             outcome = compiled.program.evaluate(variables)
@@ -390,6 +392,19 @@ class _Run:
         self._budget -= outcome.cost
         text = outcome.value.strip() if isinstance(outcome.value, str) else ""
         return "" if len(text.encode()) > _MESSAGE_BYTES_MAX or "\n" in text else text
+
+
+def _shown(seen: Declared, tree: Any) -> Any:
+    """Return a value as rules see it: one of another type than declared fails whenever it is used."""
+    try:
+        return seen.value(tree)
+    except CelError as error:
+        message = error.message
+
+        def fail(_frame: Frame) -> Any:
+            raise CelError(message)
+
+        return Again(fail)
 
 
 def _for_reason(reason: str | None, path: Path | None, value: Any, detail: str) -> FieldError:

@@ -138,8 +138,9 @@ def _updated(
 ) -> Managed:
     version = new["apiVersion"]
     me = manager_of(manager, "Update", version, subresource)
-    if not schema.definition and not _has_shape(new, schema):
-        raise TypeMismatch("the object does not have the shape of its schema")
+    _check_form(new, schema, "new")
+    if live is not None:
+        _check_form(live, schema, "live")
     if live is None and not managed:
         own = difference(created_fields(new, schema), _STRIPPED)
         if reset is not None:
@@ -156,18 +157,16 @@ def _updated(
     return cap(managed)
 
 
-def _has_shape(value: Any, schema: Schema) -> bool:
-    """Tell whether there are objects and lists where a custom resource's schema has them: nobody checked that yet."""
-    if value is None or schema.definition:
-        return True
-    if schema.kind in ("struct", "map"):
-        if type(value) is not dict:
-            return False
-        return all(_has_shape(item, child) for name, item in value.items() if (child := schema.child(name)) is not None)
-    if schema.kind == "list":
-        element = schema.element
-        return type(value) is list and (element is None or all(_has_shape(item, element) for item in value))
-    return True
+def _check_form(tree: Tree, schema: Schema, what: str) -> None:
+    try:
+        validation.check_form(tree, schema)
+    except TypeMismatch as error:
+        raise TypeMismatch(f"failed to convert {what} object ({_named(tree)}) to smd typed: {error}") from None
+
+
+def _named(tree: Tree) -> str:
+    metadata = tree.get("metadata")
+    return f"{_text(metadata, 'namespace')}/{_text(metadata, 'name')}; {tree['apiVersion']}, Kind={tree['kind']}"
 
 
 def _zero(new: Tree, schema: Schema) -> Tree:
@@ -339,6 +338,10 @@ class _Apply:
         except TypeMismatch as error:
             raise apierrors.ApiError(f"failed to create typed patch object ({who}): {error}") from None
         live = _bare(live)
+        try:
+            validation.check_form(live, self.schema)
+        except TypeMismatch as error:
+            raise apierrors.ApiError(f"failed to create typed live object ({who}): {error}") from None
         managed = _reconciled(managed, self.schema)
         me = manager_of(self.manager, "Apply", self.version, self.subresource)
         try:

@@ -10,7 +10,7 @@ from haven.apimachinery.goformat import quote, show
 from haven.apimachinery.schema.check import JSON_SCHEMA_PROPS
 from haven.apimachinery.schema.model import Schema, Shape
 
-__all__ = ["complaints", "validate"]
+__all__ = ["check_form", "complaints", "validate"]
 
 _NUMBERS = {"int", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float64"}
 _STRINGS = {"string", "bytes", "duration"}
@@ -22,7 +22,21 @@ _GO_TYPES = {dict: "map[string]interface {}", list: "[]interface {}", str: "stri
 
 def validate(tree: Any, schema: Schema) -> None:
     """Raise TypeMismatch with all complaints about an applied tree, repeated list items included."""
-    found = complaints(tree, schema)
+    _refuse(complaints(tree, schema))
+
+
+def check_form(tree: Any, schema: Schema) -> None:
+    """Raise TypeMismatch with all complaints about a custom resource that is, or is about to be stored.
+
+    Built-in kinds have their form; nobody checked that of custom resources yet. Items may be repeated.
+    """
+    if not schema.definition:
+        found: list[tuple[str, str]] = []
+        _walk(tree, schema, "", found, repeats=True)
+        _refuse([f"{path}: {message}" if path else message for path, message in found])
+
+
+def _refuse(found: list[str]) -> None:
     if len(found) == 1:
         raise TypeMismatch(found[0])
     if found:
@@ -36,14 +50,14 @@ def complaints(tree: Any, schema: Schema) -> list[str]:
     return [f"{path}: {message}" if path else message for path, message in found]
 
 
-def _walk(value: Any, schema: Schema, path: str, found: list[tuple[str, str]]) -> None:
+def _walk(value: Any, schema: Schema, path: str, found: list[tuple[str, str]], *, repeats: bool = False) -> None:
     kind = schema.kind
     if value is None:
         return
     if kind in ("struct", "map"):
-        _walk_map(value, schema, path, found)
+        _walk_map(value, schema, path, found, repeats=repeats)
     elif kind == "list":
-        _walk_list(value, schema, path, found)
+        _walk_list(value, schema, path, found, repeats=repeats)
     elif kind in _NUMBERS:
         if type(value) not in (int, float):
             found.append((path, f"expected numeric (int or float), got {_GO_TYPES[type(value)]}"))
@@ -60,7 +74,7 @@ def _walk(value: Any, schema: Schema, path: str, found: list[tuple[str, str]]) -
         found.append((path, f"expected map, got &{{{show(value)}}}"))
 
 
-def _walk_map(value: Any, schema: Schema, path: str, found: list[tuple[str, str]]) -> None:
+def _walk_map(value: Any, schema: Schema, path: str, found: list[tuple[str, str]], *, repeats: bool) -> None:
     if type(value) is not dict:
         found.append((path, f"expected map, got &{{{show(value)}}}"))
         return
@@ -70,10 +84,10 @@ def _walk_map(value: Any, schema: Schema, path: str, found: list[tuple[str, str]
         if name not in schema.fields and schema.element is None and not schema.preserve:
             found.append((f"{path}.{name}", "field not declared in schema"))
             return
-        _walk(item, child_schema(schema, name), f"{path}.{name}", found)
+        _walk(item, child_schema(schema, name), f"{path}.{name}", found, repeats=repeats)
 
 
-def _walk_list(value: Any, schema: Schema, path: str, found: list[tuple[str, str]]) -> None:
+def _walk_list(value: Any, schema: Schema, path: str, found: list[tuple[str, str]], *, repeats: bool) -> None:
     if type(value) is not list:
         found.append((path, f"expected list, got &{{{show(value)}}}"))
         return
@@ -89,10 +103,10 @@ def _walk_list(value: Any, schema: Schema, path: str, found: list[tuple[str, str
                 found.append((path, f"element {index}: {error.message}"))
                 return
             text = element_text(element)
-            if element in seen:
+            if element in seen and not repeats:
                 found.append((path, f"duplicate entries for key {text}"))
             seen.add(element)
-        _walk(item, schema.element, path + text, found)
+        _walk(item, schema.element, path + text, found, repeats=repeats)
 
 
 def _go_syntax(value: Any) -> str:

@@ -10,21 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["ABSENT_KEY", "Correlation", "by_keys", "item_key", "same"]
+__all__ = ["Correlation", "by_keys", "item_key", "same"]
 
-ABSENT_KEY = object()
 OpenAPI = Mapping[str, Any]
 
 
 def item_key(item: Any, names: tuple[str, ...]) -> tuple[Any, ...] | None:
-    """Return what tells an item of a keyed list from the others; None if it is no object."""
+    """Return what tells an item of a keyed list from the others; None if a key is missing, or no scalar."""
     if not isinstance(item, dict):
         return None
-    return tuple(_hashable(item.get(name, ABSENT_KEY)) for name in names)
-
-
-def _hashable(value: Any) -> Any:
-    return (type(value) is bool, value) if isinstance(value, str | int | float | bool) else str(value)
+    values = [item.get(name) for name in names]
+    if not all(isinstance(value, str | int | float) for value in values):
+        return None
+    return tuple((type(value), value) for value in values)
 
 
 def by_keys(items: list[Any], schema: OpenAPI) -> dict[tuple[Any, ...], Any]:
@@ -53,10 +51,26 @@ class Correlation:
 
     @property
     def unchanged(self) -> bool:
-        """Whether both values are the same."""
+        """Whether both values are the same, as far as the schema tells their parts: undeclared fields never are."""
         if self._equal is None:
-            self._equal = same(self.new, self.old)
+            self._equal = self._is_unchanged()
         return self._equal
+
+    def _is_unchanged(self) -> bool:
+        new, old = self.new, self.old
+        if isinstance(new, dict) and isinstance(old, dict):
+            return len(new) == len(old) and all(
+                (child := self.key(name)) is not None and child.unchanged for name in new
+            )
+        if isinstance(new, list) and isinstance(old, list) and self._is_keyed:
+            return len(new) == len(old) and all(
+                (child := self.index(index)) is not None and child.unchanged for index in range(len(new))
+            )
+        return same(new, old)
+
+    @property
+    def _is_keyed(self) -> bool:
+        return self.schema.get("x-kubernetes-list-type") == "map"
 
     def key(self, name: str) -> Correlation | None:
         """Return the values of a field; None if it was not there before, or is not declared."""
@@ -84,7 +98,7 @@ class Correlation:
         if not (isinstance(self.new, list) and isinstance(self.old, list)) or index >= len(self.new):
             return None
         items = self.schema.get("items")
-        if self.schema.get("x-kubernetes-list-type") != "map" or not isinstance(items, dict):
+        if not self._is_keyed or not isinstance(items, dict):
             return None
         if self._old_items is None:
             self._old_items = by_keys(self.old, self.schema)

@@ -67,6 +67,8 @@ def _schema(entry: Tree, preserve_all: bool) -> Schema:
             list_type=entry.get("x-kubernetes-list-type", "atomic"),
             keys=tuple(entry.get("x-kubernetes-list-map-keys", ())), extra=entry,
         )  # fmt: skip
+    if kind == "string" and entry.get("format", "") not in ("", "byte"):
+        return Schema("time", go=kind, extra=entry)  # Server-side apply takes any scalar there.
     if kind in _SCALARS:
         return Schema(_SCALARS[kind], go=kind, extra=entry)
     return UNTYPED

@@ -26,7 +26,7 @@ from haven.apimachinery.fielderrors import (
     too_many,
     type_invalid,
 )
-from haven.apimachinery.goformat import quote
+from haven.apimachinery.goformat import quote, show
 from haven.apimachinery.schema.correlation import Correlation
 from haven.apimachinery.schema.formats import is_known_format, matches_format
 
@@ -244,24 +244,24 @@ class _Validator:
         if factor is not None:
             bound = self._bound(value, factor, "MultipleOf", only, form, path, result)
             if bound <= 0:
-                text = f"factor MultipleOf declared for {path} must be positive: {_number(bound)}"
+                text = f"factor MultipleOf declared for {path} must be positive: {show(bound)}"
                 result.add(text, invalid(self._place(path), bound, text))
             elif not _is_multiple(value, bound):
-                text = f"{path} in body should be a multiple of {_number(bound)}"
+                text = f"{path} in body should be a multiple of {show(bound)}"
                 result.add(text, invalid(self._place(path), value, text))
         if lowest is not None:
             exclusive = bool(schema.get("exclusiveMinimum"))
             bound = self._bound(value, lowest, "Minimum boundary", only, form, path, result)
             if value < bound or (exclusive and value == bound):
                 words = "greater than" if exclusive else "greater than or equal to"
-                text = f"{path} in body should be {words} {_number(bound)}"
+                text = f"{path} in body should be {words} {show(bound)}"
                 result.add(text, invalid(self._place(path), value, text))
         if highest is not None:
             exclusive = bool(schema.get("exclusiveMaximum"))
             bound = self._bound(value, highest, "Maximum boundary", only, form, path, result)
             if value > bound or (exclusive and value == bound):
                 words = "less than" if exclusive else "less than or equal to"
-                text = f"{path} in body should be {words} {_number(bound)}"
+                text = f"{path} in body should be {words} {show(bound)}"
                 result.add(text, invalid(self._place(path), value, text))
 
     def _bound(self, value: float, limit: float, what: str, kind: str, form: str, path: str, result: _Result) -> float:
@@ -367,20 +367,6 @@ def _go_format(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
     return "int64" if isinstance(value, int) else "float64"
-
-
-def _number(value: float) -> str:
-    """Write a number as Go's %v does."""
-    if isinstance(value, int):
-        return str(value)
-    if value.is_integer() and abs(value) < 1e21:
-        return str(int(value))
-    text = repr(value)
-    mantissa, mark, exponent = text.partition("e")
-    if not mark:
-        return text
-    sign = exponent[0] if exponent[0] in "+-" else "+"
-    return f"{mantissa}e{sign}{exponent.lstrip('+-').zfill(2)}"
 
 
 def _is_multiple(value: float, factor: float) -> bool:

@@ -75,8 +75,8 @@ def decode_body(
     tree.setdefault("apiVersion", "")
 
     def refuse(text: str) -> apierrors.ApiError:
-        found = tree.get("apiVersion", "").rpartition("/")[2]
-        return apierrors.BadRequest(f"{tree['kind']} in version {quote(found)} cannot be handled as a {kind}: {text}")
+        found, own = tree.get("apiVersion", "").rpartition("/")[2], tree["kind"]
+        return apierrors.BadRequest(f"{own} in version {quote(found)} cannot be handled as a {own}: {text}")
 
     return finished(tree, definition, complaints, validation, warnings, refuse)
 

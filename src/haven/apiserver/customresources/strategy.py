@@ -11,7 +11,7 @@ from typing import Any
 from haven.api.strategy import Strategy
 from haven.apimachinery import serialization
 from haven.apimachinery.fielderrors import ErrorList, ErrorType, Path, invalid
-from haven.apimachinery.goformat import quote
+from haven.apimachinery.goformat import quote, show
 from haven.apimachinery.schema.correlation import Correlation, same
 from haven.apimachinery.schema.embedded import validate_embedded
 from haven.apimachinery.schema.listtypes import validate_lists
@@ -208,7 +208,7 @@ def nested(tree: Tree, path: str, wanted: type[Any]) -> tuple[Any, str]:
             kind = _GO_VALUES[type(value)]
             return (
                 None,
-                f".{at} accessor error: {_go_value(value)} is of the type {kind}, expected map[string]interface{{}}",
+                f".{at} accessor error: {show(value)} is of the type {kind}, expected map[string]interface{{}}",
             )
         if name not in value:
             return None, ""
@@ -216,23 +216,8 @@ def nested(tree: Tree, path: str, wanted: type[Any]) -> tuple[Any, str]:
     if type(value) is not wanted:
         kind = _GO_VALUES[type(value)]
         at = ".".join(names)
-        return None, f".{at} accessor error: {_go_value(value)} is of the type {kind}, expected {_GO_TYPES[wanted]}"
+        return None, f".{at} accessor error: {show(value)} is of the type {kind}, expected {_GO_TYPES[wanted]}"
     return value, ""
-
-
-def _go_value(value: Any) -> str:
-    """Write a value as Go's %v does."""
-    if value is None:
-        return "<nil>"
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e20 else str(value)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict):
-        return f"map[{' '.join(f'{key}:{_go_value(value[key])}' for key in sorted(value))}]"
-    if isinstance(value, list):
-        return f"[{' '.join(map(_go_value, value))}]"
-    return str(value)
 
 
 def _replicas(tree: Tree, path: str) -> ErrorList:
@@ -269,6 +254,6 @@ def _reader(path: str) -> Callable[[Any], str]:
         value: Any = obj.content
         for name in names:
             value = value.get(name) if isinstance(value, dict) else None
-        return "" if value is None else _go_value(value)
+        return "" if value is None else show(value)
 
     return read
