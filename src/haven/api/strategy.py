@@ -75,6 +75,8 @@ class Strategy(Generic[T]):
     """Notes in a changed object when that was: (new, old, now), after `prepare_for_update`."""
     canonicalize: Callable[[T], None] = nothing
     warnings: Callable[[T, T | None], list[str]] = no_warnings
+    forgiven: Callable[[], list[str]] | None = None
+    """Returns, once, what the last checks of an update let pass because it was so before: clients are warned of it."""
     name_errors: Callable[[str], list[str]] | None = None
     allow_create_on_update: bool = False
     allow_unconditional_update: bool = True

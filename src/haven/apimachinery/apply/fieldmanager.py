@@ -41,6 +41,7 @@ from haven.apimachinery.apply.reset import Reset
 from haven.apimachinery.apply.typed import (
     Comparison,
     TypeMismatch,
+    alike,
     compare,
     ensure_named,
     field_set,
@@ -357,7 +358,7 @@ class _Apply:
             managed = self.settle(live, result, managed, me, force=force)
         except TypeMismatch as error:
             raise apierrors.ApiError(f"failed to merge config: {error}") from None
-        changed = result != live
+        changed = not alike(result, live)
         if me in managed:
             own = difference(own, _STRIPPED)
             if own:
@@ -519,4 +520,4 @@ def keep_timestamps(live: Tree, new: Tree) -> bool:
     for old, fresh in zip(before, after, strict=True):
         if {**old, "time": ""} != {**fresh, "time": ""}:
             return False
-    return _bare(live) == _bare(new)
+    return alike(_bare(live), _bare(new))

@@ -261,6 +261,10 @@ def element_text(element: str) -> str:
 def _shown(value: Any) -> str:
     if value is None:
         return "null"
+    if isinstance(value, dict):
+        return "".join(f"{name}={_shown(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return f"[{','.join(map(_shown, value))}]"
     return quote(value) if isinstance(value, str) else show(value)
 
 

@@ -20,7 +20,17 @@ from haven.apimachinery.apply.fieldset import (
 from haven.apimachinery.goformat import quote
 from haven.apimachinery.schema.model import UNTYPED, Schema, Shape
 
-__all__ = ["Comparison", "TypeMismatch", "compare", "field_set", "item_element", "merge", "remove_items", "whole"]
+__all__ = [
+    "Comparison",
+    "TypeMismatch",
+    "alike",
+    "compare",
+    "field_set",
+    "item_element",
+    "merge",
+    "remove_items",
+    "whole",
+]
 
 
 class TypeMismatch(ValueError):
@@ -130,9 +140,27 @@ def whole(value: Any, schema: Schema) -> FieldSet:
     return MEMBER
 
 
+def _is_loose(schema: Schema) -> bool:
+    """Tell whether values of any kind may be there: in custom resources, and where nothing is declared."""
+    return schema.extra is not None or schema.shape is Shape.UNTYPED
+
+
+def alike(one: Any, other: Any) -> bool:
+    """Tell whether two values are the same: numbers by their value, but true is not 1, as it is for Python."""
+    return bool(one == other) and (type(one) is str or repr(one) == repr(other) or _kinds_alike(one, other))
+
+
+def _kinds_alike(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return all(_kinds_alike(one[name], other[name]) for name in one)
+    if isinstance(one, list):
+        return all(map(_kinds_alike, one, other))
+    return (type(one) is bool) == (type(other) is bool)
+
+
 def compare(old: Any, new: Any, schema: Schema) -> Comparison:
     """Return how the new value differs from the old one; raise TypeMismatch."""
-    if old is new or old == new:
+    if old is new or (old == new and (not _is_loose(schema) or alike(old, new))):
         return SAME
     shape = schema.shape
     if shape is Shape.LEAF:
@@ -157,13 +185,14 @@ def _compare_maps(old: Any, new: Any, schema: Schema) -> Comparison:
     if not old and not new:
         return SAME if old == new else _MODIFIED
     old, new = old or {}, new or {}
+    loose = _is_loose(schema)
     removed: FieldSet = {}
     modified: FieldSet = {}
     added: FieldSet = {}
     for name, value in new.items():
         if name in old:
             before = old[name]
-            if before is value or before == value:
+            if before is value or (before == value and (not loose or alike(before, value))):
                 continue
             inner = compare(before, value, child_schema(schema, name))
             element = f"f:{name}"
@@ -193,7 +222,7 @@ def _compare_lists(old: list[Any], new: list[Any], schema: Schema) -> Comparison
         if mine is None:
             added[element] = MEMBER if len(theirs) > 1 else whole(theirs[0], element_schema)
         elif len(mine) > 1 and len(theirs) > 1:
-            if mine != theirs:
+            if not alike(mine, theirs):
                 modified[element] = MEMBER
         elif len(mine) > 1:  # Repeated before, single now.
             added[element] = whole(theirs[0], element_schema)

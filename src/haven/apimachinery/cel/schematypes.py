@@ -387,6 +387,9 @@ class _List(values.ListView):
     def native(self) -> list[Any]:
         return self._items
 
+    def differs(self, other: Any) -> bool:
+        raise values.no_overload(other)
+
     def _joined(self, items: list[Any]) -> values.ListView:
         return _List(items, self._element)
 
@@ -410,8 +413,10 @@ class _SetList(_List):
     def equals(self, other: Any) -> bool:
         if len(self) != len(other):
             return False
-        mine = list(self)
-        return all(any(values.equal(item, one) for one in mine) for item in other)
+        # As upstream has it: what is written is looked up by what rules see, so that times are in no set, and numbers
+        # only if they are written with a fraction.
+        mine = {(type(item), item) for item in self._items if isinstance(item, str | int | float)}
+        return all(isinstance(item, str | int | float) and (type(item), item) in mine for item in other)
 
     def _joined(self, items: list[Any]) -> values.ListView:
         return _SetList(items, self._element)
@@ -468,6 +473,9 @@ class _Map(values.MapView):
         self._tree = tree
         self._element = element
 
+    def differs(self, other: Any) -> bool:
+        raise values.no_overload(other)
+
     def __len__(self) -> int:
         return len(self._tree)
 
@@ -492,6 +500,9 @@ class _Object(values.MapView):
     def __init__(self, tree: Tree, properties: Mapping[str, Declared]) -> None:
         self._tree = tree
         self._properties = properties
+
+    def differs(self, other: Any) -> bool:
+        raise values.no_overload(other)
 
     def __len__(self) -> int:
         return len(self._tree)

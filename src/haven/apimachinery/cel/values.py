@@ -113,6 +113,10 @@ class ListView:
     def equals(self, other: Any) -> bool:
         return _lists_equal(self, other)
 
+    def differs(self, _other: Any) -> bool:
+        """Tell whether this equals something that is no list; raise CelError if it cannot be compared with that."""
+        return False
+
     def plus(self, other: Any) -> Any:
         return [*self, *list_items(other)]
 
@@ -138,6 +142,10 @@ class MapView:
 
     def equals(self, other: Any) -> bool:
         return _maps_equal(self, other)
+
+    def differs(self, _other: Any) -> bool:
+        """Tell whether this equals something that is no map; raise CelError if it cannot be compared with that."""
+        return False
 
     def native(self) -> Any:
         raise NotImplementedError
@@ -314,6 +322,9 @@ def equal(first: Any, second: Any) -> bool:
     kind = type(first)
     if kind is type(second) and kind in (str, int, bool, float):
         return bool(first == second)
+    if isinstance(first, ListView | MapView) and second is not None:
+        of_its_kind = is_list(second) if isinstance(first, ListView) else is_map(second)
+        return first.equals(second) if of_its_kind else first.differs(second)
     if isinstance(first, bool) or isinstance(second, bool):
         return first is second
     if isinstance(first, int | float):
@@ -322,10 +333,6 @@ def equal(first: Any, second: Any) -> bool:
         return type(first) is type(second) and first == second
     if first is None or second is None:
         return first is second
-    if isinstance(first, ListView):
-        return is_list(second) and first.equals(second)
-    if isinstance(first, MapView):
-        return is_map(second) and first.equals(second)
     if isinstance(first, list):
         return is_list(second) and _lists_equal(first, second)
     if isinstance(first, dict):

@@ -24,11 +24,13 @@ from haven.apimachinery.schema.normalize import normalize
 __all__ = [
     "MalformedField",
     "MalformedObject",
+    "as_stored",
     "coerce",
     "coerce_embedded",
     "fill_defaults",
     "prune_defaults",
     "pruned_value",
+    "read_metadata",
 ]
 
 Tree = dict[str, Any]
@@ -72,6 +74,21 @@ def coerce(tree: Tree, schema: OpenAPI | None, *, preserve_unknown: bool = False
     if schema is not None:
         _coerce_embedded(tree, schema, "", found, lenient=lenient, is_root=True)
     return [f'unknown field "{path}"' for path in (*unknown, *sorted(found))]
+
+
+def as_stored(content: Tree, schema: OpenAPI | None) -> None:
+    """Drop, in place, what a resource's schema does not declare, nulls where there may be none, and bad metadata."""
+    _prune(content, schema or {}, "", [], is_embedded=True)
+    _drop_nulls(content, schema)
+    if schema is not None:
+        _coerce_embedded(content, schema, "", [], lenient=True, is_root=True)
+
+
+def read_metadata(value: Any) -> ObjectMeta:
+    """Return the metadata of an embedded resource; raise MalformedObject."""
+    tree: Tree = {"metadata": value}
+    _coerce_metadata(tree, "", lenient=False)
+    return serialization.convert(tree["metadata"], ObjectMeta)
 
 
 def coerce_embedded(value: Any, schema: OpenAPI, *, is_resource: bool = False) -> None:

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
-from haven.apimachinery import meta
 from haven.apimachinery.fielderrors import ErrorList, Path, invalid, required
+from haven.apimachinery.schema.coercion import MalformedObject, read_metadata
 from haven.apimachinery.validation.names import dns1035_label_errors, path_segment_name
 from haven.apimachinery.validation.objectmeta import validate_object_meta
 
@@ -63,8 +61,8 @@ def _resource(value: dict[str, Any], path: Path) -> ErrorList:
     if "metadata" in value:
         place = path.child("metadata")
         try:
-            metadata = msgspec.convert(value["metadata"], meta.ObjectMeta)
-        except msgspec.ValidationError as error:
+            metadata = read_metadata(value["metadata"])
+        except MalformedObject as error:
             return [*errors, invalid(place, value["metadata"], str(error))]
         metadata.name = metadata.name or _STAND_IN
         errors += validate_object_meta(

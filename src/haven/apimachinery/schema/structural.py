@@ -1,19 +1,16 @@
 """Schemas of custom resources, from the structural OpenAPI v3 schema of their definition.
 
-The same class as for built-in kinds, so merging, ownership and patches need nothing of their own. What only custom
-resources have is here: pruning of fields that are not declared, and defaults written in the schema.
+The same class as for built-in kinds, so merging, ownership and patches need nothing of their own.
 Source: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/
 """
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
-from haven.apimachinery.goformat import quote
 from haven.apimachinery.schema.model import UNTYPED, Field, Schema, schema_named
 
-__all__ = ["apply_defaults", "prune", "structural"]
+__all__ = ["structural"]
 
 _OBJECT_META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _SCALARS = {"string": "string", "integer": "int64", "number": "float64", "boolean": "bool"}
@@ -39,6 +36,7 @@ def _schema(entry: Tree, preserve_all: bool) -> Schema:
     kind = entry.get("type", "")
     preserve = preserve_all or bool(entry.get("x-kubernetes-preserve-unknown-fields"))
     atomic = entry.get("x-kubernetes-map-type") == "atomic"
+    preserve_all = preserve  # Applies may give unknown fields anywhere within.
     if entry.get("x-kubernetes-int-or-string"):
         return Schema("int_or_string", go="intstr.IntOrString", extra=entry)
     if kind == "object":
@@ -72,49 +70,3 @@ def _schema(entry: Tree, preserve_all: bool) -> Schema:
     if kind in _SCALARS:
         return Schema(_SCALARS[kind], go=kind, extra=entry)
     return UNTYPED
-
-
-def prune(tree: Tree, schema: Schema) -> tuple[Tree, list[str]]:
-    """Return (the tree without fields that are not declared, complaints about these, sorted)."""
-    unknown: list[str] = []
-    result = _prune(tree, schema, "", unknown)
-    return result, [f"unknown field {quote(path)}" for path in sorted(unknown)]
-
-
-def _prune(value: Any, schema: Schema, path: str, unknown: list[str]) -> Any:
-    if type(value) is dict and schema.kind in ("struct", "map"):
-        result = {}
-        for name, item in value.items():
-            inner = f"{path}.{name}" if path else name
-            field = schema.fields.get(name)
-            if field is not None:
-                result[name] = _prune(item, field.schema, inner, unknown)
-            elif schema.kind == "map" and schema.element is not None:
-                result[name] = _prune(item, schema.element, inner, unknown)
-            elif schema.preserve:
-                result[name] = item
-            else:
-                unknown.append(inner)
-        return result
-    if type(value) is list and schema.kind == "list" and schema.element is not None:
-        return [_prune(item, schema.element, f"{path}[{i}]", unknown) for i, item in enumerate(value)]
-    return value
-
-
-def apply_defaults(tree: Any, schema: Schema) -> None:
-    """Fill in, in place, the defaults of absent fields, and of null ones that may not be null."""
-    if type(tree) is dict and schema.kind in ("struct", "map"):
-        for name, field in schema.fields.items():
-            extra = field.schema.extra or {}
-            if field.default is None or schema.definition:
-                continue
-            if name not in tree or (tree[name] is None and not extra.get("nullable")):
-                tree[name] = copy.deepcopy(field.default)
-        for name, item in tree.items():
-            field_found = schema.fields.get(name)
-            inner = field_found.schema if field_found is not None else schema.element
-            if inner is not None and not inner.definition:
-                apply_defaults(item, inner)
-    elif type(tree) is list and schema.kind == "list" and schema.element is not None:
-        for item in tree:
-            apply_defaults(item, schema.element)

@@ -112,7 +112,7 @@ class _Validator:
         if types or form:
             self._type(value, types, form, path, result)
             result.matches += 1
-        self._combined(value, schema, path, correlation, result)
+        self._combined(value, schema, path, result)
         result.matches += 1
         if isinstance(value, str):
             self._string(value, schema, path, result)
@@ -156,15 +156,13 @@ class _Validator:
         text = f"{path} in body must be of type {expected}: {quote(found)}"
         result.add(text, type_invalid(self._place(path), found, text))
 
-    def _combined(
-        self, value: Any, schema: OpenAPI, path: str, correlation: Correlation | None, result: _Result
-    ) -> None:
-        """Check allOf, anyOf, oneOf and not."""
+    def _combined(self, value: Any, schema: OpenAPI, path: str, result: _Result) -> None:
+        """Check allOf, anyOf, oneOf and not, where nothing is forgiven for not having changed."""
         any_of, one_of, all_of = schema.get("anyOf"), schema.get("oneOf"), schema.get("allOf")
         if any_of:
             best: _Result | None = None
             for one in any_of:
-                found = self._checked(value, one, path, correlation)
+                found = self._checked(value, one, path, None)
                 if not found.errors:
                     best = found
                     break
@@ -175,10 +173,10 @@ class _Validator:
                 self._composite(f"{quote(path)} must validate at least one schema (anyOf)", result)
             result.merge(best)
         if one_of:
-            self._one_of(value, one_of, path, correlation, result)
+            self._one_of(value, one_of, path, result)
         if all_of:
             valid = 0
-            inner = [self._checked(value, one, path, correlation) for one in all_of]
+            inner = [self._checked(value, one, path, None) for one in all_of]
             for found in inner:
                 valid += not found.errors
                 result.merge(found)
@@ -186,18 +184,16 @@ class _Validator:
                 more = "" if valid else ". None validated"
                 self._composite(f"{quote(path)} must validate all the schemas (allOf){more}", result)
         refused = schema.get("not")
-        if refused is not None and not self._checked(value, refused, path, correlation).errors:
+        if refused is not None and not self._checked(value, refused, path, None).errors:
             self._composite(f"{quote(path)} must not validate the schema (not)", result)
         result.matches += 1
 
-    def _one_of(
-        self, value: Any, schemas: Sequence[OpenAPI], path: str, correlation: Correlation | None, result: _Result
-    ) -> None:
+    def _one_of(self, value: Any, schemas: Sequence[OpenAPI], path: str, result: _Result) -> None:
         first: _Result | None = None
         best: _Result | None = None
         valid = 0
         for one in schemas:
-            found = self._checked(value, one, path, correlation)
+            found = self._checked(value, one, path, None)
             if not found.errors:
                 valid += 1
                 best = None
@@ -248,27 +244,27 @@ class _Validator:
                 result.add(text, invalid(self._place(path), bound, text))
             elif not _is_multiple(value, bound):
                 text = f"{path} in body should be a multiple of {show(bound)}"
-                result.add(text, invalid(self._place(path), value, text))
+                result.add(text, invalid(self._place(path), _as_compared(value, bound), text))
         if lowest is not None:
             exclusive = bool(schema.get("exclusiveMinimum"))
             bound = self._bound(value, lowest, "Minimum boundary", only, form, path, result)
             if value < bound or (exclusive and value == bound):
                 words = "greater than" if exclusive else "greater than or equal to"
                 text = f"{path} in body should be {words} {show(bound)}"
-                result.add(text, invalid(self._place(path), value, text))
+                result.add(text, invalid(self._place(path), _as_compared(value, bound), text))
         if highest is not None:
             exclusive = bool(schema.get("exclusiveMaximum"))
             bound = self._bound(value, highest, "Maximum boundary", only, form, path, result)
             if value > bound or (exclusive and value == bound):
                 words = "less than" if exclusive else "less than or equal to"
                 text = f"{path} in body should be {words} {show(bound)}"
-                result.add(text, invalid(self._place(path), value, text))
+                result.add(text, invalid(self._place(path), _as_compared(value, bound), text))
 
     def _bound(self, value: float, limit: float, what: str, kind: str, form: str, path: str, result: _Result) -> float:
         """Return a limit as it is compared with: cut to an integer where the value is one and the limit fits."""
         if self._in_range(limit, what, kind, form, path, result) and type(value) is int:
             return int(limit)
-        return limit
+        return float(limit)
 
     def _in_range(self, value: float, what: str, kind: str, form: str, path: str, result: _Result) -> bool:
         fits = True
@@ -369,6 +365,10 @@ def _go_format(value: Any) -> str:
     return "int64" if isinstance(value, int) else "float64"
 
 
+def _as_compared(value: float, bound: float) -> float:
+    return value if type(bound) is int else float(value)
+
+
 def _is_multiple(value: float, factor: float) -> bool:
     if type(value) is int and type(factor) is int:
         return value % factor == 0
@@ -387,7 +387,7 @@ def _equals(value: Any, allowed: Any) -> bool:
     if isinstance(value, bool) or isinstance(allowed, bool):
         return value is allowed
     if isinstance(value, int | float) and isinstance(allowed, int | float):
-        return value == allowed
+        return type(allowed)(value) == allowed  # A fraction is cut off to compare with an integer.
     return type(value) is type(allowed) and msgspec.json.encode(value, order="sorted") == msgspec.json.encode(
         allowed, order="sorted"
     )

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import orjson
 
 from haven.apimachinery import apierrors
@@ -25,7 +26,7 @@ from haven.apiserver.customresources.definition import Definition, Version
 from haven.apiserver.registry.bodies import parse_json, strict_yaml_error, unrecognized
 from haven.apiserver.registry.options import IGNORE, STRICT
 
-__all__ = ["decode_body", "finished", "from_apply", "from_patch", "whole_numbers"]
+__all__ = ["Unpruned", "decode_body", "finished", "from_apply", "from_patch", "whole_numbers"]
 
 Tree = dict[str, Any]
 _YAML_ERRORS = "yaml: unmarshal errors:\n  "
@@ -76,11 +77,13 @@ def decode_body(
 
     def refuse(text: str) -> apierrors.ApiError:
         found, own = tree.get("apiVersion", "").rpartition("/")[2], tree["kind"]
-        return apierrors.BadRequest(f"{own} in version {quote(found)} cannot be handled as a {own}: {text}")
+        wanted = own if text.startswith(_STRICT) else kind  # By then upstream took it for what it says it is.
+        return apierrors.BadRequest(f"{own} in version {quote(found)} cannot be handled as a {wanted}: {text}")
 
     return finished(tree, definition, complaints, validation, warnings, refuse)
 
 
+_STRICT = "strict decoding error: "
 _LONG_NUMBER = re.compile(rb"\d{19}")
 
 
@@ -114,13 +117,28 @@ def _sorted(tree: Tree) -> Tree:
     return result
 
 
+class Unpruned(dict[str, Any]):
+    """Content that an apply made: it is checked as it is, and pruned before it is stored."""
+
+
 def from_apply(tree: Tree, definition: Definition) -> Unstructured:
     """Return the object that an apply made."""
+    group, _, name = tree.get("apiVersion", "").rpartition("/")
+    version = definition.versions.get(name) if group == definition.group else None
+    if version is None or tree.get("kind") != version.resource.kind:
+        return finished(tree, definition, [], IGNORE, [], _refuse_metadata)
+    fill_defaults(tree, version.open_api)
+    try:
+        made = Unstructured.from_wire(tree)
+    except msgspec.ValidationError:
+        return finished(tree, definition, [], IGNORE, [], _refuse_metadata)
+    if not definition.preserve_unknown:
+        made.content = Unpruned(made.content)
+    return made
 
-    def refuse(text: str) -> apierrors.ApiError:
-        return apierrors.Invalid.of(apierrors.GroupKind("", ""), "", [invalid(Path("metadata"), None, text)])
 
-    return finished(tree, definition, [], IGNORE, [], refuse)
+def _refuse_metadata(text: str) -> apierrors.ApiError:
+    return apierrors.Invalid.of(apierrors.GroupKind("", ""), "", [invalid(Path("metadata"), None, text)])
 
 
 def finished(
@@ -146,7 +164,7 @@ def finished(
     complaints = complaints + unknown
     if complaints and validation != IGNORE:
         if validation == STRICT:
-            raise refuse(f"strict decoding error: {', '.join(complaints)}")
+            raise refuse(f"{_STRICT}{', '.join(complaints)}")
         for text in complaints:
             warnings.extend(text.removeprefix(_YAML_ERRORS).replace("\n  ", "\n").split("\n"))
     if is_ours and version is not None:

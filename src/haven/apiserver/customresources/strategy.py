@@ -12,6 +12,7 @@ from haven.api.strategy import Strategy
 from haven.apimachinery import serialization
 from haven.apimachinery.fielderrors import ErrorList, ErrorType, Path, invalid
 from haven.apimachinery.goformat import quote, show
+from haven.apimachinery.schema.coercion import as_stored
 from haven.apimachinery.schema.correlation import Correlation, same
 from haven.apimachinery.schema.embedded import validate_embedded
 from haven.apimachinery.schema.listtypes import validate_lists
@@ -19,7 +20,7 @@ from haven.apimachinery.schema.values import validate_values
 from haven.apimachinery.unstructured import Unstructured
 from haven.apimachinery.validation.names import dns_subdomain_name, qualified_name_errors
 from haven.apimachinery.validation.objectmeta import validate_object_meta, validate_object_meta_update
-from haven.apiserver.customresources.bodies import whole_numbers
+from haven.apiserver.customresources.bodies import Unpruned, whole_numbers
 from haven.apiserver.customresources.definition import Version
 from haven.apiserver.customresources.rules import Rules
 
@@ -43,8 +44,8 @@ def custom_strategy(version: Version, rules: Rules | None) -> Strategy[Unstructu
     status = Strategy[Unstructured](
         prepare_for_update=_update_status,
         validate_update=checks.status,
-        canonicalize=_canonicalize,
-        warnings=checks.status_warnings,
+        canonicalize=checks.canonicalize,
+        forgiven=checks.forgiven,
         allow_unconditional_update=False,
     )
     return Strategy(
@@ -52,8 +53,9 @@ def custom_strategy(version: Version, rules: Rules | None) -> Strategy[Unstructu
         prepare_for_update=checks.prepare_update,
         validate=checks.create,
         validate_update=checks.update,
-        canonicalize=_canonicalize,
-        warnings=checks.warnings,
+        canonicalize=checks.canonicalize,
+        warnings=_finalizer_warnings,
+        forgiven=checks.forgiven,
         name_errors=lambda name: list(dns_subdomain_name(name, False)),
         allow_create_on_update=False,
         allow_unconditional_update=False,
@@ -63,17 +65,14 @@ def custom_strategy(version: Version, rules: Rules | None) -> Strategy[Unstructu
     )
 
 
-def _canonicalize(new: Unstructured) -> None:
-    whole_numbers(new.content)
-
-
 def _update_status(new: Unstructured, old: Unstructured) -> None:
     """Let only the status through."""
     had = "status" in new.content
     status, owners = new.content.get("status"), new.metadata.managed_fields
     copied = serialization.copy(old)
     revision = new.metadata.resource_version
-    new.metadata, new.content = copied.metadata, copied.content
+    made = type(new.content)
+    new.metadata, new.content = copied.metadata, made(copied.content)
     new.metadata.managed_fields = owners
     new.metadata.resource_version = revision
     if had:
@@ -104,6 +103,12 @@ class _Checks:
                 new.content.pop("status", None)
         if (new.kind, new.api_version) != (old.kind, old.api_version) or not same(new.content, old.content):
             new.metadata.generation = old.metadata.generation + 1
+
+    def canonicalize(self, new: Unstructured) -> None:
+        if isinstance(new.content, Unpruned):
+            new.content = {**new.content}
+            as_stored(new.content, self._version.open_api)
+        whole_numbers(new.content)
 
     # ---- validation
 
@@ -157,15 +162,10 @@ class _Checks:
         errors, self._forgiven = self._rules.evaluate(tree, before, correlation)
         return errors
 
-    def warnings(self, new: Unstructured, old: Unstructured | None) -> list[str]:
-        """Warn of finalizers' names, and of rules that the object broke before; to be asked right after the checks."""
-        forgiven, self._forgiven = self._forgiven, []
-        return _finalizer_warnings(new, old) + forgiven
-
-    def status_warnings(self, _new: Unstructured, _old: Unstructured | None) -> list[str]:
-        """Warn of rules that the object broke before."""
-        forgiven, self._forgiven = self._forgiven, []
-        return forgiven
+    def forgiven(self) -> list[str]:
+        """Return, once, which rules the last object broke as it did before."""
+        found, self._forgiven = self._forgiven, []
+        return found
 
     def _type_meta(self, new: Unstructured) -> ErrorList:
         resource, errors = self._version.resource, []

@@ -493,6 +493,8 @@ class Writing:
         errors = update_errors(strategy, new, old, namespaced=endpoint.resource.namespaced)
         if errors and mark_given(update.given_tree(), new):
             errors = update_errors(strategy, new, old, namespaced=endpoint.resource.namespaced)
+        if strategy.forgiven is not None:
+            update.request.warnings.extend(strategy.forgiven())
         if errors:
             raise apierrors.Invalid.of(endpoint.complaint_kind(strategy, new), new.metadata.name, errors)
         update.request.warnings.extend(strategy.warnings(new, old))

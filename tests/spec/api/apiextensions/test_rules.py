@@ -150,3 +150,32 @@ def test_limits_in_the_schema_make_expensive_rules_affordable() -> None:
 
     assert "estimated rule cost exceeds budget by factor of more than 100x" in costly[0]
     assert cheap == []
+
+
+def test_a_value_of_another_type_fails_the_rules_that_use_it() -> None:
+    rules = [{"rule": "true"}, {"rule": "self == 1"}, {"rule": "true || self == 1"}]
+    schema = a_schema(a={**INTEGER, "x-kubernetes-validations": rules})
+
+    assert complaints(schema, thing(a=2.0)) == [
+        'spec.a: Invalid value: "integer": invalid data, expected int, got float64 evaluating rule: self == 1'
+    ]
+
+
+def test_an_object_cannot_be_compared_with_a_list() -> None:
+    rule = {"rule": "dyn(self.a) == dyn(self.b)"}
+    schema = a_schema(rule, a={"type": "object", "properties": {"x": TEXT}}, b={"type": "array", "items": TEXT})
+
+    assert "no such overload" in complaints(schema, thing(a={}, b=[]))[0]
+
+
+def test_sets_are_equal_by_what_is_written() -> None:
+    rule = {"rule": "self.s == self.s", "message": "m"}
+
+    def of(kind: str, *items: Any) -> list[str]:
+        listed = {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": kind}}
+        return complaints(a_schema(rule, s=listed), thing(s=list(items)))
+
+    assert of("string", "a", "b") == []
+    assert of("integer", 1, 2) == []
+    assert of("number", 1.5) == []
+    assert of("number", 1) == ["spec: Invalid value: m"]

@@ -6,7 +6,8 @@ import pytest
 
 from haven.apimachinery import apierrors
 from haven.apimachinery.apply import apply, update
-from haven.apimachinery.schema import apply_defaults, prune, structural
+from haven.apimachinery.schema import structural
+from haven.apimachinery.schema.coercion import coerce, fill_defaults
 
 NOW = "2024-01-01T00:00:00Z"
 OPEN_API = {
@@ -51,8 +52,8 @@ def thing(**spec: Any) -> dict[str, Any]:
 def test_what_is_not_declared_is_pruned_and_told() -> None:
     tree = thing(b=1, free={"any": {"thing": 1}}, open={"x": 1, "known": {"z": 1, "y": 2}}, plain=[{"q": "1", "r": 2}])
     tree["metadata"]["bogus"] = 1
-    pruned, complaints = prune(tree, structural(OPEN_API))
-    assert pruned["spec"] == {"free": {"any": {"thing": 1}}, "open": {"x": 1, "known": {"z": 1}}, "plain": [{"q": "1"}]}
+    complaints = coerce(tree, OPEN_API)
+    assert tree["spec"] == {"free": {"any": {"thing": 1}}, "open": {"x": 1, "known": {"z": 1}}, "plain": [{"q": "1"}]}
     assert complaints == [
         'unknown field "metadata.bogus"', 'unknown field "spec.b"', 'unknown field "spec.open.known.y"',
         'unknown field "spec.plain[0].r"',
@@ -61,7 +62,7 @@ def test_what_is_not_declared_is_pruned_and_told() -> None:
 
 def test_defaults_fill_what_is_absent_or_wrongly_null() -> None:
     tree = thing(a=None, ports=[{"port": 1}])
-    apply_defaults(tree, structural(OPEN_API))
+    fill_defaults(tree, OPEN_API)
     assert tree["spec"] == {"a": "x", "ports": [{"port": 1, "protocol": "TCP"}]}
 
 

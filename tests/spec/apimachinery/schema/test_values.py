@@ -135,3 +135,53 @@ def test_items_of_sets_and_of_keyed_lists_are_unique() -> None:
     errors = validate_lists({"l": [{"k": "a"}, {"k": "b"}, {"k": "a"}], "s": [1, "1", 1, 1]}, schema)
 
     assert [str(error) for error in errors] == ['l[2]: Duplicate value: {"k":"a"}', "s[2]: Duplicate value: 1"]
+
+
+@pytest.mark.parametrize(
+    ("value", "schema", "said"),
+    [
+        (1e6, {"type": "number", "maximum": 1}, "x: Invalid value: 1e+06: x in body should be less than or equal to 1"),
+        (
+            2**63 - 1,
+            {"type": "integer", "multipleOf": 0.5},
+            "x: Invalid value: 9.223372036854776e+18: x in body should be a multiple of 0.5",
+        ),
+        (1.5, {"type": "number", "enum": [1, 3]}, None),
+        (3, {"type": "number", "enum": [2.5]}, 'x: Unsupported value: 3: supported values: "2.5"'),
+    ],
+)
+def test_numbers_are_compared_and_shown_as_go_does(value: Any, schema: dict[str, Any], said: str | None) -> None:
+    assert said is None or said in complaints(value, **schema)
+    assert said is not None or complaints(value, **schema) == []
+
+
+def changed(new: Any, old: Any, **schema: Any) -> list[str]:
+    root = {"type": "object", "properties": {"x": schema}}
+    correlation = Correlation({"x": new}, {"x": old}, root)
+    return [error.field for error in validate_values({"x": new}, root, correlation=correlation)]
+
+
+TEXT = {"type": "string"}
+
+
+def test_what_did_not_change_is_forgiven_as_far_as_the_schema_tells_its_parts() -> None:
+    needs = {"type": "object", "required": ["n"], "properties": {"a": TEXT}}
+
+    assert changed({"a": "b"}, {"a": "b"}, **needs) == []
+    assert changed({"z": 1}, {"z": 1}, **needs) == ["x.n"]
+
+
+def test_items_without_their_keys_are_never_the_same() -> None:
+    items = {"type": "object", "required": ["k"], "properties": {"k": TEXT}}
+    keyed = {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"], "items": items}
+
+    assert changed([{}], [{}], **keyed) == ["x[0].k"]
+    assert changed([{}], [{}], type="array", items=items) == []
+
+
+def test_nothing_within_all_of_is_forgiven() -> None:
+    narrow = {"properties": {"n": {"enum": ["a"]}}}
+
+    assert changed({"n": "b", "m": 1}, {"n": "b"}, type="object", properties={"n": TEXT}, allOf=[narrow]) == [
+        "x.n", "<nil>",
+    ]  # fmt: skip

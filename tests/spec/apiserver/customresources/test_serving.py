@@ -17,6 +17,8 @@ from tests.spec.apiserver.customresources.definitions import (
     until,
 )
 
+from haven.apimachinery.apierrors import GroupResource
+
 ONE = f"{DEFINITIONS}/things.example.com"
 
 
@@ -257,3 +259,83 @@ async def test_deprecated_versions_warn(api: Api) -> None:
     answer = await api.raw("GET", "/apis/example.com/v1beta1/things")
 
     assert answer.headers["Warning"] == '299 - "example.com/v1beta1 Thing is deprecated; use example.com/v1 Thing"'
+
+
+def owners(api: Api) -> list[str]:
+    """Return who owns fields of the thing as the store has it."""
+    entry = api.server.storages.of(GroupResource("example.com", "things")).get("default", "a")
+    assert entry is not None
+    return [owned["manager"] for owned in json.loads(entry.data)["metadata"].get("managedFields", [])]
+
+
+APPLY = "application/apply-patch+yaml"
+MERGE = "application/merge-patch+json"
+
+
+async def test_an_apply_is_checked_before_its_nulls_go(api: Api) -> None:
+    text: dict[str, Any] = {"type": "string"}
+    await established(api, a_definition(a_version(schema=spec_schema(a=text, b={**text, "nullable": True}))))
+
+    status, answer = await api.send("PATCH", f"{THINGS}/a?fieldManager=m", thing(spec={"a": None}), content_type=APPLY)
+    kept, object_ = await api.send("PATCH", f"{THINGS}/a?fieldManager=m", thing(spec={"b": None}), content_type=APPLY)
+
+    assert (status, answer["details"]["causes"][0]["message"]) == (
+        422, 'Invalid value: "null": spec.a in body must be of type string: "null"',
+    )  # fmt: skip
+    assert (kept, object_["spec"]) == (201, {"b": None})
+
+
+async def test_an_apply_may_give_unknown_fields_within_what_keeps_them(api: Api) -> None:
+    inner = {"type": "object", "properties": {"a": {"type": "string"}}}
+    schema = spec_schema(o=inner)
+    schema["properties"]["spec"]["x-kubernetes-preserve-unknown-fields"] = True
+    await established(api, a_definition(a_version(schema=schema)))
+
+    body = thing(spec={"o": {"a": "x", "z": 1}, "y": 1})
+    status, answer = await api.send("PATCH", f"{THINGS}/a?fieldManager=m", body, content_type=APPLY)
+
+    assert (status, answer["spec"]) == (201, {"o": {"a": "x"}, "y": 1})
+
+
+async def test_nobody_owns_fields_of_an_object_that_does_not_have_its_schemas_form(api: Api) -> None:
+    loose = a_version(schema=spec_schema(s={"x-kubernetes-preserve-unknown-fields": True}))
+    await established(api, a_definition(loose))
+    await api.send("POST", THINGS, thing(spec={"s": 5}))
+    strict = a_version(schema=spec_schema(s={"type": "string"}))
+    await api.send("PATCH", ONE, {"spec": {"versions": [strict]}}, content_type=MERGE)
+
+    before = owners(api)
+    await api.send("PATCH", f"{THINGS}/a", {"metadata": {"labels": {"x": "y"}}}, content_type=MERGE)
+    status, applied = await api.send("PATCH", f"{THINGS}/a?fieldManager=m", thing(), content_type=APPLY)
+
+    assert (len(before), owners(api)) == (1, [])
+    assert status == 500
+    assert applied["message"] == (
+        "failed to create manager for existing fields: failed to convert new object (default/a; example.com/v1, "
+        "Kind=Thing) to smd typed: .spec.s: expected string, got &value.valueUnstructured{Value:5}"
+    )
+
+
+async def test_what_is_forgiven_is_told_beside_complaints_too(api: Api) -> None:
+    await established(api, a_definition(a_version(schema=spec_schema(a={"type": "integer"}, b={"type": "integer"}))))
+    await api.send("POST", THINGS, thing(spec={"a": 0, "b": 1}))
+    rule = {"type": "integer", "x-kubernetes-validations": [{"rule": "self > 0", "message": "m"}]}
+    strict = a_version(schema=spec_schema(a=rule, b=rule))
+    await api.send("PATCH", ONE, {"spec": {"versions": [strict]}}, content_type=MERGE)
+
+    answer = await api.raw("PATCH", f"{THINGS}/a", {"spec": {"b": -1}}, content_type=MERGE)
+
+    assert answer.status == 422
+    assert answer.headers["Warning"] == '299 - "spec.a: Invalid value: 0: m"'
+
+
+async def test_true_is_not_one_to_those_who_own_it(api: Api) -> None:
+    await established(
+        api, a_definition(a_version(schema=spec_schema(f={"x-kubernetes-preserve-unknown-fields": True})))
+    )
+    await api.send("POST", f"{THINGS}?fieldManager=one", thing(spec={"f": 1}))
+
+    _, answer = await api.send("PATCH", f"{THINGS}/a?fieldManager=two", {"spec": {"f": True}}, content_type=MERGE)
+
+    assert answer["spec"] == {"f": True}
+    assert owners(api) == ["one", "two"]
