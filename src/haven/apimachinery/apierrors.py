@@ -7,7 +7,7 @@ Source: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import msgspec
 
@@ -144,7 +144,7 @@ class Forbidden(ApiError):
     code, reason = 403, "Forbidden"
 
     @classmethod
-    def of(cls, resource: GroupResource, name: str, because: str) -> Forbidden:
+    def of(cls, resource: GroupResource, name: str, because: str) -> Self:
         """Say which resource or object is refused, and why."""
         if not resource.resource:
             return cls(f"forbidden: {because}", _details(resource, name))

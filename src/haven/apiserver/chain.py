@@ -359,6 +359,8 @@ def _escaped(text: str) -> str | None:
 
 
 def _is_long(info: RequestInfo) -> bool:
+    if not info.is_resource:
+        return info.path.startswith("/debug/pprof/")
     return info.verb in _LONG_VERBS or info.subresource in _LONG_SUBRESOURCES
 
 

@@ -118,6 +118,8 @@ def _go_syntax(value: Any) -> str:
     if isinstance(value, dict):
         inner = ", ".join(f"{quote(name)}:{_go_syntax(value[name])}" for name in sorted(value))
         return f"map[string]interface {{}}{{{inner}}}"
+    if isinstance(value, bytes):
+        return f"[]uint8{{{', '.join(f'{one:#x}' for one in value)}}}"
     if isinstance(value, list):
         return f"[]interface {{}}{{{', '.join(map(_go_syntax, value))}}}"
     return "interface {}(nil)" if value is None else show(value)

@@ -99,6 +99,8 @@ class ServedVersions:
             if wanted == resource.api_version:
                 return obj
             return Unstructured.from_wire(await _converted(endpoint.view, serialization.to_tree(obj), wanted))
+        if schema_for(*kind) is None:  # The options of a connection: no kind that is stored or shown.
+            return serialization.convert(tree, type(request.object))
         obj = _typed(tree, kind)
         if kind != resource.gvk or endpoint is None:
             return obj

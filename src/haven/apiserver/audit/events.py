@@ -11,16 +11,19 @@ from typing import Any
 import orjson
 
 from haven.apimachinery import serialization, times
-from haven.apimachinery.apierrors import ApiError
+from haven.apimachinery.apierrors import ApiError, MethodNotAllowed, NotFound
 from haven.apimachinery.codecs import protobuf, yaml
 from haven.apimachinery.codecs.negotiate import PROTOBUF
 from haven.apiserver.audit.policy import Level, Stage, Treatment
+from haven.apiserver.authorization.interface import NotAllowed
 from haven.apiserver.request import Request, Response, UserInfo
 
 __all__ = ["Record", "legacy_line"]
 
 _USER_AGENT_MAX = 1024
 _STATUS = b'{"kind":"Status",'
+_KIND_BYTES = 64
+"""Where an answer says at the latest what kind of object it is."""
 _WITHOUT_OBJECT = frozenset({"patch", "delete", "deletecollection"})
 _LOOKUP = '"<lookup>"'
 _NAMES = {Level.METADATA: "Metadata", Level.REQUEST: "Request", Level.REQUEST_RESPONSE: "RequestResponse"}
@@ -110,11 +113,16 @@ class Record:
             status |= {"status": "Failure", "message": error.message, "reason": error.reason}
             if error.details is not None:
                 status["details"] = serialization.to_tree(error.details)
+            if _is_unserved(error):
+                self._stage_fields.pop("requestObject", None)  # Nobody has read it.
         elif response.body.startswith(_STATUS):
             answer = orjson.loads(response.body)
             status |= {key: answer[key] for key in ("status", "message", "reason", "details") if key in answer}
         self._stage_fields["responseStatus"] = status
-        wanted = self.treatment.level >= Level.REQUEST_RESPONSE and self._request.info.is_resource
+        # What is no resource is shown if it is an object nevertheless: a refusal, or what tells of resources.
+        wanted = self.treatment.level >= Level.REQUEST_RESPONSE and (
+            self._request.info.is_resource or b'"kind"' in response.body[:_KIND_BYTES]
+        )
         if wanted and response.stream is None and response.hijack is None:
             if not response.body and response.object is not None and not isinstance(response.object, Exception):
                 answered = _plain(response.object)
@@ -233,3 +241,10 @@ def _pairs(fields: Sequence[tuple[str, str]]) -> str:
 def _groups(user: dict[str, Any]) -> str:
     groups = user.get("groups")
     return ",".join(f'"{group}"' for group in groups) if groups else '"<none>"'
+
+
+def _is_unserved(error: ApiError) -> bool:
+    """Tell whether a request was refused before anything that serves it."""
+    if isinstance(error, NotFound):
+        return error.details is None or not (error.details.name or error.details.kind)
+    return isinstance(error, NotAllowed | MethodNotAllowed)

@@ -35,6 +35,8 @@ __all__ = [
 Handler = Callable[[Request, Endpoint], Awaitable[Response]]
 
 
+_CONNECTED = frozenset(("attach", "exec", "portforward", "proxy"))
+"""Subresources to which any method can be sent."""
 _NAMED_VERBS = {"get", "update", "patch", "delete"}
 
 
@@ -123,6 +125,8 @@ class Resources:
         if info.verb == "proxy" or (info.namespace and not resource.namespaced and not _is_of_itself(info)):
             raise path_not_found()
         own = self.virtual.get((resource.group, resource.plural))
+        if request.method == "HEAD" and info.subresource not in _CONNECTED:
+            raise method_not_allowed()
         if info.path.startswith(_watch_prefix(info)):
             _check_watch_path(request, endpoint)
         if info.subresource:

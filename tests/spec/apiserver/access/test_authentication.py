@@ -352,6 +352,19 @@ async def test_constrained_impersonation_needs_both_the_identity_and_the_action(
         await Impersonation(Allowing(rights[1])).apply(impersonating(impersonate_user="jane"))
 
 
+async def test_the_way_that_was_open_last_is_tried_first() -> None:
+    rights = [("impersonate", "users", "*"), ("impersonate", "groups", "*")]
+    constrained = [(f"impersonate{suffix}", what, "*") for suffix, what in ((":user-info", "users"), ("", "users"))]
+    impersonation = Impersonation(Allowing(*rights, *constrained, ("impersonate-on:user-info:list", "pods", "")))
+
+    first = await impersonation.apply(impersonating(impersonate_user="jane"))
+    with_masters = impersonating(impersonate_user="jane", impersonate_group="system:masters")
+    second = await impersonation.apply(with_masters)
+    third = await impersonation.apply(impersonating(impersonate_user="jane"))
+
+    assert [one.constraint for one in (first, second, third) if one] == ["impersonate:user-info", "", ""]
+
+
 async def test_a_service_account_comes_with_its_groups() -> None:
     request = impersonating(impersonate_user="system:serviceaccount:ns:bot")
 

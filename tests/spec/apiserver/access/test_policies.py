@@ -9,7 +9,9 @@ import pytest
 
 from haven.api import scheme
 from haven.api.admissionregistration import v1
+from haven.api.apps import v1 as apps
 from haven.api.authorization import v1 as authorization
+from haven.api.autoscaling import v1 as autoscaling
 from haven.api.core import v1 as core
 from haven.apimachinery import apierrors, meta, serialization
 from haven.apiserver.admission.interface import CREATE, AdmissionRequest
@@ -311,6 +313,38 @@ async def test_a_mutation_that_cannot_be_applied_refuses_the_request(mutation: d
     await mutate(mutating(mutation, failurePolicy="Ignore"), a_request(k="v"))
 
 
+async def test_values_of_patches_are_what_json_makes_of_them() -> None:
+    members = {"b": "b'abc'", "d": "duration('1s')", "t": "timestamp('2020-01-01T00:00:00Z')", "o": "optional.of('x')"}
+    value = "{" + ", ".join(f"'{name}': dyn({text})" for name, text in members.items()) + "}"
+    request = a_request()
+
+    await mutate(mutating(patched(f"[JSONPatch{{op: 'add', path: '/data', value: {value}}}]")), request)
+
+    assert request.object.data == {"b": "YWJj", "d": "1s", "t": "2020-01-01T00:00:00Z", "o": "x"}
+
+
+@pytest.mark.parametrize("failure_policy", ["Fail", "Ignore"])
+async def test_a_patch_to_what_is_no_object_of_its_kind_is_an_internal_error(failure_policy: str) -> None:
+    mutation = patched("[JSONPatch{op: 'add', path: '/foo', value: 5}]")
+
+    with pytest.raises(apierrors.InternalError) as caught:
+        await mutate(mutating(mutation, failurePolicy=failure_policy), a_request())
+
+    assert caught.value.message == 'Internal error occurred: strict decoding error: unknown field "foo"'
+
+
+async def test_scales_and_connections_have_no_schema_that_a_configuration_could_follow() -> None:
+    scale = autoscaling.Scale(metadata=meta.ObjectMeta(name="d", namespace="ns"))
+    rules = [{**RULES[0], "apiGroups": ["apps"], "resources": ["deployments/scale"]}]
+    plugins = mutating(
+        applied("Object{spec: Object.spec{replicas: 5}}"), matchConstraints={**CONSTRAINTS, "resourceRules": rules}
+    )
+    deployments = scheme.resource_of(apps.Deployment)
+
+    with pytest.raises(apierrors.Forbidden, match="no corresponding type for autoscaling/v1, Kind=Scale"):
+        await mutate(plugins, AdmissionRequest(CREATE, deployments, "scale", "ns", "d", UserInfo("jane"), object=scale))
+
+
 async def test_in_the_second_round_only_those_run_that_want_to_see_changes() -> None:
     count = applied("Object{metadata: Object.metadata{labels: {'n': 'x' + object.metadata.?labels.?n.orValue('')}}}")
     never, if_needed = mutating(count), mutating(count, reinvocationPolicy="IfNeeded")
@@ -352,3 +386,13 @@ async def test_no_policy_can_forbid_reviews_or_changes_of_policies() -> None:
         )
     with pytest.raises(apierrors.ApiError):
         await judge(plugins, a_request())
+
+
+async def test_policies_judge_the_configurations_of_webhooks() -> None:
+    everything = {"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": ["*"], "scope": "*"}
+    plugins = validating({"expression": "false"}, matchConstraints={**CONSTRAINTS, "resourceRules": [everything]})
+    webhooks = v1.ValidatingWebhookConfiguration(metadata=meta.ObjectMeta(name="x"))
+    resource = scheme.resource_of(v1.ValidatingWebhookConfiguration)
+
+    with pytest.raises(apierrors.ApiError):
+        await judge(plugins, AdmissionRequest(CREATE, resource, "", "", "x", UserInfo("jane"), object=webhooks))

@@ -22,6 +22,7 @@ from haven.clock import FakeClock
 from .conftest import Serve
 
 POLICY = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: RequestResponse, omitStages: [RequestReceived]}]\n"
+MERGE = "application/merge-patch+json"
 SERVICES = "/api/v1/namespaces/default/services"
 
 
@@ -32,7 +33,7 @@ def flags(tmp_path: Path, **more: Any) -> dict[str, Any]:
 
 def events(tmp_path: Path) -> list[dict[str, Any]]:
     lines = (tmp_path / "audit.log").read_text().splitlines()
-    return [event for event in map(json.loads, lines) if event["userAgent"] == "spec/1"]
+    return [event for event in map(json.loads, lines) if event.get("userAgent") == "spec/1"]
 
 
 async def test_an_object_is_shown_with_its_kind_and_its_defaults(serve: Serve, tmp_path: Path) -> None:
@@ -67,6 +68,28 @@ async def test_documents_that_are_no_objects_are_not_shown(serve: Serve, tmp_pat
 
     (event,) = events(tmp_path)
     assert "responseObject" not in event
+
+
+async def test_what_tells_of_resources_and_refusals_are_shown_wherever_they_are(serve: Serve, tmp_path: Path) -> None:
+    client = await serve(**flags(tmp_path))
+
+    await client.ask("GET", "/apis/apps")
+    await client.ask("GET", "/metrics", token="jane")
+
+    shown, refused = events(tmp_path)
+    assert shown["responseObject"]["kind"] == "APIGroup"
+    assert refused["responseObject"]["message"] == 'forbidden: User "jane" cannot get path "/metrics"'
+
+
+async def test_a_patch_that_nobody_serves_is_not_shown(serve: Serve, tmp_path: Path) -> None:
+    client = await serve(**flags(tmp_path))
+
+    patch = {"spec": {"replicas": 2}}
+    await client.ask("PATCH", "/api/v1/namespaces/default/nothings/x", patch, content_type=MERGE)
+    await client.ask("PATCH", "/api/v1/namespaces/default/pods/x", patch, content_type=MERGE, token="jane")
+    await client.ask("PATCH", "/api/v1/namespaces/default/pods/x", patch, content_type=MERGE)
+
+    assert ["requestObject" in event for event in events(tmp_path)] == [False, False, True]
 
 
 async def test_reads_of_this_process_are_written_down_as_if_they_had_come_over_a_socket(

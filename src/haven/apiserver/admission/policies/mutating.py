@@ -14,15 +14,21 @@ from typing import Any
 
 from haven.api.admissionregistration import expressions, v1
 from haven.api.core import v1 as core
-from haven.api.scheme import Resource
+from haven.api.scheme import Resource, subresource_kind
 from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.goformat import quote
+from haven.apimachinery.schema import Schema, check, schema_for
 from haven.apiserver.admission.interface import AdmissionRequest, Objects, forbidden
 from haven.apiserver.admission.policies.conditions import ConditionFailure, hold
 from haven.apiserver.admission.policies.hooks import Hook
 from haven.apiserver.admission.policies.meter import PolicyMeter
 from haven.apiserver.admission.policies.params import Misconfigured, Parameters
-from haven.apiserver.admission.policies.patches import PatchFailure, Schemas, apply_configuration, apply_json_patch
+from haven.apiserver.admission.policies.patches import (
+    PatchFailure,
+    Schemas,
+    apply_configuration,
+    apply_json_patch,
+)
 from haven.apiserver.admission.policies.selection import selected
 from haven.apiserver.admission.policies.situation import (
     BUDGET,
@@ -268,9 +274,21 @@ class MutatingPolicies:
             patched = apply_json_patch(tree, result.value)
             if patched is None:
                 return  # A test of the patch does not hold: there is nothing to change.
+            known = schema_for(*subresource_kind(resource, request.subresource))
+            if known is not None:
+                _check_fields(patched, known)
         else:
             patched = apply_configuration(tree, result.value, self._schemas.of(resource, request.subresource))
         request.object = await self._versions.take(patched, resource, request)
+
+
+def _check_fields(tree: Tree, schema: Schema) -> None:
+    """Refuse a patched tree that is no object of its kind, whatever the failure policy."""
+    findings = check(tree, schema, None)
+    if findings.error is not None:
+        raise apierrors.InternalError.because(findings.error)
+    if findings.strict:
+        raise apierrors.InternalError.because(f"strict decoding error: {', '.join(findings.strict)}")
 
 
 def _said(policy: str, binding: str, why: str) -> str:

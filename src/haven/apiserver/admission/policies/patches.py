@@ -5,13 +5,15 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/mutating-admissi
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from haven.api.scheme import Resource, subresource_kind
+from haven.api.scheme import GroupVersionKind, Resource, subresource_kind
 from haven.apimachinery import serialization
 from haven.apimachinery.apply.typed import TypeMismatch, merge
 from haven.apimachinery.apply.validate import validate
-from haven.apimachinery.cel import values
+from haven.apimachinery.cel import conversions, values
 from haven.apimachinery.goformat import quote
 from haven.apimachinery.patch import json_patch
 from haven.apimachinery.patch.errors import PatchError
@@ -19,9 +21,18 @@ from haven.apimachinery.schema import Schema, schema_for
 from haven.apimachinery.schema.model import UNTYPED, Shape
 from haven.apiserver.admission.versions import ServedVersions
 
-__all__ = ["PatchFailure", "Schemas", "ServedSchemas", "apply_configuration", "apply_json_patch"]
+__all__ = [
+    "PatchFailure",
+    "Schemas",
+    "ServedSchemas",
+    "apply_configuration",
+    "apply_json_patch",
+]
 
 Tree = dict[str, Any]
+
+
+_JSON_INTEGER_MAX = 1 << 53
 
 
 class PatchFailure(Exception):
@@ -36,6 +47,16 @@ class Schemas(Protocol):
         ...
 
 
+def _has_schema(resource: Resource[Any], kind: GroupVersionKind) -> bool:
+    """Tell whether the OpenAPI document of a kind's own version has it: not what comes in another group's paths only,
+    nor the options of connections, nor requests for tokens.
+    """
+    if kind == resource.gvk:
+        return True
+    in_own_group = (kind.group, kind.version) == (resource.group, resource.version)
+    return in_own_group and not kind.kind.endswith("Options")
+
+
 class ServedSchemas:
     """Schemas of built-in kinds and of custom resources."""
 
@@ -44,6 +65,11 @@ class ServedSchemas:
 
     def of(self, resource: Resource[Any], subresource: str) -> Schema:
         kind = subresource_kind(resource, subresource)
+        if not _has_schema(resource, kind):
+            raise PatchFailure(
+                "error applying patch: failed to convert patch object to typed object: "
+                f"no corresponding type for {kind.group}/{kind.version}, Kind={kind.kind}"
+            )
         known = schema_for(*kind)
         if known is not None:
             return known
@@ -57,21 +83,54 @@ class ServedSchemas:
         return UNTYPED
 
 
-def native(value: Any) -> Any:
-    """Return an expression's value as a JSON tree; raise PatchFailure for what has no form in JSON."""
-    if value is None or isinstance(value, str | bool | float):
+def _composed(value: Any, member: Callable[[Any], Any]) -> Any:
+    """Return an object, map or list as a tree of its members, None for what is neither."""
+    if isinstance(value, values.ObjectValue):
+        return {name: member(item) for name, item in value.fields.items()}
+    if isinstance(value, dict | values.MapView):
+        return {_key(key): member(item) for key, item in values.entries(value)}
+    if isinstance(value, list | values.ListView):
+        return [member(item) for item in value]
+    return None
+
+
+def _native(value: Any) -> Any:
+    """Return a value as it stands in a configuration, where it must be what the field is.
+
+    Bytes stay bytes, which no field is, and nothing is the number 0: that is what upstream's schema sees.
+    """
+    if value is None:
+        return 0
+    if isinstance(value, str | bool | float | bytes):
         return value
     if isinstance(value, int):
         return int(value)
-    if isinstance(value, values.ObjectValue):
-        return {name: native(item) for name, item in value.fields.items()}
-    if isinstance(value, values.MapView):
-        return {_key(key): native(item) for key, item in values.entries(value)}
-    if isinstance(value, dict):
-        return {_key(key): native(item) for key, item in value.items()}
-    if isinstance(value, list | values.ListView):
-        return [native(item) for item in value]
-    raise PatchFailure(f"unable to convert a value of type {values.type_of(value).name} to JSON")
+    tree = _composed(value, _native)
+    if tree is None:
+        raise PatchFailure(f"unable to convert a value of type {values.type_of(value).name} to JSON")
+    return tree
+
+
+def _json(value: Any) -> Any:
+    """Return a value as JSON has it; raise PatchFailure for what has no form there."""
+    if value is None or isinstance(value, str | bool | float):
+        return value
+    if isinstance(value, int):  # JSON's numbers are floats: what they cannot tell apart is written out.
+        return int(value) if abs(value) < _JSON_INTEGER_MAX else str(int(value))
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, values.Duration | values.Timestamp):
+        return conversions.to_string(value)
+    if isinstance(value, values.Optional):
+        return _json(value.value) if value.has_value else None
+    tree = _composed(value, _json)
+    if tree is None:
+        kind = values.type_of(value).name
+        raise PatchFailure(
+            "JSONPath valueExpression evaluated to a type that could not marshal to JSON: "
+            f"type conversion not supported for '{kind}'"
+        )
+    return tree
 
 
 def _key(key: Any) -> str:
@@ -118,7 +177,7 @@ def apply_json_patch(tree: Tree, value: Any) -> Tree | None:
                 complaints = _check_type_names(given, given.type.name)
                 if complaints:
                     raise PatchFailure("type mismatch: " + "\n".join(complaints))
-            operation["value"] = native(given)
+            operation["value"] = _json(given)
         operations.append(operation)
     try:
         patched = json_patch.apply(tree, operations)
@@ -139,7 +198,7 @@ def apply_configuration(tree: Tree, value: Any, schema: Schema) -> Tree:
     complaints = _check_type_names(value, "Object")
     if complaints:
         raise PatchFailure("type mismatch: " + "\n".join(complaints))
-    applied = native(value)
+    applied = _native(value)
     applied["apiVersion"], applied["kind"] = tree.get("apiVersion", ""), tree.get("kind", "")
     try:
         validate(applied, schema)
