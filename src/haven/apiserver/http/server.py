@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from haven.apiserver.clientcertificates import take_any_certificate
 from haven.apiserver.http.connection import Handle, HttpConnection, Limits
 
 if TYPE_CHECKING:
@@ -37,8 +36,6 @@ class HttpServer:
         self.is_streamed = is_streamed
         self.limits = Limits(body_bytes_max, gzip_bytes_min)
         self.wants_certificates = tls is not None and tls.verify_mode != ssl.CERT_NONE
-        if tls is not None:
-            take_any_certificate(tls)
         self.closing = False
         self.connections: set[HttpConnection] = set()
         self._tls = tls

@@ -1,8 +1,9 @@
-"""Handshakes with client certificates: any passes, what it is worth is told afterwards."""
+"""Handshakes with client certificates: only what an authority issued, and only as long as it is valid, gets through."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import ipaddress
 import ssl
@@ -14,7 +15,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from haven.apiserver.clientcertificates import take_any_certificate
 from haven.apiserver.http.server import HttpServer
 from haven.apiserver.request import Request, Response
 
@@ -46,37 +46,29 @@ def self_signed(folder: Path, name: str, *, days: int = 1) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("days", [1, -1], ids=["foreign", "expired"])
-async def test_a_certificate_that_is_worth_nothing_does_not_end_the_handshake(tmp_path: Path, days: int) -> None:
+async def test_a_certificate_that_is_worth_nothing_ends_the_handshake(tmp_path: Path, days: int) -> None:
     shown: list[bytes | None] = []
 
     async def handle(request: Request) -> Response:
         shown.append(request.client_certificate)
-        return Response(401, {}, b"who are you?")
+        return Response()
 
     serving, authority = self_signed(tmp_path, "serving"), self_signed(tmp_path, "authority")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*serving)
-    context.load_verify_locations(authority[0])
+    expired = self_signed(tmp_path, "stranger", days=days)
+    context.load_verify_locations(authority[0] if days > 0 else expired[0])
     context.verify_mode = ssl.CERT_OPTIONAL
-    if not take_any_certificate(context):
-        pytest.skip("this Python's OpenSSL is out of reach")
     server = HttpServer(handle, body_bytes_max=1000, gzip_bytes_min=1000, tls=context)
     port = await server.listen("127.0.0.1", 0)
-    stranger = self_signed(tmp_path, "stranger", days=days)
     client = ssl.create_default_context(cafile=str(serving[0]))
-    client.load_cert_chain(*stranger)
+    client.load_cert_chain(*expired)
 
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client)
-    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    answer = await reader.read()
-    writer.close()
+    answer = b""
+    with contextlib.suppress(ssl.SSLError, ConnectionError):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = await reader.read()
     await server.close(0.0)
 
-    assert answer.startswith(b"HTTP/1.1 401")
-    assert answer.endswith(b"who are you?")
-    leaf = x509.load_pem_x509_certificate(stranger[0].read_bytes())
-    assert shown == [leaf.public_bytes(serialization.Encoding.DER)]
-
-
-def test_a_context_that_asks_for_no_certificate_is_left_alone() -> None:
-    assert not take_any_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    assert (answer, shown) == (b"", [])
