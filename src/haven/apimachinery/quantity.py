@@ -82,6 +82,11 @@ class Quantity:
         """Thousandths, rounded up (away from zero)."""
         return _divide_away_from_zero(self.nano, 10**6)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are whole units, as upstream tells: amounts whose thousandths exceed 64 bits are not."""
+        return self.nano % _NANO == 0 and abs(self.nano) < 2**63 * 10**6
+
     def __str__(self) -> str:
         if self._text is None:
             self._text = _canonical(self.nano, self.format)

@@ -227,7 +227,7 @@ def _duplicates(spec: v1.PodSpec, path: Path) -> list[str]:
 
 def _fraction(amounts: dict[str, Quantity], name: str, path: Path) -> list[str]:
     amount = amounts.get(name)
-    if amount is None or amount.milli_value % 1000 == 0:
+    if amount is None or amount.is_whole:
         return []
     return [f"{path.key(name)}: fractional byte value {quote(str(amount))} is invalid, must be an integer"]
 

@@ -110,6 +110,7 @@ def list_parameters(query: Query, *, force_watch: bool = False) -> ListParameter
     """Return the parameters of a list or a watch; raise BadRequest or Invalid."""
     if not query and not force_watch:
         return _EVERYTHING
+    timeout_seconds, limit = _integer(query, "timeoutSeconds"), _integer(query, "limit")
     try:
         labels = parse_labels(_text(query, "labelSelector"))
         fields = parse_fields(_text(query, "fieldSelector"))
@@ -122,8 +123,8 @@ def list_parameters(query: Query, *, force_watch: bool = False) -> ListParameter
         allow_watch_bookmarks=bool(_boolean(query, "allowWatchBookmarks")),
         resource_version=_text(query, "resourceVersion"),
         resource_version_match=_text(query, "resourceVersionMatch"),
-        timeout_seconds=_integer(query, "timeoutSeconds"),
-        limit=_integer(query, "limit") or 0,
+        timeout_seconds=timeout_seconds,
+        limit=limit or 0,
         continue_=_text(query, "continue"),
         send_initial_events=_boolean(query, "sendInitialEvents"),
     )

@@ -17,6 +17,7 @@ from haven.apimachinery import apierrors, serialization
 from haven.apimachinery.codecs.negotiate import Answer
 from haven.apimachinery.goformat import quote
 from haven.apiserver.printers import Printer, printer_for
+from haven.apiserver.printers.format import default_row
 from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.request import Request
 from haven.apiserver.watchcache import Entry
@@ -118,11 +119,11 @@ def _table(
     if list_metadata is None:
         list_metadata = serialization.encode(_single_metadata(rows))
     columns = b"null" if without_headers else serialization.encode(list(printer.columns))
-    return b'{"kind":"Table","apiVersion":"%b","metadata":%b,"columnDefinitions":%b,"rows":[%b]}' % (
+    return b'{"kind":"Table","apiVersion":"%b","metadata":%b,"columnDefinitions":%b,"rows":%b}' % (
         version,
         list_metadata,
         columns,
-        b",".join(written),
+        b"null" if not rows and printer.cells is default_row else b"[%b]" % b",".join(written),
     )
 
 

@@ -52,7 +52,7 @@ def validate_resource_quantity(name: str, value: Quantity, path: Path) -> ErrorL
     errors: ErrorList = []
     if value.nano < 0:
         errors.append(invalid(path, str(value), NOT_NEGATIVE))
-    if value.nano % 10**9 and is_integer_resource(name):
+    if not value.is_whole and is_integer_resource(name):
         errors.append(invalid(path, str(value), NOT_INTEGER))
     return errors
 
