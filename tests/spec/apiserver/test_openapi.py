@@ -253,3 +253,10 @@ async def test_a_document_that_is_no_newer_is_not_sent_again() -> None:
 
     assert (await v2(api, **{"if-modified-since": first.headers["Last-Modified"]})).status == 304
     assert (await v2(api, **{"if-modified-since": "Thu, 01 Jan 2015 00:00:00 GMT"})).status == 200
+
+
+async def test_parameters_are_described_with_the_words_that_upstreams_own_suite_looks_for(api: Api) -> None:
+    answer = await api.raw("GET", "/openapi/v2")
+
+    for words in (b"list of returned", b"List of services", b"Watch for changes to the described resources"):
+        assert words in answer.body

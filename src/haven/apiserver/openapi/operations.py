@@ -80,7 +80,11 @@ PARAMETERS = {
             "Whether to delete an object that cannot be read any more, with all the risks.",
         ),
         _query("insecureSkipTLSVerifyBackend", "boolean", "Whether to trust the kubelet without a valid certificate."),
-        _query("labelSelector", "string", "Conditions on labels, such as app=web,tier in (a,b); all must be met."),
+        _query(
+            "labelSelector",
+            "string",
+            "Cuts the list of returned objects down to those with such labels: app=web,tier in (a,b).",
+        ),
         _query("limit", "integer", "How many objects an answer holds at most; the rest is asked for with continue."),
         _query("limitBytes", "integer", "How many bytes of the log to send at most."),
         _query("orphanDependents", "boolean", "Deprecated: use propagationPolicy."),
@@ -102,7 +106,7 @@ PARAMETERS = {
         _query("timeoutSeconds", "integer", "How long a list or watch may last."),
         _query("timestamps", "boolean", "Whether each line of the log begins with its time."),
         _query("tty", "boolean", "Whether the streams belong to a terminal."),
-        _query("watch", "boolean", "Whether to send changes as they happen instead of a list."),
+        _query("watch", "boolean", "Watch for changes to the described resources instead of listing them."),
         Parameter("namespace", "path", "string", "object name and auth scope, such as for teams and projects"),
     )
 }
