@@ -17,6 +17,8 @@ from haven.apiserver.openapi.schemas import CustomKind, references
 from haven.apiserver.openapi.server import OpenAPI
 from haven.apiserver.request import Request
 
+from .conftest import Api
+
 PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 STABLE = [resource for resource in scheme.table().values() if is_stable(resource.version)]
 

@@ -83,7 +83,7 @@ PARAMETERS = {
         _query(
             "labelSelector",
             "string",
-            "Cuts the list of returned objects down to those with such labels: app=web,tier in (a,b).",
+            "Cuts the list of returned objects down to those with such labels (a=b,c in (d,e)).",
         ),
         _query("limit", "integer", "How many objects an answer holds at most; the rest is asked for with continue."),
         _query("limitBytes", "integer", "How many bytes of the log to send at most."),
