@@ -9,13 +9,22 @@ __all__ = ["is_retired"]
 
 _ACCESS = ("LocalSubjectAccessReview", "SelfSubjectAccessReview", "SelfSubjectRulesReview", "SubjectAccessReview")
 _LEVELS = ("FlowSchema", "PriorityLevelConfiguration")
+_POLICIES = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 _ROLES = ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")
 _RETIRED: dict[tuple[str, str], tuple[str, ...]] = {
+    ("admissionregistration.k8s.io", "v1alpha1"): _POLICIES,
+    ("admissionregistration.k8s.io", "v1beta1"): (
+        *_POLICIES, "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration",
+    ),
+    ("apiextensions.k8s.io", "v1beta1"): ("CustomResourceDefinition",),
+    ("apiregistration.k8s.io", "v1beta1"): ("APIService",),
     ("apps", "v1beta1"): ("ControllerRevision", "Deployment", "DeploymentRollback", "Scale", "StatefulSet"),
     ("apps", "v1beta2"): ("ControllerRevision", "DaemonSet", "Deployment", "ReplicaSet", "Scale", "StatefulSet"),
     ("authentication.k8s.io", "v1beta1"): ("SelfSubjectReview", "TokenReview"),
     ("authorization.k8s.io", "v1beta1"): _ACCESS,
     ("batch", "v1beta1"): ("CronJob",),
+    ("certificates.k8s.io", "v1beta1"): ("CertificateSigningRequest",),
+    ("coordination.k8s.io", "v1beta1"): ("Lease",),
     ("discovery.k8s.io", "v1beta1"): ("EndpointSlice",),
     ("events.k8s.io", "v1beta1"): ("Event",),
     ("extensions", "v1beta1"): (
@@ -24,6 +33,7 @@ _RETIRED: dict[tuple[str, str], tuple[str, ...]] = {
     ("flowcontrol.apiserver.k8s.io", "v1beta1"): _LEVELS,
     ("flowcontrol.apiserver.k8s.io", "v1beta2"): _LEVELS,
     ("flowcontrol.apiserver.k8s.io", "v1beta3"): _LEVELS,
+    ("networking.k8s.io", "v1beta1"): ("Ingress", "IngressClass"),
     ("node.k8s.io", "v1alpha1"): ("RuntimeClass",),
     ("node.k8s.io", "v1beta1"): ("RuntimeClass",),
     ("policy", "v1beta1"): ("Eviction", "PodDisruptionBudget"),
@@ -31,6 +41,7 @@ _RETIRED: dict[tuple[str, str], tuple[str, ...]] = {
     ("rbac.authorization.k8s.io", "v1beta1"): _ROLES,
     ("scheduling.k8s.io", "v1beta1"): ("PriorityClass",),
     ("storage.k8s.io", "v1alpha1"): ("CSIStorageCapacity", "VolumeAttachment", "VolumeAttributesClass"),
+    ("storage.k8s.io", "v1beta1"): ("CSIDriver", "CSINode", "CSIStorageCapacity", "StorageClass", "VolumeAttachment"),
 }  # fmt: skip
 
 

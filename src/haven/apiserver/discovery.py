@@ -51,7 +51,9 @@ __all__ = [
     "built_in",
     "is_stable",
     "storage_version_hash",
+    "stored_as",
     "version_info",
+    "version_order",
 ]
 
 KUBERNETES_VERSION = "v1.36.2"
@@ -133,9 +135,14 @@ def is_stable(version: str) -> bool:
     return _stable.fullmatch(version) is not None
 
 
+def stored_as(group: str, version: str, kind: str) -> tuple[str, str]:
+    """Return the group and version in which a kind is stored; `version` is the one by default."""
+    return _STORED_AS.get((group, kind), (group, version))
+
+
 def storage_version_hash(group: str, version: str, kind: str) -> str:
     """Return what stands for the form in which a resource is stored."""
-    group, version = _STORED_AS.get((group, kind), (group, version))
+    group, version = stored_as(group, version, kind)
     return base64.b64encode(hashlib.sha256(f"{group}/{version}/{kind}".encode()).digest()[:8]).decode()
 
 
@@ -209,6 +216,12 @@ def _kube_rank(version: str) -> tuple[int, int, int, str]:
     return (stage, int(match.group(1)), int(match.group(3) or 0), "")
 
 
+def version_order(version: str) -> tuple[Any, ...]:
+    """Return a key that sorts versions as Kubernetes prefers them."""
+    stage, major, minor, other = _kube_rank(version)
+    return (-stage, -major, -minor, other)
+
+
 def _ordered(versions: Iterable[ServedVersion]) -> list[list[ServedVersion]]:
     """Return the versions by group, both in order of preference."""
     by_group: dict[str, list[ServedVersion]] = {}
@@ -217,8 +230,7 @@ def _ordered(versions: Iterable[ServedVersion]) -> list[list[ServedVersion]]:
     priority = {group: max(item.group_priority for item in items) for group, items in by_group.items()}
 
     def rank(served: ServedVersion) -> tuple[Any, ...]:
-        stage, major, minor, other = _kube_rank(served.version)
-        return (-served.version_priority, -stage, -major, -minor, other)
+        return (-served.version_priority, *version_order(served.version))
 
     return [sorted(by_group[group], key=rank) for group in sorted(by_group, key=lambda name: (-priority[name], name))]
 

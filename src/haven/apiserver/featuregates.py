@@ -33,6 +33,7 @@ SWITCHES = frozenset(
         "DRADeviceTaintRules",
         "ManifestBasedAdmissionControlConfig",
         "PodTopologyLabelsAdmission",
+        "StorageVersionAPI",
         "WorkloadWithJob",
     }
     | set(RESOURCE_GATES.values())

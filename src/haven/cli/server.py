@@ -29,6 +29,8 @@ from haven.cli.settings import ClusterSettings
 if TYPE_CHECKING:
     from haven.apiserver.assembly import ApiServer
     from haven.client.interface import Client
+    from haven.clock import Clock
+    from haven.cluster.serveridentity import ServerIdentity
     from haven.store.interface import Store
 
 __all__ = ["command", "serve"]
@@ -176,6 +178,8 @@ async def serve(settings: ClusterSettings) -> None:
         server.local_client(), hostname=socket.gethostname(), process=str(uuid.uuid4()), clock=clock
     )
     server.keep(laterimports.imported_rest(), "later-imports")
+    if "StorageVersionAPI" in _features(server):
+        await _publish_storage_versions(server, identity, clock)
     await run_until(stopping, [informers.run, control, recorder.run, schedule, renewal.run, fresh, identity.run])
     await server.stop()
     await store.close()
@@ -265,6 +269,17 @@ def _are_leaders_chosen(server: ApiServer) -> bool:
     return True
 
 
+async def _publish_storage_versions(server: ApiServer, identity: ServerIdentity, clock: Clock) -> None:
+    """Say which resources are stored in which version, in the name of a server that has an identity."""
+    from haven.apiserver.storedversions import stored_versions
+    from haven.cluster.serveridentity import identity_name
+    from haven.cluster.storageversions import StorageVersions
+
+    await identity.renew()
+    stored = stored_versions(server.resources.endpoints.values())
+    await StorageVersions(server.local_client(), identity_name(socket.gethostname()), stored, clock).publish()
+
+
 def _features(server: ApiServer) -> frozenset[str]:
     """Return the feature gates with controllers of their own that are on, and whose kinds are served."""
     from haven.apiserver.featuregates import set_gates
@@ -276,6 +291,7 @@ def _features(server: ApiServer) -> frozenset[str]:
         "DRADeviceTaints": ("resource.k8s.io", "v1", "resourceslices"),
         "GenericWorkload": ("scheduling.k8s.io", "v1alpha2", "podgroups"),
         "PodCertificateRequest": ("certificates.k8s.io", "v1beta1", "podcertificaterequests"),
+        "StorageVersionAPI": ("internal.apiserver.k8s.io", "v1alpha1", "storageversions"),
         "StorageVersionMigrator": ("storagemigration.k8s.io", "v1beta1", "storageversionmigrations"),
     }
     return frozenset(name for name, kind in kinds.items() if states[name] and server.resources.find(*kind) is not None)

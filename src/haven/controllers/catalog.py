@@ -225,6 +225,11 @@ def _gated(settings: Settings) -> list[Entry]:
 
         user = "podgroup-protection-controller"
         entries.append(Entry("podgroup-protection", user, user, PodGroupProtectionController))
+    if "StorageVersionAPI" in features:
+        from haven.controllers.storageversiongc import StorageVersionGarbageCollector
+
+        user = "storage-version-garbage-collector"
+        entries.append(Entry(user, user, user, StorageVersionGarbageCollector))
     if "StorageVersionMigrator" in features:
         from haven.controllers.storagemigration import StorageVersionMigrator
 

@@ -6,7 +6,10 @@ from typing import Any
 
 from tests.spec.controllers.world import World
 
+from haven.api.apiserverinternal import v1alpha1 as internal
+from haven.api.apiserverinternal.encodings import Stored, recorded
 from haven.api.certificates import v1beta1 as certificates
+from haven.api.coordination import v1 as coordination
 from haven.api.core import v1 as core
 from haven.api.scheduling import v1alpha2 as scheduling
 from haven.apimachinery import meta, times
@@ -14,6 +17,7 @@ from haven.controllers.actions import Wiring
 from haven.controllers.catalog import catalog
 from haven.controllers.podgroupprotection import FINALIZER, PodGroupProtectionController
 from haven.controllers.settings import Settings
+from haven.controllers.storageversiongc import StorageVersionGarbageCollector
 from haven.controllers.trustbundles import (
     SIGNER,
     PodCertificateRequestCleaner,
@@ -26,7 +30,7 @@ def test_features_bring_their_controllers() -> None:
     everything = frozenset(
         {
             "ClusterTrustBundle", "DRADeviceTaintRules", "DRADeviceTaints", "GenericWorkload",
-            "PodCertificateRequest", "StorageVersionMigrator",
+            "PodCertificateRequest", "StorageVersionAPI", "StorageVersionMigrator",
         }
     )  # fmt: skip
 
@@ -35,7 +39,7 @@ def test_features_bring_their_controllers() -> None:
 
     assert names(everything) - names(frozenset()) == {
         "device-taint-eviction", "kube-apiserver-serving-clustertrustbundle-publisher", "podgroup-protection",
-        "podcertificaterequest-cleaner", "storage-version-migrator",
+        "podcertificaterequest-cleaner", "storage-version-garbage-collector", "storage-version-migrator",
     }  # fmt: skip
 
 
@@ -87,3 +91,45 @@ def test_a_group_goes_with_its_last_unfinished_pod() -> None:
     world.settle()
 
     assert not world.all(scheduling.PodGroup)
+
+
+def an_identity(name: str) -> coordination.Lease:
+    labels = {"apiserver.kubernetes.io/identity": "kube-apiserver"}
+    return coordination.Lease(metadata=meta.ObjectMeta(name=name, namespace="kube-system", labels=labels))
+
+
+def a_version(*servers: tuple[str, str]) -> internal.StorageVersion:
+    found: internal.StorageVersion | None = None
+    for server, encoding in servers:
+        stored = Stored("apps", "deployments", encoding, (encoding,), (encoding,))
+        found = recorded(found, stored, server, 0.0)
+    assert found is not None
+    return found
+
+
+def test_a_server_without_an_identity_is_taken_out_of_a_storage_version() -> None:
+    world = World()
+    world.put(an_identity("here"))
+    world.put(a_version(("here", "apps/v1"), ("gone", "apps/v1beta1")))
+
+    world.start(StorageVersionGarbageCollector)
+    world.settle()
+
+    (left,) = world.all(internal.StorageVersion)
+    assert [one.api_server_id for one in left.status.storage_versions] == ["here"]
+    assert left.status.common_encoding_version == "apps/v1"
+    assert [(one.status, one.reason) for one in left.status.conditions] == [("True", "CommonEncodingVersionSet")]
+
+
+def test_a_storage_version_goes_with_its_last_server() -> None:
+    world = World()
+    world.put(an_identity("here"))
+    world.put(a_version(("here", "apps/v1")))
+    world.start(StorageVersionGarbageCollector)
+    world.settle()
+    assert world.all(internal.StorageVersion)
+
+    world.remove(coordination.Lease, "kube-system", "here")
+    world.settle()
+
+    assert world.all(internal.StorageVersion) == []

@@ -72,6 +72,13 @@ _CONTROLLERS: dict[str, dict[str, Rules]] = {
             [["update"], ["storagemigration.k8s.io"], ["storageversionmigrations/status"]],
         ],
     },
+    "StorageVersionAPI": {
+        "storage-version-garbage-collector": [
+            [_READ, ["coordination.k8s.io"], ["leases"]],
+            [["delete", "get", "list", "patch", "update", "watch"], ["internal.apiserver.k8s.io"], ["storageversions"]],
+            [["get", "patch", "update"], ["internal.apiserver.k8s.io"], ["storageversions/status"]],
+        ],
+    },
 }
 
 
