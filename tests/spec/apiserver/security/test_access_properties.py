@@ -3,11 +3,15 @@ subresources, names, paths, impersonation, tables, watches and proxies; and what
 
 from __future__ import annotations
 
+import base64
 import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from .conftest import Client, Serve
 from .test_rbac_properties import MARK, RBAC_PATH, a_cluster
@@ -26,6 +30,12 @@ SUBRESOURCES = (
     ("", "pods", "ephemeralcontainers", "PATCH", "patch"), ("", "services", "proxy", "PUT", "update"),
     ("", "serviceaccounts", "token", "POST", "create"), ("apps", "deployments", "scale", "GET", "get"),
     ("apps", "deployments", "scale", "PUT", "update"), ("apps", "deployments", "status", "GET", "get"),
+    ("apps", "deployments", "scale", "PATCH", "patch"), ("apps", "deployments", "status", "PUT", "update"),
+    ("", "pods", "attach", "POST", "create"), ("", "pods", "resize", "PATCH", "patch"),
+    ("", "pods", "resize", "GET", "get"), ("", "pods", "ephemeralcontainers", "PUT", "update"),
+    ("", "pods", "ephemeralcontainers", "GET", "get"), ("", "pods", "proxy", "PATCH", "patch"),
+    ("", "pods", "status", "PUT", "update"), ("", "services", "status", "PATCH", "patch"),
+    ("", "services", "proxy", "POST", "create"), ("batch", "jobs", "status", "PATCH", "patch"),
 )  # fmt: skip
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 PATHS = (
@@ -303,6 +313,81 @@ async def test_a_role_that_collects_others_can_only_be_made_by_who_has_everythin
         }
         answer = await client.ask("POST", f"{RBAC_PATH}/clusterroles", collector, token="jane")
         assert answer.status == status, answer.body
+
+
+CERTIFICATES = "/apis/certificates.k8s.io/v1"
+
+
+async def _allow(client: Client, name: str, rules: list[dict[str, list[str]]]) -> None:
+    """Let jane do what the rules say, everywhere."""
+    made = await client.ask("POST", f"{RBAC_PATH}/clusterroles", {"metadata": {"name": name}, "rules": rules})
+    assert made.status == 201, made.body
+    binding = {
+        "metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "subjects": [{"kind": "User", "name": "jane", "apiGroup": "rbac.authorization.k8s.io"}],
+    }
+    assert (await client.ask("POST", f"{RBAC_PATH}/clusterrolebindings", binding)).status == 201
+
+
+def _signer_rule(verb: str, *names: str) -> dict[str, list[str]]:
+    named = {"resourceNames": list(names)} if names else {}
+    return {"verbs": [verb], "apiGroups": ["certificates.k8s.io"], "resources": ["signers"], **named}
+
+
+@pytest.mark.parametrize(
+    ("verb", "subresource"), [("approve", "approval"), ("sign", "status")], ids=["approve", "sign"]
+)
+@pytest.mark.parametrize(
+    ("names", "allowed"),
+    [(None, False), (("a.example/x",), True), (("a.example/*",), True), (("a.example/y",), False), ((), True)],
+)
+async def test_who_approves_or_signs_needs_a_right_for_the_signer(
+    serve: Serve, verb: str, subresource: str, names: tuple[str, ...] | None, allowed: bool
+) -> None:
+    client = await serve()
+    rules = [
+        {
+            "verbs": ["get", "update", "patch"],
+            "apiGroups": ["certificates.k8s.io"],
+            "resources": [f"certificatesigningrequests/{subresource}"],
+        }
+    ]
+    await _allow(client, "signer", [*rules, *([_signer_rule(verb, *names)] if names is not None else [])])
+    body = {
+        "metadata": {"name": "r"},
+        "spec": {"signerName": "a.example/x", "usages": ["client auth"], "request": a_signing_request()},
+    }
+    _, request = await client.json("POST", f"{CERTIFICATES}/certificatesigningrequests", body)
+    kind = {"approval": "Approved", "status": "Failed"}[subresource]
+    request["status"] = {"conditions": [{"type": kind, "status": "True", "reason": "r", "message": "m"}]}
+
+    place = f"{CERTIFICATES}/certificatesigningrequests/r/{subresource}"
+    status, answer = await client.json("PUT", place, request, token="jane")
+
+    assert status == (200 if allowed else 403), answer
+
+
+def a_signing_request() -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a")])
+    request = x509.CertificateSigningRequestBuilder().subject_name(name).sign(key, hashes.SHA256())
+    return base64.b64encode(request.public_bytes(serialization.Encoding.PEM)).decode()
+
+
+async def test_a_right_that_is_taken_away_lets_nobody_start_a_watch(serve: Serve) -> None:
+    client = await a_cluster(serve)
+    await _allow(client, "watcher", [{"verbs": ["watch"], "apiGroups": [""], "resources": ["configmaps"]}])
+    path = "/api/v1/namespaces/one/configmaps?watch=1&timeoutSeconds=1"
+    before = await client.ask("GET", path, token="jane")
+    assert before.stream is not None
+    await before.stream.aclose()  # type: ignore[attr-defined]
+
+    assert (await client.ask("DELETE", f"{RBAC_PATH}/clusterrolebindings/watcher")).status == 200
+
+    after = await client.ask("GET", path, token="jane")
+    assert (after.status, after.stream) == (403, None)
+    assert MARK.encode() not in after.body
 
 
 # Kubelets
