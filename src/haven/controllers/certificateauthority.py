@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import NameOID
 
 __all__ = ["BadRequest", "CertificateAuthority", "lifetime_seconds"]
 
@@ -49,6 +50,22 @@ _PURPOSES = {
 }
 
 
+_SUBJECT_ATTRIBUTES = (
+    NameOID.COUNTRY_NAME,
+    NameOID.ORGANIZATION_NAME,
+    NameOID.ORGANIZATIONAL_UNIT_NAME,
+    NameOID.LOCALITY_NAME,
+    NameOID.STATE_OR_PROVINCE_NAME,
+    NameOID.STREET_ADDRESS,
+    NameOID.POSTAL_CODE,
+    NameOID.COMMON_NAME,
+    NameOID.SERIAL_NUMBER,
+)
+_NAMES = (x509.DNSName, x509.RFC822Name, x509.IPAddress, x509.UniformResourceIdentifier)
+"""The kinds of names that Go knows, as it orders them."""
+_SINGLE = frozenset({NameOID.COMMON_NAME, NameOID.SERIAL_NUMBER})
+
+
 class BadRequest(ValueError):
     """The request cannot be signed; says why."""
 
@@ -76,16 +93,19 @@ class CertificateAuthority:
         start, end = self._life(life_seconds, now_seconds)
         builder = (
             x509.CertificateBuilder()
-            .subject_name(request.subject)
+            .subject_name(_subject(request.subject))
             .issuer_name(self._certificate.subject)
             .public_key(request.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(start)
             .not_valid_after(end)
         )
-        for extension, critical in _extensions(request, usages):
+        for extension, critical in (
+            *_extensions(usages),
+            (self._identifier(), False),
+            *_names(request),
+        ):
             builder = builder.add_extension(extension, critical=critical)
-        builder = builder.add_extension(self._identifier(), critical=False)
         algorithm = None if isinstance(self._key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
         return builder.sign(self._key, algorithm).public_bytes(serialization.Encoding.PEM)
 
@@ -118,10 +138,18 @@ def _parse(request_pem: bytes) -> x509.CertificateSigningRequest:
     return request
 
 
-def _extensions(
-    request: x509.CertificateSigningRequest, usages: Sequence[str]
-) -> list[tuple[x509.ExtensionType, bool]]:
-    """Return the extensions of a certificate, and whether each is critical."""
+def _subject(name: x509.Name) -> x509.Name:
+    """Return a subject as Go writes it: the attributes that it knows in its order, several of a kind together."""
+    parts = []
+    for oid in _SUBJECT_ATTRIBUTES:
+        found = dict.fromkeys(name.get_attributes_for_oid(oid))
+        if found:
+            parts.append(x509.RelativeDistinguishedName(list(found)[-1:] if oid in _SINGLE else found))
+    return x509.Name(parts)
+
+
+def _extensions(usages: Sequence[str]) -> list[tuple[x509.ExtensionType, bool]]:
+    """Return the extensions that usages make, and whether each is critical."""
     unknown = [usage for usage in usages if usage not in _USAGES and usage not in _PURPOSES]
     if unknown:
         raise BadRequest(f"unrecognized usage values: {unknown}")
@@ -133,9 +161,13 @@ def _extensions(
     if purposes:
         result.append((x509.ExtendedKeyUsage([x509.ObjectIdentifier(each) for each in purposes]), False))
     result.append((x509.BasicConstraints(ca=False, path_length=None), True))
+    return result
+
+
+def _names(request: x509.CertificateSigningRequest) -> list[tuple[x509.ExtensionType, bool]]:
     try:
         names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
-        return result
-    result.append((x509.SubjectAlternativeName(list(names)), not list(request.subject)))
-    return result
+        return []
+    kept = [name for kind in _NAMES for name in names if isinstance(name, kind)]
+    return [(x509.SubjectAlternativeName(kept), not list(request.subject))] if kept else []

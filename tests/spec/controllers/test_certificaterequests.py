@@ -215,3 +215,24 @@ def test_old_requests_are_forgotten(type: str, is_issued: bool, hours: int, goes
     world.wait(hours * 3600 + 1)
 
     assert (world.all(certificates.CertificateSigningRequest) == []) == goes
+
+
+def test_a_certificate_is_laid_out_as_gos_library_does_it() -> None:
+    odd = x509.ObjectIdentifier("1.3.6.1.4.1.57683.2")
+    asked = [(NameOID.COMMON_NAME, "a"), (NameOID.ORGANIZATION_NAME, "o"), (odd, "u"), (NameOID.COMMON_NAME, "b")]
+    asked += [(NameOID.ORGANIZATION_NAME, "p"), (NameOID.COUNTRY_NAME, "DE"), (NameOID.ORGANIZATION_NAME, "o")]
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier("a://b"), x509.DNSName("n")]
+    pem = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(oid, text) for oid, text in asked]))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(a_key(), hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
+
+    made = x509.load_pem_x509_certificate(an_authority().sign(pem, ["client auth"], 3600, 1_700_000_000.0))
+
+    assert [sorted(str(one.value) for one in part) for part in made.subject.rdns] == [["DE"], ["o", "p"], ["b"]]
+    extensions = [type(part.value).__name__ for part in made.extensions]
+    assert extensions[-2:] == ["AuthorityKeyIdentifier", "SubjectAlternativeName"]
+    assert list(made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value) == names[::-1]

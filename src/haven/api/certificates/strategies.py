@@ -176,8 +176,8 @@ def _certificate_error(pem: bytes) -> str:
         return "must contain at least one CERTIFICATE PEM block"
     try:
         x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
-        return str(error)
+    except ValueError:
+        return "x509: malformed certificate"
     return ""
 
 

@@ -5,6 +5,7 @@ Source: https://kubernetes.io/docs/reference/config-api/apiserver-audit.v1/
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 from typing import Any
 
@@ -179,13 +180,24 @@ def _user(user: UserInfo) -> dict[str, Any]:
 
 
 def _sources(request: Request) -> list[str]:
-    found = [part.strip() for part in request.headers.get("x-forwarded-for", "").split(",") if part.strip()]
-    real = request.headers.get("x-real-ip", "").strip()
+    parts = request.headers.get("x-forwarded-for", "").split(",")
+    found = [address for part in parts if (address := _address(part))]
+    real = _address(request.headers.get("x-real-ip", ""))
     if real and real not in found:
         found.append(real)
     if request.remote and (not found or found[-1] != request.remote):
         found.append(request.remote)
     return found
+
+
+def _address(text: str) -> str:
+    """Return an address as it is written best, "" if the text is none."""
+    if not text or text.isspace():
+        return ""
+    try:
+        return str(ipaddress.ip_address(text.strip()))
+    except ValueError:
+        return ""
 
 
 def _plain(obj: Any) -> Any:

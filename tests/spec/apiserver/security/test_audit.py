@@ -304,3 +304,13 @@ async def test_what_components_of_this_process_write_is_audited_too(serve: Serve
     assert event["requestObject"]["data"] == {"k": "v"}
     assert event["responseObject"]["metadata"]["uid"]
     assert event["objectRef"]["name"] == "a"
+
+
+async def test_only_addresses_count_as_where_a_request_came_from(audited: Any) -> None:
+    client, log = audited
+
+    await client.ask(
+        "POST", MAPS, {"metadata": {"name": "b"}}, x_forwarded_for="me, 2001:DB8::1,,10.0.0.1", x_real_ip="x"
+    )
+
+    assert events(log)[-1]["sourceIPs"] == ["2001:db8::1", "10.0.0.1", "192.0.2.7"]
