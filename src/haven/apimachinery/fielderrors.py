@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum
 from typing import Any
 
@@ -162,7 +163,14 @@ def go_json(value: Any) -> str:
 
 def _with_plain_numbers(value: Any) -> Any:
     if isinstance(value, float):
-        return int(value) if value.is_integer() and abs(value) < 1e21 else value
+        if value.is_integer() and abs(value) < 1e21:
+            return int(value)
+        mantissa, mark, exponent = repr(value).partition("e")
+        if not mark:
+            return value
+        if 1e-6 <= abs(value) < 1e21:
+            return msgspec.Raw(format(Decimal(repr(value)), "f").encode())
+        return msgspec.Raw(f"{mantissa.removesuffix('.0')}e{int(exponent):+d}".encode())
     if isinstance(value, dict):
         return {key: _with_plain_numbers(item) for key, item in value.items()}
     return [_with_plain_numbers(item) for item in value] if isinstance(value, list) else value

@@ -219,7 +219,9 @@ class _Versions:
                 else:
                     validation.validate(*old)  # Another version is converted to strictly: no item twice.
                     validation.validate(*new)
-                    self.known[version] = self.filtered(compare(old[0], new[0], old[1]))
+                    # Custom resources name what is reset in the version that is spoken alone.
+                    found = compare(old[0], new[0], old[1])
+                    self.known[version] = self.filtered(found) if old[1].definition else found
         return self.known[version]
 
 

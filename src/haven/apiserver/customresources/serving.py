@@ -25,7 +25,7 @@ from haven.apiserver.customresources.view import VersionView, decode_entry
 from haven.apiserver.discovery import Discovery, ServedVersion, api_resources
 from haven.apiserver.openapi.schemas import CustomKind
 from haven.apiserver.openapi.server import OpenAPI
-from haven.apiserver.printers.custom import InvalidPath, custom_printer
+from haven.apiserver.printers.custom import custom_printer
 from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.resources import Handler, Resources
 from haven.apiserver.registry.storage import Storage, Storages
@@ -196,11 +196,7 @@ class CustomResources:
     def _endpoint(self, definition: Definition, version: Version, storage: Storage, converter: Converter) -> Endpoint:
         strategy = custom_strategy(version, rules_for(version))
         resource = version.resource
-        try:
-            printer = custom_printer(version.columns)
-        except InvalidPath as error:
-            _log.warning("A definition's columns cannot be shown.", definition=definition.name, path=str(error))
-            printer = custom_printer(())
+        printer = custom_printer(version.columns)
         return Endpoint(
             resource,
             storage,

@@ -96,8 +96,6 @@ class UpdateRequest:
     allow_create: bool = False
     uid: str = ""
     is_apply: bool = False
-    asked: Any = None
-    """The object of a PUT."""
     part: Part | None = None
     """What admission sees instead of the object, where the endpoint is about a part of it."""
     patched: Any = None
@@ -376,7 +374,6 @@ class Writing:
                 parameters=parameters,
                 allow_create=endpoint.strategy.allow_create_on_update and subresource in ("", "status"),
                 uid=obj.metadata.uid,
-                asked=obj,
             )
         )
         return self.respond(request, endpoint, form, result, 201 if result.created else 200)
@@ -394,8 +391,6 @@ class Writing:
     async def _modify_once(self, update: UpdateRequest, live: Entry | None) -> Result:
         endpoint, request = update.endpoint, update.request
         if live is None and not update.allow_create:
-            if update.asked is not None:
-                asked_revision(update.asked)
             raise endpoint.not_found(update.name)
         if update.uid and (live is None or live.uid != update.uid):
             raise uid_mismatch(

@@ -339,3 +339,31 @@ async def test_true_is_not_one_to_those_who_own_it(api: Api) -> None:
 
     assert answer["spec"] == {"f": True}
     assert owners(api) == ["one", "two"]
+
+
+async def test_replicas_of_a_scale_follow_the_rules_of_the_custom_resource(api: Api) -> None:
+    scale = {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}
+    await established(api, a_definition(a_version(subresources={"scale": scale})))
+    await api.send("POST", THINGS, thing(spec={"replicas": 1}))
+
+    status, answer = await api.send("PATCH", f"{THINGS}/a/scale", {"spec": {"replicas": -1}}, content_type=MERGE)
+
+    assert status == 422
+    assert answer["message"] == (
+        'Thing.example.com "a" is invalid: .spec.replicas: Invalid value: -1: should be a non-negative integer'
+    )
+
+
+async def test_what_is_reset_of_a_custom_resource_is_reset_in_the_version_that_is_spoken(api: Api) -> None:
+    versions = [a_version(name, subresources={"status": {}}) for name in ("v1", "v2")]
+    await established(api, a_definition(*versions))
+    await api.send("POST", f"{THINGS}?fieldManager=spec", thing(spec={"a": 1}))
+    two, path = {"apiVersion": "example.com/v2"}, THINGS.replace("/v1/", "/v2/")
+    body = {**thing(status={"b": 1}), **two}
+    await api.send("PATCH", f"{path}/a/status?fieldManager=status", body, content_type=APPLY)
+
+    _, live = await api.send("GET", f"{THINGS}/a")
+    live.pop("status")
+    await api.send("PUT", f"{THINGS}/a?fieldManager=spec", live)
+
+    assert owners(api) == ["spec"]

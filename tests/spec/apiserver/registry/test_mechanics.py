@@ -137,9 +137,10 @@ async def test_a_taken_name_beside_a_base_for_names_counts_as_one_that_was_gener
 
 async def test_a_version_that_is_no_number_matters_to_updates_alone(api: Api) -> None:
     body = {"metadata": {"name": "a", "resourceVersion": "abc"}}
+    assert (await api.send("PUT", f"{MAPS}/a", body))[0] == 404
+    assert (await api.send("POST", MAPS, body))[0] == 201
     status, answer = await api.send("PUT", f"{MAPS}/a", body)
     assert (status, answer["message"]) == (500, 'strconv.ParseUint: parsing "abc": invalid syntax')
-    assert (await api.send("POST", MAPS, body))[0] == 201
 
 
 async def test_patches_that_are_no_patches_are_refused_in_upstreams_words(api: Api) -> None:
