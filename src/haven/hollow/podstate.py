@@ -150,13 +150,14 @@ class PodState:
         return self.phase in ("Succeeded", "Failed")
 
     def container(self, name: str) -> Container:
-        """Return a container, the first main one for ""; raise KeyError."""
+        """Return a container, the first main one for ""; raise KeyError, which says which there are."""
         if not name:
             return self.main[0]
         for item in self.all:
             if item.spec.name == name:
                 return item
-        raise KeyError(name)
+        names = ", ".join(item.spec.name for item in self.all)
+        raise KeyError(f"Pod {self.pod.metadata.name} has no container {name!r}: {names}")
 
     # What a test says
 

@@ -134,14 +134,18 @@ class Fleet:
         if node is None:
             node = Node(settings, next(self._numbers), self._client_for(settings.name))
         wanted = node_object(settings, node.number, self._clock.now_seconds(), port=self.settings.port)
+        is_back = False
         try:
             created = await node.client.create(_NODES, wanted)
         except apierrors.AlreadyExists:
-            created = await node.client.get(_NODES, "", settings.name)
+            created, is_back = await node.client.get(_NODES, "", settings.name), True
         node.is_alive = True
         node.reported_seconds = self._clock.monotonic_seconds()
         self.nodes[settings.name] = node
         await self._renew(node, created)
+        if is_back:  # It may have been taken for lost: a kubelet that starts says at once how it is.
+            await self._renew(node, None)
+            await self._report(node)
         for pod in self._pods.list():
             if pod.spec.node_name == settings.name:
                 self._queue.add(_key(pod))
@@ -347,6 +351,8 @@ class Fleet:
                 newest = await client.update(_PODS, changed, subresource="status")
             except apierrors.Conflict:
                 self._queue.add(_key(pod))
+                # The refusal came without a turn of the loop, which the news of the change needs to arrive here.
+                await asyncio.sleep(0)
                 return False
             except apierrors.NotFound:
                 return True

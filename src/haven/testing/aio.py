@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from haven.apimachinery import apierrors
 from haven.testing.clocks import span_seconds
 from haven.testing.objects import Manifest, read_manifests
 from haven.testing.waiting import Condition, Target, WaitTimeout, Wanted
 
 if TYPE_CHECKING:
     from haven.testing.cluster import Cluster
+    from haven.testing.world import WorldSnapshot
 
 __all__ = ["AsyncCluster"]
 
@@ -73,6 +76,38 @@ class AsyncCluster:
     ) -> None:
         await self._run(self._world.objects.delete(kind, name, namespace, grace=grace, propagation=propagation))
 
+    async def request(self, method: str, path: str, body: Any = None, **rest: Any) -> Any:
+        return await self._run(self._world.objects.request(method, path, body, **rest))
+
+    async def snapshot(self) -> WorldSnapshot:
+        return await self._run(self._world.snapshot())
+
+    async def restore(self, snapshot: WorldSnapshot) -> None:
+        await self._run(self._world.restore(snapshot))
+
+    async def compact(self) -> None:
+        await self._run(self._world.compact())
+
+    async def wait_until(self, holds: Callable[[], Any], *, timeout: float | None = None, what: str = "") -> Any:
+        """The function may be asynchronous."""
+        timeout = self._cluster.options.wait_seconds if timeout is None else timeout
+        end, revision = time.monotonic() + timeout, -1
+        while True:
+            left = min(0.1, max(0.0, end - time.monotonic()))
+            revision = await self._run(self._world.wait_change(revision, left))
+            error: BaseException | None = None
+            try:
+                result = holds()
+                if inspect.isawaitable(result):
+                    result = await result
+            except (apierrors.NotFound, LookupError) as problem:
+                result, error = None, problem
+            if result:
+                return result
+            if time.monotonic() >= end:
+                text = what or Condition.of(holds).text
+                raise WaitTimeout(await self._run(self._cluster.explain_pods(text, timeout, error=error)))
+
     async def wait_for(
         self,
         target: str | Mapping[str, Any],
@@ -86,7 +121,7 @@ class AsyncCluster:
         end, revision = time.monotonic() + timeout, -1
         while True:
             obj, revision = await self._run(self._world.observe(place, revision, end - time.monotonic()))
-            if wanted.holds(obj):
+            if wanted.holds_now(obj):
                 return obj or {}
             if time.monotonic() >= end:
                 raise WaitTimeout(await self._run(self._world.explain(place, wanted, timeout)))

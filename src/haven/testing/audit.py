@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import fnmatch
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from haven.apimachinery import apierrors
+from haven.apimachinery.codecs import protobuf
 from haven.apiserver.request import Request, Response
 from haven.clock import Clock
 
@@ -22,6 +23,10 @@ __all__ = ["Audit", "AuditRecord", "NotRequested"]
 
 RECORDS_MAX = 50_000
 SHOWN_MAX = 20
+VERBS = (
+    "get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "connect", "post", "put", "head",
+    "options",
+)  # fmt: skip
 Proceed = Callable[[Request], Awaitable[Response]]
 
 
@@ -55,9 +60,14 @@ class AuditRecord:
 
     @property
     def body(self) -> Any:
-        """What was sent, as dicts and lists; None if that was nothing or protobuf."""
-        if not self.data or "protobuf" in self.content_type:
+        """What was sent, as dicts and lists, also by clients that speak protobuf; None for nothing."""
+        if not self.data:
             return None
+        if "protobuf" in self.content_type:
+            try:
+                return protobuf.decode(self.data)
+            except (protobuf.InvalidProtobuf, KeyError):
+                return None  # The API server refused it as well.
         return yaml.safe_load(self.data)  # JSON is YAML.
 
     def __str__(self) -> str:
@@ -109,6 +119,7 @@ class Audit:
         `resource` may name a group (deployments.apps) and a subresource (pods/status); "" means any, without
         subresource or with. `components` takes in the cluster's own components, which `user` naming one does as well.
         """
+        check_pattern(verb, resource)
         found = []
         for item in list(self._records):
             if item.is_component and not components and not (user and fnmatch.fnmatchcase(item.user, user)):
@@ -147,6 +158,15 @@ class Audit:
     def assert_not_requested(self, **what: Any) -> None:
         """Raise NotRequested if a request matches."""
         self.assert_requested(times=0, **what)
+
+
+def check_pattern(verb: str, resource: str, more: Sequence[str] = ()) -> None:
+    """Raise ValueError for a verb or resource that no request can have: it would match nothing, silently."""
+    verbs = (*VERBS, *more)
+    if verb and not any(fnmatch.fnmatchcase(item, verb) for item in verbs):
+        raise ValueError(f"no request has the verb {verb!r}: {', '.join(verbs)}")
+    if resource != resource.lower():
+        raise ValueError(f"no resource is called {resource!r}: say the plural, as pods or deployments.apps")
 
 
 def contains(whole: Any, part: Any) -> bool:

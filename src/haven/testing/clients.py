@@ -61,11 +61,14 @@ def make_client(library: str, kubeconfig: Path) -> Any:
 
 
 def note_kubeconfig(kubeconfig: Path) -> None:
-    """Tell libraries that read KUBECONFIG only once, when they are imported."""
+    """Tell libraries that read KUBECONFIG only once: when they are imported, or at their first use."""
     for name in ("kubernetes.config.kube_config", "kubernetes_asyncio.config.kube_config"):
         module = sys.modules.get(name)
         if module is not None:
             vars(module)["KUBE_CONFIG_DEFAULT_LOCATION"] = str(kubeconfig)
+    kr8s = sys.modules.get("kr8s._api")
+    if kr8s is not None:  # It would go on with the first cluster that it has found, as its own tests know too.
+        kr8s.Api._instances.clear()
 
 
 def close_client(client: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -124,8 +125,8 @@ class Cluster:
             raise RuntimeError("the cluster is closed")
         return self._thread.run(work)
 
-    def run_limited(self, work: Coroutine[Any, Any, T], timeout: float | None, what: str) -> T:
-        """The same, for at most so many seconds; raises WaitTimeout with what is going on."""
+    def run_limited(self, work: Coroutine[Any, Any, T], timeout: float | None, what: str, pod: tuple[str, str]) -> T:
+        """The same, for at most so many seconds; raises WaitTimeout with what is the matter with a Pod."""
         seconds = self.options.wait_seconds if timeout is None else timeout
 
         async def limited() -> T:
@@ -135,7 +136,7 @@ class Cluster:
         try:
             return self.run(limited())
         except TimeoutError:
-            raise WaitTimeout(self.run(self._explain_pods(what, seconds))) from None
+            raise WaitTimeout(self.run(self.explain_pods(what, seconds, pod))) from None
 
     # Access
 
@@ -203,6 +204,8 @@ class Cluster:
 
     def as_user(self, name: str, *, groups: Sequence[str] = (), namespace: str = "default") -> User:
         """Return another user, who may do what RBAC allows: with kubeconfig, clients and calls of its own."""
+        if not name:
+            raise ValueError("a user has a name")
         return User(self, name, tuple(groups), namespace)
 
     def service_account(self, name: str, namespace: str = "default") -> User:
@@ -293,7 +296,7 @@ class Cluster:
         end, revision = time.monotonic() + timeout, -1
         while True:
             obj, revision = self.run(self.world.observe(place, revision, end - time.monotonic()))
-            if wanted.holds(obj):
+            if wanted.holds_now(obj):
                 return obj or {}
             if time.monotonic() >= end:
                 raise WaitTimeout(self.run(self.world.explain(place, wanted, timeout)))
@@ -308,13 +311,13 @@ class Cluster:
                 result = holds()
             except (apierrors.NotFound, LookupError) as error:
                 if time.monotonic() >= end:
-                    raise WaitTimeout(f"after {timeout:g} s: {type(error).__name__}: {error}") from error
+                    text = what or Condition.of(holds).text
+                    raise WaitTimeout(self.run(self.explain_pods(text, timeout, error=error))) from error
                 continue
             if result:
                 return result
             if time.monotonic() >= end:
-                text = what or f"{getattr(holds, '__name__', 'the function')} returns something true"
-                raise WaitTimeout(self.run(self._explain_pods(text, timeout)))
+                raise WaitTimeout(self.run(self.explain_pods(what or Condition.of(holds).text, timeout)))
 
     def settle(self) -> None:
         """Wait until the cluster comes to rest: all that can happen without time passing has happened."""
@@ -333,10 +336,18 @@ class Cluster:
             f"{title}:\n" + "\n".join(f"  {line}" for line in lines or ["(none)"]) for title, lines in parts
         )
 
-    async def _explain_pods(self, what: str, seconds: float) -> str:
+    async def explain_pods(
+        self, what: str, seconds: float, pod: tuple[str, str] | None = None, error: BaseException | None = None
+    ) -> str:
+        """Return why a wait failed: all Pods and Events, or those of one Pod."""
         world = self.world
         pods, events = await world.objects.list("Pod"), await world.objects.list("Event")
-        text = explain(what, seconds, {"status": f"{len(pods)} Pods"}, events, pods)
+        if pod is not None:
+            pods = [item for item in pods if (item["metadata"]["namespace"], item["metadata"]["name"]) == pod]
+            events = [item for item in events if item.get("involvedObject", {}).get("name") == pod[1]]
+            if not pods:
+                what += f"; there is no such Pod in namespace {pod[0]}"
+        text = explain(what, seconds, None, events, pods, error=error, is_of_object=False)
         world.check()
         return text
 
@@ -456,6 +467,8 @@ class Cluster:
         What they do: the fields of haven.hollow.behaviour.Behaviour (run_seconds, exit_code, ready, start_error, log,
         run, port, probe, usage, …). Later rules override earlier ones, field by field.
         """
+        if all(value is None for value in behaviour.values()):
+            raise ValueError(f"say what they do: {', '.join(item.name for item in dataclasses.fields(Behaviour))}")
         labels = parse_labels(selector) if selector else None
         rule = Rule(Behaviour(**behaviour), name, namespace, labels, image, owner, container, node)
         self.run(self._add_rule(rule))
@@ -481,11 +494,13 @@ class Cluster:
 
     def add_node(self, name: str, **settings: Any) -> NodeHandle:
         """Add one simulated node by name."""
+        if name in self.world.fleet.nodes:
+            raise ValueError(f"there is a simulated node {name!r} already")
         self.run(self.world.fleet.add_node(NodeSettings(name, **settings)))
         return NodeHandle(self, name)
 
     def node(self, name: str) -> NodeHandle:
-        """Return a handle on a simulated node."""
+        """Return a handle on a simulated node, which need not exist yet."""
         return NodeHandle(self, name)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import shutil
 import signal
 import ssl
@@ -43,8 +44,8 @@ def write_assets(folder: Path, *, controllers: bool = True) -> dict[str, str]:
             text = f"@set {CONTROLLERS}={int(controllers)}\r\n@{run}\r\n"
         else:
             text = (
-                f"#!/bin/sh\n{CONTROLLERS}={int(controllers)} exec '{sys.executable}' -m haven.testing.envtest "
-                f'{program} "$@"\n'
+                f"#!/bin/sh\n{CONTROLLERS}={int(controllers)} exec {shlex.quote(sys.executable)} "
+                f'-m haven.testing.envtest {program} "$@"\n'
             )
         path.write_text(text, encoding="utf-8")
         path.chmod(0o755)

@@ -15,6 +15,7 @@ from typing import Any
 
 from haven.apimachinery import apierrors, serialization
 from haven.apiserver.request import Request, Response
+from haven.testing.audit import check_pattern
 
 __all__ = ["Fault", "Faults"]
 
@@ -100,6 +101,7 @@ class Faults:
     def add(self, **what: Any) -> Fault:
         """Add a fault; see Fault for the arguments. The oldest that matches a request strikes."""
         fault = Fault(**what)
+        check_pattern(fault.verb, fault.resource, more=("write",))
         if fault.status and not 400 <= fault.status <= 599:
             raise ValueError(f"status {fault.status} is no failure: use 400 to 599")
         if not (fault.status or fault.delay or fault.drop or fault.drop_watch is not None):

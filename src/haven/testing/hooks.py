@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import uuid
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +16,7 @@ __all__ = ["HookRegistry"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Tree = dict[str, Any]
+_NO_NAME = re.compile(r"[^a-z0-9]+")
 OPERATIONS = ("CREATE", "UPDATE")
 
 
@@ -53,7 +56,7 @@ class HookRegistry:
         more: Tree,
     ) -> Tree:
         """Register a function; return the configuration."""
-        name = name or getattr(function, "__name__", "webhook").replace("_", "-").strip("-")
+        name = name or _name_of(function)
         kind = "mutate" if mutates else "validate"
         config = await self._world.webhooks.add(
             f"/{kind}/{name}", "AdmissionReview", admission_answer(function, mutates=mutates)
@@ -79,3 +82,9 @@ class HookRegistry:
         webhook = {"clientConfig": config, "conversionReviewVersions": ["v1"]}
         patch = {"spec": {"conversion": {"strategy": "Webhook", "webhook": webhook}}}
         return await self._world.objects.patch("CustomResourceDefinition", definition, patch, "")
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    """Return a name that the API takes; functions that have none, such as lambdas, get one of their own each."""
+    name = _NO_NAME.sub("-", getattr(function, "__name__", "").lower()).strip("-")
+    return name if name and name != "lambda" else f"webhook-{uuid.uuid4().hex[:8]}"

@@ -11,7 +11,6 @@ import os
 import ssl
 import tempfile
 import threading
-import time
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -33,8 +32,9 @@ __all__ = ["ADMIN", "Identity", "shared_identity"]
 
 ADMIN = Subject("kubernetes-admin", (MASTERS,))
 HOSTS = ("127.0.0.1", "::1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
-LIFE = timedelta(days=3650)
-"""Long, because a test may let years pass."""
+BEGIN = 0.0
+LIFE = timedelta(days=365 * 200)
+"""From 1970 on and for long, because a test may begin in any year and let many pass."""
 
 _lock = threading.Lock()
 
@@ -71,12 +71,12 @@ class Identity:
 
 @functools.lru_cache(maxsize=256)
 def _issue(identity: Identity, subject: Subject) -> Pair:
-    return client_pair(identity.authority, subject, now=time.time(), life=LIFE)
+    return client_pair(identity.authority, subject, now=BEGIN, life=LIFE)
 
 
 @functools.lru_cache(maxsize=64)
 def _serve(identity: Identity, hosts: tuple[str, ...]) -> Pair:
-    return serving_pair(identity.authority, hosts[0], hosts, now=time.time(), life=LIFE)
+    return serving_pair(identity.authority, hosts[0], hosts, now=BEGIN, life=LIFE)
 
 
 def shared_identity() -> Identity:
@@ -87,7 +87,7 @@ def shared_identity() -> Identity:
 
 @functools.cache
 def _make() -> Identity:
-    now = time.time()
+    now = BEGIN
     authority = new_authority("kubernetes", now=now, life=LIFE)
     front_proxy = new_authority("front-proxy-ca", now=now, life=LIFE)
     serving = serving_pair(authority, "kube-apiserver", HOSTS, now=now, life=LIFE)

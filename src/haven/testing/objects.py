@@ -6,6 +6,7 @@ Runs on the cluster's event loop, without sockets, as an administrator.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from haven.api.scheme import Resource
 from haven.apimachinery import apierrors, serialization
 from haven.client.interface import Transport
 
-__all__ = ["Manifest", "Objects", "UnknownKind", "read_manifests"]
+__all__ = ["Manifest", "Objects", "UnknownKind", "check_object", "read_manifests"]
 
 FIELD_MANAGER = "haven-testing"
 Tree = dict[str, Any]
@@ -51,26 +52,38 @@ def read_manifests(manifest: Manifest) -> Trees:
         return _documents(manifest)
     if isinstance(manifest, Mapping):
         return _flat([dict(manifest)])
-    return _flat([dict(item) for item in manifest])
+    if not isinstance(manifest, Iterable):
+        raise TypeError(f"{manifest!r} is no manifest: a path, YAML or JSON text, one object or several")
+    return _flat(manifest)
 
 
 def _is_path(text: str) -> bool:
-    return "\n" not in text and not text.lstrip().startswith("{") and Path(text).exists()
+    """Tell a path from a document, which has lines or a colon in it; raise FileNotFoundError for a path to nothing."""
+    if "\n" in text or text.lstrip().startswith(("{", "[")) or (": " in text and not os.path.exists(text)):
+        return False
+    if not os.path.exists(text):
+        raise FileNotFoundError(f"there is no manifest {text!r} in {Path.cwd()}, and it is no YAML text of an object")
+    return True
 
 
 def _documents(text: str) -> Trees:
     return _flat([item for item in yaml.safe_load_all(text) if item is not None])
 
 
+def check_object(item: Any) -> None:
+    """Raise ValueError for what is no object of Kubernetes."""
+    if not isinstance(item, Mapping) or not item.get("kind") or not item.get("apiVersion"):
+        raise ValueError(f"this is no Kubernetes object, it has no kind and apiVersion: {str(item)[:200]}")
+
+
 def _flat(items: Iterable[Any]) -> Trees:
     result: list[Tree] = []
     for item in items:
-        if not isinstance(item, dict) or not item.get("kind") or not item.get("apiVersion"):
-            raise ValueError(f"this is no Kubernetes object, it has no kind and apiVersion: {str(item)[:200]}")
+        check_object(item)
         if item["kind"].endswith("List") and isinstance(item.get("items"), list):
             result += _flat(item["items"])
         else:
-            result.append(item)
+            result.append(dict(item))
     return result
 
 

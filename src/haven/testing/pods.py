@@ -25,7 +25,8 @@ class PodHandle:
         return f"PodHandle({self.namespace}/{self.name})"
 
     def _order(self, make: Callable[[PodScript], Any], timeout: float | None) -> PodHandle:
-        self._cluster.run_limited(make(self._cluster.script), timeout, f"Pod {self.namespace}/{self.name} runs")
+        what = f"Pod {self.namespace}/{self.name} runs"
+        self._cluster.run_limited(make(self._cluster.script), timeout, what, (self.namespace, self.name))
         return self
 
     @property
@@ -93,7 +94,7 @@ class NodeHandle:
 
     def ready(self, ready: bool = True) -> None:
         """Let its kubelet report that it is ready, or not."""
-        self._cluster.run(self._cluster.world.fleet.set_node_ready(self.name, ready))
+        self._cluster.run(self._cluster.world.fleet.set_node_ready(self._known(), ready))
 
     def power_off(self) -> None:
         """Let it fall silent: no heartbeats, nothing that its Pods do. The rest is up to the controllers and time."""
@@ -105,7 +106,7 @@ class NodeHandle:
 
     async def _set_alive(self, alive: bool) -> None:
         fleet = self._cluster.world.fleet
-        node = fleet.nodes[self.name]
+        node = fleet.nodes[self._known()]
         if alive:
             await fleet.add_node(node.settings)
         else:
@@ -113,4 +114,10 @@ class NodeHandle:
 
     def remove(self) -> None:
         """Take it away, with its object."""
-        self._cluster.run(self._cluster.world.fleet.remove_node(self.name))
+        self._cluster.run(self._cluster.world.fleet.remove_node(self._known()))
+
+    def _known(self) -> str:
+        nodes = self._cluster.world.fleet.nodes
+        if self.name not in nodes:
+            raise LookupError(f"there is no simulated node {self.name!r}: {', '.join(nodes) or '(none)'}")
+        return self.name

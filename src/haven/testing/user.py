@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from haven.apiserver.authentication.interface import ALL_AUTHENTICATED
 from haven.apiserver.request import UserInfo
 from haven.testing.clients import make_client
-from haven.testing.objects import Objects
+from haven.testing.objects import Manifest, Objects, UnknownKind, read_manifests
 
 if TYPE_CHECKING:
     from haven.testing.cluster import Cluster
@@ -53,15 +53,23 @@ class User:
     def can(
         self, verb: str, resource: str, *, namespace: str | None = None, name: str = "", subresource: str = ""
     ) -> bool:
-        """Tell whether the user may do something; `namespace` "" asks about all of them."""
-        plural, _, group = resource.partition(".")
+        """Tell whether the user may do something; `namespace` "" asks about all of them.
+
+        `resource` is any name of a kind, with a subresource behind a slash: deploy, pods/log, shops.example.org.
+        """
+        resource, _, behind = resource.partition("/")
+        try:
+            found = self._objects.resource(resource)
+            plural, group = found.plural, found.group
+        except UnknownKind:  # Rights may be about what is not served (yet), or about all: "*".
+            plural, _, group = resource.partition(".")
         attributes = {
             "verb": verb,
             "resource": plural,
             "group": group,
             "namespace": self.namespace if namespace is None else namespace,
             "name": name,
-            "subresource": subresource,
+            "subresource": subresource or behind,
         }
         review = {
             "apiVersion": "authorization.k8s.io/v1",
@@ -76,22 +84,45 @@ class User:
         """As Cluster.get."""
         return self._cluster.run(self._objects.get(kind, name, namespace or self.namespace))
 
-    def list(self, kind: str, namespace: str | None = None) -> Sequence[dict[str, Any]]:
+    def list(
+        self, kind: str, namespace: str | None = None, *, selector: str = "", field_selector: str = ""
+    ) -> Sequence[dict[str, Any]]:
         """As Cluster.list, but of the user's namespace; "" asks for all of them."""
         place = self.namespace if namespace is None else namespace
-        return self._cluster.run(self._objects.list(kind, place))
+        return self._cluster.run(self._objects.list(kind, place, selector=selector, field_selector=field_selector))
+
+    def apply(self, manifest: Manifest) -> Sequence[dict[str, Any]]:
+        """As Cluster.apply."""
+        return [self._cluster.run(self._objects.apply(self._placed(obj))) for obj in read_manifests(manifest)]
 
     def create(self, obj: Mapping[str, Any]) -> dict[str, Any]:
         """As Cluster.create."""
-        return self._cluster.run(self._objects.create(obj))
+        return self._cluster.run(self._objects.create(self._placed(obj)))
 
-    def replace(self, obj: Mapping[str, Any]) -> dict[str, Any]:
+    def patch(
+        self,
+        kind: str,
+        name: str,
+        patch: Mapping[str, Any] | Sequence[Any],
+        namespace: str | None = None,
+        *,
+        subresource: str = "",
+        type: str = "",
+    ) -> dict[str, Any]:
+        """As Cluster.patch."""
+        place = namespace or self.namespace
+        return self._cluster.run(self._objects.patch(kind, name, patch, place, subresource=subresource, type=type))
+
+    def replace(self, obj: Mapping[str, Any], *, subresource: str = "") -> dict[str, Any]:
         """As Cluster.replace."""
-        return self._cluster.run(self._objects.replace(obj))
+        return self._cluster.run(self._objects.replace(self._placed(obj), subresource=subresource))
 
     def request(self, method: str, path: str, body: Any = None, **rest: Any) -> Any:
         """As Cluster.request."""
         return self._cluster.run(self._objects.request(method, path, body, **rest))
+
+    def _placed(self, obj: Mapping[str, Any]) -> dict[str, Any]:
+        return self._cluster.world.placed(obj, self.namespace)
 
     def delete(self, kind: str, name: str, namespace: str | None = None) -> None:
         """As Cluster.delete."""

@@ -18,9 +18,10 @@ from haven.testing.audit import contains
 __all__ = ["Condition", "Target", "WaitTimeout", "Wanted", "describe_pod", "explain"]
 
 Tree = dict[str, Any]
-Wanted = str | Mapping[str, Any] | Callable[[Any], Any]
+Wanted = str | Mapping[str, Any] | Callable[..., Any]
 STATUS_LINES_MAX = 60
 EVENTS_MAX = 15
+PODS_MAX = 40
 
 
 class WaitTimeout(AssertionError):
@@ -58,9 +59,18 @@ class Condition:
     text: str
     holds: Callable[[Tree | None], Any]
 
+    def holds_now(self, obj: Tree | None) -> bool:
+        """Tell whether it holds; what is not there yet (a LookupError) makes it false."""
+        try:
+            return bool(self.holds(obj))
+        except LookupError:
+            return False
+
     @classmethod
     def of(cls, wanted: Wanted) -> Condition:
         """Return the condition that a test's word, mapping or function means."""
+        if not isinstance(wanted, str | Mapping) and not callable(wanted):
+            raise TypeError(f"{wanted!r} is no condition: say a word, a part of the object, or a function of it")
         if callable(wanted):
             return cls(f"{_name(wanted)} is true", lambda obj: obj is not None and wanted(obj))
         if isinstance(wanted, Mapping):
@@ -88,11 +98,25 @@ def _has(obj: Tree, type_: str, value: str) -> bool:
 
 
 def explain(
-    what: str, seconds: float, obj: Tree | None, events: Sequence[Tree], neighbours: Sequence[Tree] = ()
+    what: str,
+    seconds: float,
+    obj: Tree | None,
+    events: Sequence[Tree],
+    neighbours: Sequence[Tree] = (),
+    *,
+    error: BaseException | None = None,
+    is_of_object: bool = True,
 ) -> str:
-    """Return the message of a WaitTimeout: the object's state, its Events, the Pods that belong to it."""
+    """Return the message of a WaitTimeout: the object's state, its Events, the Pods that belong to it.
+
+    `error` is why the condition could not be asked the last time, or the object not be got.
+    """
     lines = [f"after {seconds:g} s it is still not so that {what}."]
-    if obj is None:
+    if error is not None:
+        lines.append(f"{type(error).__name__}: {error}")
+    if not is_of_object:
+        pass
+    elif obj is None:
         lines.append("The object does not exist.")
     else:
         metadata = obj.get("metadata", {})
@@ -107,10 +131,15 @@ def explain(
         lines += ["It is:", *(f"  {line}" for line in text)]
     if events:
         lines.append("Events:")
-        lines += [f"  {_event(item)}" for item in events[-EVENTS_MAX:]]
+        warnings = [item for item in events if item.get("type") == "Warning"]
+        lines += [f"  {_event(item)}" for item in (warnings or events)[-EVENTS_MAX:]]
     if neighbours:
         lines.append("Pods:")
-        lines += [f"  {describe_pod(item)}" for item in neighbours]
+        lines += [f"  {describe_pod(item)}" for item in neighbours[:PODS_MAX]]
+        if len(neighbours) > PODS_MAX:
+            lines.append(f"  … and {len(neighbours) - PODS_MAX} more")
+    elif not is_of_object:
+        lines.append("There are no Pods.")
     return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ import base64
 import os
 import random
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -32,6 +32,7 @@ from haven.client.interface import Client
 from haven.client.sharedinformers import SharedInformers
 from haven.client.upgrade import Backend
 from haven.cluster.certificates import Pair, Subject
+from haven.controllers.catalog import catalog
 from haven.controllers.certificateauthority import CertificateAuthority
 from haven.controllers.manager import ControllerManager
 from haven.controllers.metrics import show_controllers
@@ -48,7 +49,7 @@ from haven.testing.audit import Audit
 from haven.testing.faults import Faults
 from haven.testing.hooks import HookRegistry
 from haven.testing.identity import ADMIN, Identity, shared_identity
-from haven.testing.objects import Objects
+from haven.testing.objects import Objects, check_object
 from haven.testing.routes import Routes
 from haven.testing.virtualclock import VirtualClock
 from haven.testing.waiting import Condition, Target, WaitTimeout, explain
@@ -89,7 +90,7 @@ class Options:
     controllers: bool = True
     """Whether the controllers run: garbage collection, Deployments, Jobs, …"""
     disabled_controllers: frozenset[str] = frozenset()
-    """Names of single controllers that shall not run, as in kube-controller-manager's --controllers."""
+    """Names of single controllers that shall not run, as kube-controller-manager calls them: cronjob-controller, …"""
     scheduler: bool = True
     events: bool = True
     """Whether simulated kubelets write Events."""
@@ -128,6 +129,7 @@ class World:
 
     def __init__(self, options: Options | None = None) -> None:
         self.options = options or Options()
+        self._disabled = _known_controllers(self.options.disabled_controllers)
         self.identity: Identity = shared_identity()
         self.chance = random.Random(self.options.seed)
         self.clock = VirtualClock(start_seconds=self.options.start_seconds, frozen=self.options.frozen)
@@ -208,7 +210,7 @@ class World:
             authority = self.identity.authority
             settings = ControllerSettings(
                 root_ca_pem=authority.certificate.decode(),
-                disabled=options.disabled_controllers,
+                disabled=self._disabled,
                 sign_token=self.identity.signing_keys.sign,
                 sign_certificate=CertificateAuthority(authority.certificate, authority.key).sign,
             )
@@ -247,13 +249,13 @@ class World:
         await self.informers.wait_synced()
         if controllers is None:
             return
-        disabled, objects = self.options.disabled_controllers, self.server.objects
+        disabled, objects = self._disabled, self.server.objects
         accounts, nodes = resource_of(core.ServiceAccount), resource_of(core.Node)
         while True:
             self.check()
             running = all(item.running for item in controllers.statistics())
             has_account = "serviceaccount" in disabled or objects.get(accounts, "default", "default") is not None
-            tainted = "node-lifecycle-controller" not in disabled and any(
+            tainted = "node-lifecycle" not in disabled and any(
                 taint.key == "node.kubernetes.io/not-ready"
                 for node in objects.list(nodes)
                 for taint in node.spec.taints
@@ -344,6 +346,13 @@ class World:
         """Return why a wait for an object failed."""
         self.check()
         obj = await self.objects.find(place.kind, place.name, place.namespace)
+        error: BaseException | None = None
+        try:
+            self.objects.resource(place.kind)
+            if obj is not None:
+                wanted.holds(obj)
+        except LookupError as problem:
+            error = problem
         name = place.name
         events = [
             item
@@ -351,17 +360,17 @@ class World:
             if str(item.get("involvedObject", {}).get("name", "")).startswith(name)
         ]
         pods = [item for item in await self.objects.list("Pod") if item["metadata"]["name"].startswith(f"{name}-")]
-        return explain(f"{place}: {wanted.text}", seconds, obj, events, pods)
+        return explain(f"{place}: {wanted.text}", seconds, obj, events, pods, error=error)
 
     # Objects
 
     async def create(self, obj: Mapping[str, Any], namespace: str = "default") -> dict[str, Any]:
         """Create an object in its own or the given namespace."""
-        return await self.objects.create(self._placed(obj, namespace))
+        return await self.objects.create(self.placed(obj, namespace))
 
     async def apply(self, obj: Mapping[str, Any], namespace: str = "default") -> dict[str, Any]:
         """Apply an object; a definition of a kind is waited for until the kind is served."""
-        applied = await self.objects.apply(self._placed(obj, namespace))
+        applied = await self.objects.apply(self.placed(obj, namespace))
         if obj["kind"] != "CustomResourceDefinition":
             return applied
         established, revision = Condition.of("Established"), -1
@@ -374,7 +383,9 @@ class World:
             if asyncio.get_running_loop().time() >= end:
                 raise WaitTimeout(await self.explain(place, established, self.options.wait_seconds))
 
-    def _placed(self, obj: Mapping[str, Any], namespace: str) -> dict[str, Any]:
+    def placed(self, obj: Mapping[str, Any], namespace: str) -> dict[str, Any]:
+        """Return an object with its namespace: its own, else the given one; raise ValueError if it is none."""
+        check_object(obj)
         resource = self.objects.resource(obj["kind"], obj["apiVersion"])
         metadata = dict(obj.get("metadata") or {})
         if resource.namespaced:
@@ -417,6 +428,17 @@ class World:
         return _kubeconfig(
             self.url, self.identity.authority.certificate, subject, self.identity.issue(subject), namespace
         )
+
+
+def _known_controllers(names: Iterable[str]) -> frozenset[str]:
+    """Return controllers as the catalog has them, without the end that all names share; raise ValueError."""
+    settings = ControllerSettings(sign_token=lambda _: "", sign_certificate=lambda *_: b"")
+    known = {entry.name for entry in catalog(settings)}
+    found = {name.removesuffix("-controller") for name in names}
+    if unknown := sorted(found - known):
+        there = ", ".join(f"{name}-controller" for name in sorted(known))
+        raise ValueError(f"there is no controller {', '.join(map(repr, unknown))}: {there}")
+    return frozenset(found)
 
 
 def _behind(informer: InformerStatistics, revision: int) -> bool:

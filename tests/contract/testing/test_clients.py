@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import kopf
+import kr8s
 import pytest
 from kubernetes import client, watch
 
-from haven.testing import Cluster
+from haven.testing import Cluster, WaitTimeout
 
 WIDGETS = {
     "apiVersion": "apiextensions.k8s.io/v1",
@@ -99,6 +100,15 @@ async def test_kr8s_works(haven_cluster: Cluster) -> None:
     assert [line async for line in pod.logs()] == ["hello"]
 
 
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_kr8s_finds_the_cluster_of_each_test_by_itself(haven_cluster: Cluster, name: str) -> None:
+    haven_cluster.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}})
+
+    found = {item.name for item in kr8s.get("configmaps", namespace="default")}
+
+    assert found & {"first", "second"} == {name}
+
+
 async def test_asynchronous_tests_have_asynchronous_calls(haven_cluster: Cluster) -> None:
     aio = haven_cluster.aio
     await aio.create(a_pod("web"))
@@ -109,6 +119,22 @@ async def test_asynchronous_tests_have_asynchronous_calls(haven_cluster: Cluster
 
     await aio.wait_for("pod/web", "deleted")
     assert await aio.list("pods") == []
+
+
+async def test_asynchronous_tests_go_back_and_wait_for_functions(haven_cluster: Cluster) -> None:
+    aio = haven_cluster.aio
+    before = await aio.snapshot()
+    await aio.create(a_pod("web"))
+
+    async def is_there() -> bool:
+        return (await aio.get("pod", "web"))["status"]["phase"] == "Running"
+
+    await aio.wait_until(is_there, timeout=60)
+    await aio.restore(before)
+
+    assert (await aio.request("GET", "/api/v1/namespaces/default/pods"))["items"] == []
+    with pytest.raises(WaitTimeout, match='pods "web" not found'):
+        await aio.wait_until(is_there, timeout=0.05)
 
 
 @pytest.fixture

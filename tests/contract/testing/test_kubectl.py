@@ -95,3 +95,11 @@ def test_what_pods_use_is_on_top(haven_cluster: Cluster) -> None:
 
     assert "node-0" in kubectl(haven_cluster, "top", "nodes")
     assert "web" in kubectl(haven_cluster, "top", "pods")
+
+
+def test_what_kubectl_sends_in_protobuf_can_be_asserted_on(haven_cluster: Cluster) -> None:
+    kubectl(haven_cluster, "create", "configmap", "settings", "--from-literal=size=3")
+
+    haven_cluster.audit.assert_requested(
+        verb="create", resource="configmaps", user_agent="kubectl/*", body={"data": {"size": "3"}}, times=1
+    )

@@ -124,7 +124,22 @@ def test_a_user_may_do_what_roles_allow(haven_cluster: Cluster) -> None:
 
     assert alice.list("pods") == []
     assert alice.can("list", "pods")
+    assert alice.can("list", "deployments")
+    assert alice.can("list", "deploy")
+    assert alice.can("get", "pods/log")
     assert not alice.can("create", "pods")
+
+
+def test_a_user_works_in_a_namespace_of_its_own(haven_cluster: Cluster) -> None:
+    haven_cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
+    root = haven_cluster.as_user("root", groups=["system:masters"], namespace="shop")
+
+    root.create(a_pod("one"))
+    root.apply(DEPLOYMENT)
+    root.patch("deploy", "web", {"spec": {"replicas": 1}})
+
+    haven_cluster.wait_until(lambda: len(root.list("pods", selector="app=web")) == 1, timeout=60)
+    assert {item["metadata"]["namespace"] for item in haven_cluster.list("pods")} == {"shop"}
 
 
 def test_a_wait_in_vain_tells_what_there_was(haven_cluster: Cluster) -> None:

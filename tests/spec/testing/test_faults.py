@@ -141,3 +141,25 @@ def test_what_was_asked_can_be_asserted(haven_cluster: Cluster) -> None:
 def test_a_fault_that_does_nothing_is_refused(haven_cluster: Cluster) -> None:
     with pytest.raises(ValueError, match="needs a status"):
         haven_cluster.faults.add(verb="get")
+
+
+def test_a_kubelet_whose_writes_conflict_again_and_again_leaves_the_others_their_turn(haven_cluster: Cluster) -> None:
+    haven_cluster.faults.add(verb="update", resource="pods/status", user="system:node:*", status=409, times=None)
+    containers = [{"name": "main", "image": "web"}]
+    haven_cluster.create(
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": {"containers": containers}}
+    )
+
+    answered = haven_cluster.submit(haven_cluster.world.objects.list("nodes")).result(60)
+    haven_cluster.faults.clear()
+
+    assert [item["metadata"]["name"] for item in answered] == ["node-0"]
+    haven_cluster.wait_for("pod/web", "Ready", timeout=60)
+
+
+def test_faults_and_audits_of_what_no_request_has_are_refused(haven_cluster: Cluster) -> None:
+    for what in ({"verb": "POST"}, {"verb": "creates"}, {"resource": "Pod"}):
+        with pytest.raises(ValueError, match="no re"):
+            haven_cluster.faults.add(**what, status=500)
+        with pytest.raises(ValueError, match="no re"):
+            haven_cluster.audit.assert_not_requested(**what)

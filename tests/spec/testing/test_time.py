@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from kubernetes.client import CoreV1Api
 
 from haven.testing import Cluster
 
@@ -124,3 +125,24 @@ def test_a_crashing_container_backs_off(haven_cluster: Cluster) -> None:
     assert status["restartCount"] == 4
     assert status["state"]["waiting"]["reason"] == "CrashLoopBackOff"
     assert status["lastState"]["terminated"]["exitCode"] == 1
+
+
+def test_a_node_that_is_switched_on_again_is_ready_at_once(haven_cluster: Cluster) -> None:
+    node = haven_cluster.node("node-0")
+    node.power_off()
+    haven_cluster.clock.advance(minutes=2)
+    haven_cluster.wait_for("node/node-0", "Ready=Unknown", timeout=60)
+
+    node.power_on()
+
+    haven_cluster.wait_for("node/node-0", "Ready", timeout=60)
+    haven_cluster.wait_for("node/node-0", lambda found: not found["spec"].get("taints"), timeout=60)
+
+
+@pytest.mark.haven(frozen=True, start_seconds=1_000_000_000)
+def test_clients_are_let_in_in_whatever_year_a_cluster_begins_and_ends(haven_cluster: Cluster) -> None:
+    api = CoreV1Api(haven_cluster.client())
+
+    assert [item.metadata.name for item in api.list_node().items] == ["node-0"]
+    haven_cluster.world.clock.set_now_seconds(4_000_000_000)
+    assert [item.metadata.name for item in api.list_node().items] == ["node-0"]

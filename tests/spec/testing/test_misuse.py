@@ -1,0 +1,116 @@
+"""What a test gets to read when it asks for what is not there: the reason, not a crash of something inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from haven.testing import Cluster, WaitTimeout
+
+SHORT = 0.05
+
+
+@pytest.fixture(scope="module")
+def cluster(haven_cluster_module: Cluster) -> Cluster:
+    haven_cluster_module.create(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "here"},
+            "spec": {"containers": [{"name": "main", "image": "web"}]},
+        }
+    )
+    haven_cluster_module.wait_for("pod/here", "Ready", timeout=60)
+    return haven_cluster_module
+
+
+REFUSED: dict[str, tuple[Callable[[Cluster], Any], type[Exception], str]] = {
+    "what is no object": (lambda c: c.create({"kind": "Pod", "metadata": {"name": "x"}}), ValueError, "no kind and apiVersion"),
+    "a path where an object belongs": (lambda c: c.create("pod.yaml"), ValueError, "no Kubernetes object"),  # type: ignore[arg-type]
+    "a manifest that is not there": (lambda c: c.apply("nothing.yaml"), OSError, "no manifest 'nothing.yaml'"),
+    "a path that is not there": (lambda c: c.apply(Path("nothing.yaml")), FileNotFoundError, "nothing.yaml"),
+    "no manifest at all": (lambda c: c.apply(None), TypeError, "None is no manifest"),  # type: ignore[arg-type]
+    "no condition": (lambda c: c.wait_for("pod/here", 3), TypeError, "3 is no condition"),  # type: ignore[arg-type]
+    "a behaviour that says nothing": (lambda c: c.behave(name="here"), ValueError, "run_seconds"),
+    "a node that is there": (lambda c: c.add_node("node-0"), ValueError, "'node-0' already"),
+    "a node that is not there": (lambda c: c.node("far").power_off(), LookupError, "no simulated node 'far': node-0"),
+    "a container that is not there": (lambda c: c.pod("here").succeed("side"), KeyError, "no container 'side': main"),
+    "a user without a name": (lambda c: c.as_user(""), ValueError, "name"),
+    "a controller that there is not": (
+        lambda c: Cluster(disabled_controllers=frozenset({"cronjobs"})).start(), ValueError, "cronjob-controller",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_it_is_said_what_is_wrong_with(cluster: Cluster, what: str) -> None:
+    act, kind, words = REFUSED[what]
+
+    with pytest.raises(kind, match=words):
+        act(cluster)
+
+
+WAITED: dict[str, tuple[Callable[[Cluster], Any], str]] = {
+    "a kind that is not served": (lambda c: c.wait_for("gadget/x", "Ready", timeout=SHORT), "serves no 'gadget'"),
+    "a part that is not there yet": (
+        lambda c: c.wait_for("pod/here", lambda pod: pod["status"]["open"], timeout=SHORT), "KeyError: 'open'",
+    ),
+    "a lookup that fails": (lambda c: c.wait_until(lambda: {}["open"], timeout=SHORT), "KeyError: 'open'"),
+    "a function": (lambda c: c.wait_until(lambda: False, timeout=SHORT), "here Running on node-0"),
+    "a Pod that is not there": (lambda c: c.pod("gone").succeed(timeout=SHORT), "no such Pod in namespace default"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WAITED)
+def test_it_is_said_what_was_there_when_in_vain_was_waited_for(cluster: Cluster, what: str) -> None:
+    act, words = WAITED[what]
+
+    with pytest.raises(WaitTimeout, match=words):
+        act(cluster)
+
+
+def test_a_pod_that_no_node_takes_tells_why_it_does_not_run(haven_cluster: Cluster) -> None:
+    haven_cluster.create(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "far"},
+            "spec": {"nodeSelector": {"moon": "yes"}, "containers": [{"name": "main", "image": "web"}]},
+        }
+    )
+    haven_cluster.wait_for("pod/far", "PodScheduled=False", timeout=60)
+    haven_cluster.settle()
+
+    with pytest.raises(WaitTimeout, match="didn't match Pod's node affinity/selector"):
+        haven_cluster.pod("far").succeed(timeout=SHORT)
+
+
+@pytest.mark.haven(disabled_controllers=frozenset({"replicaset-controller"}))
+def test_a_controller_can_be_left_out_by_upstreams_name(haven_cluster: Cluster) -> None:
+    haven_cluster.apply(
+        """
+        apiVersion: apps/v1
+        kind: Deployment
+        metadata: {name: web}
+        spec:
+          selector: {matchLabels: {app: web}}
+          template:
+            metadata: {labels: {app: web}}
+            spec: {containers: [{name: main, image: web}]}
+        """
+    )
+
+    haven_cluster.wait_until(lambda: haven_cluster.list("replicasets"), timeout=60)
+    haven_cluster.settle()
+
+    assert haven_cluster.list("pods") == []
+
+
+def test_a_function_without_a_name_can_be_a_webhook(haven_cluster: Cluster) -> None:
+    haven_cluster.validating_webhook("configmaps")(lambda admission: None)
+    haven_cluster.validating_webhook("configmaps")(lambda admission: None)
+
+    assert len(haven_cluster.list("validatingwebhookconfigurations")) == 2
