@@ -28,7 +28,7 @@ def cluster(haven_cluster_module: Cluster) -> Cluster:
 
 
 REFUSED: dict[str, tuple[Callable[[Cluster], Any], type[Exception], str]] = {
-    "what is no object": (lambda c: c.create({"kind": "Pod", "metadata": {"name": "x"}}), ValueError, "no kind and apiVersion"),
+    "what is no object": (lambda c: c.create({"kind": "Pod", "metadata": {"name": "x"}}), ValueError, "no kind"),
     "a path where an object belongs": (lambda c: c.create("pod.yaml"), ValueError, "no Kubernetes object"),  # type: ignore[arg-type]
     "a manifest that is not there": (lambda c: c.apply("nothing.yaml"), OSError, "no manifest 'nothing.yaml'"),
     "a path that is not there": (lambda c: c.apply(Path("nothing.yaml")), FileNotFoundError, "nothing.yaml"),
