@@ -262,3 +262,15 @@ async def test_parameters_are_described_with_the_words_that_upstreams_own_suite_
 
     for words in (b"list of returned", b"List of services", b"Watch for changes to the described resources"):
         assert words in answer.body
+
+
+async def test_what_operations_share_is_listed_by_name_in_both_versions() -> None:
+    api = OpenAPI(STABLE)
+    path = "/api/v1/namespaces/{namespace}/pods/{name}/attach"
+    second = json.loads((await v2(api)).body)["paths"][path]["parameters"]
+    third = json.loads((await v3(api, "/api/v1")).body)["paths"][path]["parameters"]
+
+    names = [one["$ref"].rpartition("/")[2] if "$ref" in one else one["name"] for one in second]
+
+    assert names == [one["name"] for one in third] == sorted(names)
+    assert {"name", "namespace", "container"} <= set(names)

@@ -142,7 +142,7 @@ def _operation(tree: Tree) -> bytes:
     out = [text(1, tag) for tag in tree["tags"]]
     out += [text(3, tree["description"]), text(5, tree["operationId"])]
     out += [text(6, one) for one in tree["produces"]]
-    out += [text(7, one) for one in tree["consumes"]]
+    out += [text(7, one) for one in tree.get("consumes", ())]
     out += _parameter_items(8, tree.get("parameters", ()))
     out.append(sized(key(9), b"".join(named(1, code, _response(one)) for code, one in tree["responses"].items())))
     out += [text(10, one) for one in tree["schemes"]]

@@ -451,13 +451,13 @@ def root_paths() -> list[Path]:
     json_only = MEDIA_TYPES[:1]
     listed = (
         ("/.well-known/openid-configuration/", "getServiceAccountIssuerOpenIDConfiguration",
-         "get service account issuer OpenID configuration", "WellKnown", "", _ANY, json_only),
+         "get service account issuer OpenID configuration", "WellKnown", "", (), json_only),
         ("/api/", "getCoreAPIVersions", "get available API versions", "core", META + "APIVersions", MEDIA_TYPES,
          MEDIA_TYPES),
         ("/apis/", "getAPIVersions", "get available API versions", "apis", META + "APIGroupList", MEDIA_TYPES,
          MEDIA_TYPES),
         ("/openid/v1/jwks/", "getServiceAccountIssuerOpenIDKeyset",
-         "get service account issuer OpenID JSON Web Key Set", "openid", "", _ANY, ("application/jwk-set+json",)),
+         "get service account issuer OpenID JSON Web Key Set", "openid", "", (), ("application/jwk-set+json",)),
         ("/version/", "getCodeVersion", "get the version information for this server", "version", version, json_only,
          json_only),
     )  # fmt: skip

@@ -59,7 +59,9 @@ _DECLARED: dict[str, dict[str, Any]] = {
     "core.v1.ReplicationControllerSpec": {"minReadySeconds": 0},
     "core.v1.ScaleIOPersistentVolumeSource": _SCALE_IO,
     "core.v1.ScaleIOVolumeSource": _SCALE_IO,
-    "resource.v1.DeviceToleration": {"operator": "Equal"},
+    **{f"resource.{version}.DeviceToleration": {"operator": "Equal"} for version in ("v1", "v1beta1", "v1beta2")},
+    "admissionregistration.v1alpha1.MatchCondition": {"expression": "", "name": ""},
+    "resource.v1alpha3.ResourcePoolStatusRequestSpec": {"limit": 100},
 }  # fmt: skip
 
 
@@ -128,8 +130,8 @@ class Definitions:
                 known = by_name.get(field)
                 if known is not None:
                     _add_default(value, known)
-            for field, default in _DECLARED.get(name.removeprefix("io.k8s.api."), {}).items():
-                result["properties"][field]["default"] = default
+        for field, default in _DECLARED.get(name.removeprefix("io.k8s.api."), {}).items():
+            result["properties"][field]["default"] = default
         return result
 
     def closure(self, wanted: Iterable[str]) -> list[str]:

@@ -92,8 +92,13 @@ def path_item(path: Path) -> Tree:
         common.append(_path_parameter("path", "path to the resource"))
     common += [_reference(name) for name in sorted(shared)]
     if common:
-        result["parameters"] = common
+        result["parameters"] = sorted(common, key=_name_of)
     return result
+
+
+def _name_of(parameter: Tree) -> str:
+    name: str = parameter["$ref"].rpartition("/")[2] if "$ref" in parameter else parameter["name"]
+    return name
 
 
 def _path_parameter(name: str, description: str) -> Tree:
@@ -122,7 +127,7 @@ def _operation(operation: Operation, names: Sequence[str]) -> Tree:
     parameters += [_parameter(name) if name in ("dryRun", "fieldValidation") else _reference(name) for name in names]
     schema: Tree = {"$ref": f"#/definitions/{operation.answer}"} if operation.answer else {"type": "string"}
     result: Tree = {
-        "consumes": list(operation.consumes),
+        **({"consumes": list(operation.consumes)} if operation.consumes else {}),
         "description": operation.description,
         "operationId": operation.id,
         "produces": list(operation.produces),

@@ -89,7 +89,7 @@ def _path_item(path: Path) -> Tree:
         common.append(_path_parameter("path", "path to the resource"))
     common += [_parameter(name) for name in sorted(shared)]
     if common:
-        result["parameters"] = common
+        result["parameters"] = sorted(common, key=lambda parameter: parameter["name"])
     return result
 
 
