@@ -23,6 +23,7 @@ _EXPONENT = re.compile(r"[eE]([+-]?[0-9]+)")
 _EXPONENT_MAX = 1000
 """How far an exponent may go; upstream takes any, and works on the digits for as long as it takes."""
 _INT64_DIGITS = 18
+_DIGITS_MAX = 3000
 _NO_MATCH = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 _BAD_SUFFIX = "unable to parse quantity's suffix"
 _BAD_NUMBER = "unable to parse numeric part of quantity"
@@ -84,8 +85,12 @@ class Quantity:
 
     @property
     def is_whole(self) -> bool:
-        """Whether these are whole units, as upstream tells: amounts whose thousandths exceed 64 bits are not."""
-        return self.nano % _NANO == 0 and abs(self.nano) < 2**63 * 10**6
+        """Whether these are whole units as upstream tells, which reckons in thousandths.
+
+        Where those exceed 64 bits it says no, but for billions (it gives up on them) and the largest amount there is.
+        """
+        fits = abs(self.nano) < 2**63 * 10**6 or self.nano % (10**9 * _NANO) == 0 or abs(self.nano) == _MAX
+        return fits and self.nano % _NANO == 0
 
     def __str__(self) -> str:
         if self._text is None:
@@ -136,7 +141,7 @@ def _parse(text: str) -> Quantity:
     exponent, format = _meaning(suffix)
     digits = (whole.lstrip("0") or "0") + fraction
     if (amount := _small(digits, len(fraction), exponent, format)) is None:
-        if not whole and not fraction:
+        if not (whole or fraction) or len(digits) > _DIGITS_MAX:
             raise InvalidQuantity(_BAD_NUMBER)
         nano, format = _large(Fraction(int(digits), 10 ** len(fraction)), exponent, format)
         return Quantity(-nano if sign == "-" else nano, format)

@@ -41,6 +41,7 @@ _UNITS: Final = {
     "ns": 1, "us": 1000, "µs": 1000, "μs": 1000, "ms": 1_000_000, "s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND,
 }  # fmt: skip
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_DIGITS_MAX = 4000  # Python converts few more.
 _INT_TEXT: Final = re.compile(r"[+-]?[0-9]+", re.ASCII)
 _UINT_TEXT: Final = re.compile(r"[0-9]+", re.ASCII)
 _FLOAT_TEXT: Final = re.compile(
@@ -66,7 +67,7 @@ def to_int(value: Any) -> int:
             raise CelError("integer overflow")
         return int(value)
     if isinstance(value, str):
-        if _INT_TEXT.fullmatch(value) and INT_MIN <= int(value) <= INT_MAX:
+        if len(value) <= _DIGITS_MAX and _INT_TEXT.fullmatch(value) and INT_MIN <= int(value) <= INT_MAX:
             return int(value)
         raise _failed(value, types.INT)
     if isinstance(value, Timestamp):
@@ -88,7 +89,7 @@ def to_uint(value: Any) -> Uint:
             raise CelError("unsigned integer overflow")
         return Uint(int(value))
     if isinstance(value, str):
-        if _UINT_TEXT.fullmatch(value) and int(value) <= UINT_MAX:
+        if len(value) <= _DIGITS_MAX and _UINT_TEXT.fullmatch(value) and int(value) <= UINT_MAX:
             return Uint(int(value))
         raise _failed(value, types.UINT)
     raise _failed(value, types.UINT)

@@ -17,6 +17,8 @@ from haven.apimachinery.cel.values import Uint
 
 __all__ = ["Parsed", "parse"]
 
+_DIGITS_MAX = 4000  # Python converts few more.
+
 CODE_POINTS_MAX: Final = 100_000
 DEPTH_MAX: Final = 250
 
@@ -331,6 +333,8 @@ class _Parser(macros.Maker):
                 return self._complain(offset, "invalid double literal")
             return ast.Literal(self.new_id(), offset, value)
         text = token.text[:-1] if token.kind == "uint" else token.text
+        if len(text) > _DIGITS_MAX:
+            return self._complain(offset, f"invalid {token.kind} literal")
         number = int(text[2:], 16) if text.startswith("0x") else int(text)
         if token.kind == "uint":
             if number >= 1 << 64:

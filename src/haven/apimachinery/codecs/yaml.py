@@ -316,12 +316,14 @@ def _resolve(text: str) -> Any:
     return text
 
 
+_DIGITS_MAX = 4000
+"""Python converts few more to integers; no number that is one to us has as many."""
 _HINTS = frozenset("yYnNtTfFoO~.+-0123456789") | {""}
 _GO_FLOATS = {"nan": "NaN", "inf": "+Inf", "-inf": "-Inf"}
 
 
 def _parse_integer(text: str) -> int | None:
-    found = _integer.fullmatch(text)
+    found = _integer.fullmatch(text) if len(text) <= _DIGITS_MAX else None
     if found is None:
         return None
     for name, base in (("dec", 10), ("hex", 16), ("oct", 8), ("bin", 2)):

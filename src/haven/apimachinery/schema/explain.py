@@ -57,6 +57,7 @@ class _Context(NamedTuple):
     trail: tuple[str, ...]
 
 
+_DIGITS_MAX = 4000  # Of what fits into any integer's bits; Python converts few more.
 _ROOT = _Context("", ())
 
 
@@ -220,7 +221,7 @@ def _fits(text: Number, kind: str) -> bool:
     if not digits.isdigit():
         return False
     low, high = _BITS[kind]
-    return low <= int(text) <= high and not (low == 0 and text.startswith("-"))
+    return len(text) <= _DIGITS_MAX and low <= int(text) <= high and not (low == 0 and text.startswith("-"))
 
 
 _BYTE = Schema("uint8", go="uint8")

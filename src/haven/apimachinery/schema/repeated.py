@@ -35,7 +35,14 @@ def _read(value: Any, schema: Schema | None, before: Any) -> Any:
         return [_read(item, element, None) for item in value]
     if value is None and kind == "struct":
         return before
-    return orjson.loads(str(value)) if isinstance(value, Number) else value
+    return _number(str(value)) if isinstance(value, Number) else value
+
+
+def _number(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return float(text)  # Infinity: no double can hold it.
 
 
 def _inner(schema: Schema | None, name: str) -> Schema | None:

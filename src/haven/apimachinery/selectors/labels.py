@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from haven.apimachinery.fielderrors import ErrorList, Path, aggregate, invalid, not_supported
+from haven.apimachinery.gonumbers import NotANumber, parse_int
 from haven.apimachinery.selectors.errors import SelectorError
 from haven.apimachinery.selectors.names import label_key_errors, label_value_errors
 
@@ -25,15 +25,13 @@ Labels = Mapping[str, str]
 
 BINARY_OPERATORS = ("in", "notin", "=", "==", "!=", "gt", "lt")
 _OPERATORS = (*BINARY_OPERATORS, "exists", "!")
-_INTEGER = re.compile(r"[+-]?[0-9]+", re.ASCII)
-_INT64 = range(-(2**63), 2**63)
 
 
 def _integer(text: str) -> int | None:
-    if not _INTEGER.fullmatch(text):
+    try:
+        return parse_int(text)
+    except NotANumber:
         return None
-    number = int(text)
-    return number if number in _INT64 else None
 
 
 @dataclass(frozen=True, slots=True)

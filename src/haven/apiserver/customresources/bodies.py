@@ -32,6 +32,10 @@ Tree = dict[str, Any]
 _YAML_ERRORS = "yaml: unmarshal errors:\n  "
 
 
+def _refuse_number(literal: str) -> Any:
+    raise apierrors.BadRequest(f"json: cannot unmarshal number {literal} into Go value of type float64")
+
+
 def decode_body(
     data: bytes, content_type: str, definition: Definition, version: Version, validation: str, warnings: list[str]
 ) -> Unstructured:
@@ -48,7 +52,7 @@ def decode_body(
             raise unrecognized(kind, str(error), data) from None
         complaints = [strict_yaml_error(repeated)] if repeated else []
     else:
-        tree, data = parse_json(data, kind)
+        tree, data = parse_json(data, kind, huge=_refuse_number)
         if isinstance(tree, dict) and lost_keys(data, orjson.dumps(tree)):
             complaints = repeated_keys(data)
     if tree is not None and not isinstance(tree, dict):

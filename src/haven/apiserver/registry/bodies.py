@@ -6,6 +6,9 @@ then are bytes turned into structs.
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -35,6 +38,7 @@ __all__ = [
 
 _SCHEME = 'in scheme "pkg/api/legacyscheme/scheme.go:30"'
 _EMPTIES = (b"{}", b"[]", b'""')
+_INT64 = 2**63
 _SUMMARY_BYTES = 30
 _YAML_ERRORS = "yaml: unmarshal errors:\n  "
 
@@ -125,16 +129,34 @@ def _from_protobuf(data: bytes, expected: GroupVersionKind) -> dict[str, Any]:
         raise _not_handled(gvk, expected, str(error)) from None
 
 
-def parse_json(data: bytes, kind: str) -> tuple[Any, bytes]:
-    """Return (a body's JSON, its text as it was read); raise BadRequest."""
+def parse_json(data: bytes, kind: str, *, huge: Callable[[str], Any] = lambda text: math.inf) -> tuple[Any, bytes]:
+    """Return (a body's JSON, its text as it was read); raise BadRequest.
+
+    `huge` tells what to make of numbers that no double can hold: by default one that fits no field.
+    """
     try:
         return orjson.loads(data), data
     except orjson.JSONDecodeError:
         complaint = syntax_error(data)
         if complaint is None:
             text = readable(data)
-            return serialization.decode_tree(text), text
+            try:
+                return serialization.decode_tree(text), text
+            except ValueError:
+                return _with_huge_numbers(text, huge), text
         raise unrecognized(kind, f"couldn't get version/kind; json parse error: {complaint}", data) from None
+
+
+def _with_huge_numbers(text: bytes, huge: Callable[[str], Any]) -> Any:
+    def read(literal: str) -> Any:
+        if math.isinf(number := float(literal)):
+            return huge(literal)
+        return int(literal) if -_INT64 <= number < _INT64 and literal.lstrip("-").isdigit() else number
+
+    try:
+        return json.loads(text, parse_int=read, parse_float=read)
+    except RecursionError:
+        raise apierrors.BadRequest("exceeded max depth") from None
 
 
 def _kind_of(tree: dict[str, Any], expected: GroupVersionKind, data: bytes) -> GroupVersionKind:
