@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
@@ -52,7 +53,16 @@ def read_document(data: bytes, shape: type[T], kind: str, versions: Collection[s
     try:
         return msgspec.convert(tree, shape)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"strict decoding error: {error}") from None
+        raise ConfigError(f"strict decoding error: {_shown(str(error))}") from None
+
+
+def _shown(text: str) -> str:
+    """Return what is wrong with a document, an unknown field in upstream's words."""
+    unknown = re.fullmatch(r"Object contains unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?", text)
+    if unknown is None:
+        return text
+    name, path = unknown.groups()
+    return f'unknown field "{path}.{name}"' if path else f'unknown field "{name}"'
 
 
 class FollowedFile:

@@ -61,6 +61,11 @@ class Expression(Protocol):
     text: str
 
     @property
+    def selected(self) -> frozenset[str]:
+        """The fields of its variable that it asks for by name."""
+        ...
+
+    @property
     def output(self) -> str:
         """The kind of its type: bool, string, list, dyn, …"""
         ...
@@ -102,18 +107,23 @@ class CelEngine:
             program = self._environments[variable].compile(expression)
         except CompileError as error:
             raise BadExpression(str(error)) from None
-        return _Compiled(expression, program, self._declared)
+        return _Compiled(expression, variable, program, self._declared)
 
 
 class _Compiled:
-    def __init__(self, text: str, program: Program, declarations: Mapping[str, Declared]) -> None:
+    def __init__(self, text: str, variable: str, program: Program, declarations: Mapping[str, Declared]) -> None:
         self.text = text
+        self._variable = variable
         self._program = program
         self._declarations = declarations
 
     @property
     def output(self) -> str:
         return self._program.output_type.kind
+
+    @property
+    def selected(self) -> frozenset[str]:
+        return self._program.selected(self._variable)
 
     def evaluate(self, variables: Mapping[str, Any]) -> Any:
         from haven.apiserver.claimsview import ClaimsView

@@ -8,11 +8,11 @@ Source: https://kubernetes.io/docs/reference/using-api/cel/.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from haven.apimachinery.cel import astchecks
+from haven.apimachinery.cel import ast, astchecks
 from haven.apimachinery.cel.checker import Checked, check
 from haven.apimachinery.cel.declarations import Library, standard_library
 from haven.apimachinery.cel.errors import CelError, CompileError, CostLimitError, issues_text
@@ -53,6 +53,10 @@ class Program:
         self._checked = checked
         self._run = plan(checked, library, objects.can_make)
 
+    def selected(self, variable: str) -> frozenset[str]:
+        """Return the fields of a variable that the expression asks for by name: variable.field, variable.?field."""
+        return frozenset(_selected(self._checked.expr, variable))
+
     def estimate(self, sizes: SizeEstimator | None = None) -> Range:
         """Return the least and the most an evaluation can cost, given the sizes that schemas allow."""
         return estimate(self._checked, sizes)
@@ -68,6 +72,17 @@ class Program:
             return Outcome(None, str(error), frame.cost, is_over_limit=True)
         except RecursionError:
             return Outcome(None, "expression nests too deeply", frame.cost)
+
+
+def _selected(expr: ast.Expr, variable: str) -> Iterator[str]:
+    if isinstance(expr, ast.Select) and isinstance(expr.operand, ast.Ident) and expr.operand.name == variable:
+        yield expr.field
+    if isinstance(expr, ast.Call) and expr.function == "_?._":
+        operand, field = expr.args
+        if isinstance(operand, ast.Ident) and operand.name == variable and isinstance(field, ast.Literal):
+            yield str(field.value)
+    for child in ast.children(expr):
+        yield from _selected(child, variable)
 
 
 class Environment:

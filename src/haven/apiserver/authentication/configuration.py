@@ -5,14 +5,15 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/authentication/#
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from haven.apimachinery.fielderrors import Path
 from haven.apimachinery.goformat import quote
+from haven.apimachinery.validation.names import validate_domain_prefixed_path
 from haven.apiserver.authentication.jwt import MappedClaim, Mapping_, Rule
 from haven.apiserver.configfiles import ConfigError, Document, read_document
 from haven.apiserver.expressions import BadExpression, Engine, Expression
@@ -21,7 +22,6 @@ __all__ = ["Authentication", "IssuerConfig", "parse_authentication"]
 
 VERSIONS = tuple(f"apiserver.config.k8s.io/{version}" for version in ("v1", "v1beta1", "v1alpha1"))
 ISSUERS_MAX = 64
-_EXTRA_KEY = re.compile(r"(?:[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\.)*[a-z0-9](?:[-a-z0-9]*[a-z0-9])?/\S+")
 _RESERVED = ("kubernetes.io", "k8s.io")
 
 
@@ -133,7 +133,9 @@ def parse_authentication(data: bytes, engine: Engine, *, refused_issuers: Sequen
                 wrong.append(f"jwt[{index}].issuer.{field}: Duplicate value: {quote(value)}")
     anonymous = document.anonymous
     if anonymous is not None and not anonymous.enabled and anonymous.conditions:
-        wrong.append("anonymous.conditions: Invalid value: enabled should be set to true when conditions are defined")
+        shown = ",".join(f'{{"Path":{quote(one.path)}}}' for one in anonymous.conditions)
+        text = "enabled should be set to true when conditions are defined"
+        wrong.append(f"anonymous.conditions: Invalid value: [{shown}]: {text}")
     if wrong:
         raise ConfigError(wrong[0] if len(wrong) == 1 else f"[{', '.join(wrong)}]")
     if anonymous is None:
@@ -149,6 +151,8 @@ class _Reader:
         self._path = path
         self._engine = engine
         self._wrong = wrong
+        self._claims: set[str] = set()
+        self._expressions: set[str] = set()
 
     def issuer(self, item: _Jwt, refused: Sequence[str]) -> IssuerConfig:
         self._check_issuer(item.issuer, refused)
@@ -166,7 +170,7 @@ class _Reader:
             claim_rules=claim_rules,
             user_rules=self._user_rules(item.user_validation_rules),
         )
-        self._check_email(item)
+        self._check_email(mapping)
         issuer = item.issuer
         return IssuerConfig(issuer.url, issuer.discovery_url, issuer.certificate_authority, issuer.audiences, mapping)
 
@@ -180,15 +184,15 @@ class _Reader:
             text = f"Invalid value: {quote(issuer.url)}: URL must not overlap with disallowed issuers: "
             self._say(f"{path}.url", f"{text}[{' '.join(refused)}]")
         self._check_url(issuer.discovery_url, f"{path}.discoveryURL", required=False)
-        if issuer.discovery_url and issuer.discovery_url == issuer.url:
+        if issuer.url and issuer.discovery_url and issuer.discovery_url.rstrip("/") == issuer.url.rstrip("/"):
             text = f"Invalid value: {quote(issuer.discovery_url)}: discoveryURL must be different from URL"
             self._say(f"{path}.discoveryURL", text)
         if not issuer.audiences:
-            self._say(f"{path}.audiences", "Required value: at least one jwt[*].issuer.audiences is required")
+            self._say(f"{path}.audiences", f"Required value: at least one {path}.audiences is required")
         seen: set[str] = set()
         for index, audience in enumerate(issuer.audiences):
             if not audience:
-                self._say(f"{path}.audiences[{index}]", "Required value: audience can't be empty")
+                self._say(f"{path}.audiences[{index}]", "Required value")
             if audience in seen:
                 self._say(f"{path}.audiences[{index}]", f"Duplicate value: {quote(audience)}")
             seen.add(audience)
@@ -196,18 +200,26 @@ class _Reader:
             text = "audienceMatchPolicy must be MatchAny for multiple audiences"
             text = f"Invalid value: {quote(issuer.audience_match_policy)}: {text}"
             self._say(f"{path}.audienceMatchPolicy", text)
-        if issuer.audience_match_policy not in ("", "MatchAny"):
-            text = (
-                f"Invalid value: {quote(issuer.audience_match_policy)}: audienceMatchPolicy must be empty or MatchAny"
-            )
+        if len(issuer.audiences) == 1 and issuer.audience_match_policy not in ("", "MatchAny"):
+            text = "audienceMatchPolicy must be empty or MatchAny for single audience"
+            text = f"Invalid value: {quote(issuer.audience_match_policy)}: {text}"
             self._say(f"{path}.audienceMatchPolicy", text)
+        if issuer.egress_selector_type not in ("", "controlplane", "cluster"):
+            text = "egress selector must be either controlplane or cluster"
+            self._say(f"{path}.egressSelectorType", f"Invalid value: {quote(issuer.egress_selector_type)}: {text}")
+        elif issuer.egress_selector_type:  # There is one network, so nothing to select from.
+            text = f"oidc: egress lookup required with egress selector type {quote(issuer.egress_selector_type)}"
+            self._wrong.append(text)
         if issuer.certificate_authority and "-----BEGIN CERTIFICATE-----" not in issuer.certificate_authority:
             self._say(f"{path}.certificateAuthority", 'Invalid value: "<omitted>": data does not contain any valid RSA')
 
     def _check_url(self, url: str, path: str, *, required: bool) -> None:
         if not url:
             if required:
-                self._say(path, "Required value: URL is required")
+                self._say(path, "Required value")
+            return
+        if url.startswith(":"):
+            self._say(path, f"Invalid value: {quote(url)}: parse {quote(url)}: missing protocol scheme")
             return
         for bad, text in (
             (not url.startswith("https://"), "URL scheme must be https"),
@@ -218,14 +230,15 @@ class _Reader:
             if bad:
                 self._say(path, f"Invalid value: {quote(url)}: {text}")
 
-    def _compile(self, expression: str, path: str, variable: str, allowed: Callable[[str], bool]) -> Expression | None:
+    def _compile(self, expression: str, path: str, variable: str, *, condition: bool = False) -> Expression | None:
+        """Return the expression, None if it is wrong. What a mapping comes to is looked at when there are claims."""
         try:
             found = self._engine.compile(expression, variable)
         except BadExpression as error:
             self._say(path, f"Invalid value: {quote(expression)}: compilation failed: {error}")
             return None
-        if not allowed(found.output):
-            self._say(path, f"Invalid value: {quote(expression)}: compilation failed: must evaluate to another type")
+        if condition and found.output != "bool":
+            self._say(path, f"Invalid value: {quote(expression)}: must evaluate to bool")
             return None
         return found
 
@@ -236,15 +249,20 @@ class _Reader:
             self._say(path, "Required value: claim or expression is required")
         elif rule.claim:
             if rule.message:
-                self._say(
-                    f"{path}.message", f"Invalid value: {quote(rule.message)}: message can't be set when claim is set"
-                )
+                text = f"Invalid value: {quote(rule.message)}: may not be specified when claim is set"
+                self._say(f"{path}.message", text)
+            if rule.claim in self._claims:
+                self._say(f"{path}.claim", f"Duplicate value: {quote(rule.claim)}")
+            self._claims.add(rule.claim)
             return Rule(claim=rule.claim, required_value=rule.required_value)
         elif rule.required_value:
-            text = f"Invalid value: {quote(rule.required_value)}: requiredValue can't be set when expression is set"
+            text = f"Invalid value: {quote(rule.required_value)}: may not be specified when expression is set"
             self._say(f"{path}.requiredValue", text)
+        elif rule.expression in self._expressions:
+            self._say(f"{path}.expression", f"Duplicate value: {quote(rule.expression)}")
         else:
-            expression = self._compile(rule.expression, f"{path}.expression", "claims", _is_bool)
+            self._expressions.add(rule.expression)
+            expression = self._compile(rule.expression, f"{path}.expression", "claims", condition=True)
             return Rule(expression=expression, message=rule.message)
         return Rule()
 
@@ -254,8 +272,6 @@ class _Reader:
         elif not item.claim and not item.expression:
             if required:
                 self._say(path, "Required value: claim or expression is required")
-            if item.prefix is not None:
-                self._say(path, "Required value: non-empty claim name is required when prefix is set")
         elif item.claim:
             if item.prefix is None:
                 text = "prefix is required when claim is set. It can be set to an empty string to disable prefixing"
@@ -263,41 +279,38 @@ class _Reader:
             return MappedClaim(item.claim, item.prefix or "")
         else:
             if item.prefix is not None:
-                self._say(
-                    f"{path}.prefix", f"Invalid value: {quote(item.prefix)}: prefix can't be set when expression is set"
-                )
-            allowed = _is_text if required else _is_texts
-            return MappedClaim(expression=self._compile(item.expression, f"{path}.expression", "claims", allowed))
+                text = f"Invalid value: {quote(item.prefix)}: may not be specified when expression is set"
+                self._say(f"{path}.prefix", text)
+            return MappedClaim(expression=self._compile(item.expression, f"{path}.expression", "claims"))
         return MappedClaim()
 
     def _uid(self, item: _Plain, path: str) -> MappedClaim:
         if item.claim and item.expression:
             self._say(path, 'Invalid value: "": claim and expression can\'t both be set')
-        if item.expression:
-            return MappedClaim(expression=self._compile(item.expression, f"{path}.expression", "claims", _is_text))
+        elif item.expression:
+            return MappedClaim(expression=self._compile(item.expression, f"{path}.expression", "claims"))
         return MappedClaim(item.claim)
 
     def _extra(self, items: Sequence[_Extra], path: str) -> tuple[tuple[str, Expression], ...]:
         found: list[tuple[str, Expression]] = []
+        seen: set[str] = set()
         for index, item in enumerate(items):
             at = f"{path}[{index}]"
-            domain = item.key.partition("/")[0]
-            if not item.key:
-                self._say(f"{at}.key", "Required value")
-            elif _EXTRA_KEY.fullmatch(item.key) is None:
-                text = 'must be a domain-prefixed path (such as "acme.io/foo")'
-                self._say(f"{at}.key", f"Invalid value: {quote(item.key)}: {text}")
-            elif item.key != item.key.lower():
-                self._say(f"{at}.key", f"Invalid value: {quote(item.key)}: key must be lowercase")
-            elif any(domain == one or domain.endswith(f".{one}") for one in _RESERVED):
+            domain, slash, _ = item.key.partition("/")
+            self._wrong += [str(error) for error in validate_domain_prefixed_path(item.key, Path(f"{at}.key"))]
+            if item.key != item.key.lower():
+                self._say(f"{at}.key", f"Invalid value: {quote(item.key)}: must be lowercase")
+            if slash and any(domain == one or domain.endswith(f".{one}") for one in _RESERVED):
                 text = "k8s.io, kubernetes.io and their subdomains are reserved for Kubernetes use"
                 self._say(f"{at}.key", f"Invalid value: {quote(item.key)}: {text}")
-            elif item.key in {key for key, _ in found}:
+            if item.key in seen:
                 self._say(f"{at}.key", f"Duplicate value: {quote(item.key)}")
-            if not item.value_expression:
-                self._say(f"{at}.valueExpression", "Required value: valueExpression is required")
                 continue
-            expression = self._compile(item.value_expression, f"{at}.valueExpression", "claims", _is_texts)
+            seen.add(item.key)
+            if not item.value_expression:
+                self._say(f"{at}.valueExpression", "Required value")
+                continue
+            expression = self._compile(item.value_expression, f"{at}.valueExpression", "claims")
             if expression is not None:
                 found.append((item.key, expression))
         return tuple(found)
@@ -308,42 +321,30 @@ class _Reader:
         for index, item in enumerate(items):
             path = f"{self._path}.userValidationRules[{index}].expression"
             if not item.expression:
-                self._say(path, "Required value: expression is required")
+                self._say(path, "Required value")
                 continue
             if item.expression in seen:
                 self._say(path, f"Duplicate value: {quote(item.expression)}")
+                continue
             seen.add(item.expression)
-            expression = self._compile(item.expression, path, "user", _is_bool)
+            expression = self._compile(item.expression, path, "user", condition=True)
             found.append(Rule(expression=expression, message=item.message))
         return tuple(found)
 
-    def _check_email(self, item: _Jwt) -> None:
+    def _check_email(self, mapping: Mapping_) -> None:
         """An address that nobody verified names nobody: who uses it in an expression has to use email_verified too."""
-        username = item.claim_mappings.username.expression
-        if "claims.email" not in username or "claims.email_verified" in username:
+        username = mapping.username.expression
+        if username is None or "email" not in username.selected:
             return
-        others = [rule.expression for rule in item.claim_validation_rules]
-        others += [extra.value_expression for extra in item.claim_mappings.extra]
-        if not any("claims.email_verified" in expression for expression in others):
+        others = [rule.expression for rule in mapping.claim_rules] + [expression for _, expression in mapping.extra]
+        if not any(one is not None and "email_verified" in one.selected for one in (username, *others)):
             text = (
                 "claims.email_verified must be used in claimMappings.username.expression or"
                 " claimMappings.extra[*].valueExpression or claimValidationRules[*].expression when claims.email is"
                 " used in claimMappings.username.expression"
             )
             path = f"{self._path}.claimMappings.username.expression"
-            self._say(path, f"Invalid value: {quote(username)}: {text}")
-
-
-def _is_bool(output: str) -> bool:
-    return output == "bool"
-
-
-def _is_text(output: str) -> bool:
-    return output in ("string", "dyn", "any")
-
-
-def _is_texts(output: str) -> bool:
-    return output in ("string", "list", "dyn", "any", "null_type")
+            self._say(path, f"Invalid value: {quote(username.text)}: {text}")
 
 
 def mapping_of_flags(values: Any) -> Mapping_:

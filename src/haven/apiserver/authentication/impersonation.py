@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from haven.apimachinery.apierrors import BadRequest, Forbidden
+from haven.apimachinery.fielderrors import Path
 from haven.apimachinery.goformat import quote
+from haven.apimachinery.validation.names import validate_domain_prefixed_path
 from haven.apiserver.authentication.interface import ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, ANONYMOUS, MASTERS
 from haven.apiserver.authentication.serviceaccounts import NODE_NAME, groups, split_username
 from haven.apiserver.authentication.x509 import unescaped
@@ -27,9 +29,6 @@ __all__ = ["Impersonation", "NobodyNamed", "wanted_user"]
 
 _USER, _UID, _GROUP, _EXTRA = "impersonate-user", "impersonate-uid", "impersonate-group", "impersonate-extra-"
 _NODE = re.compile(r"system:node:((?:[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\.)*[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)", re.ASCII)
-_EXTRA_KEY = re.compile(
-    r"(?:[a-z0-9](?:[-a-z0-9]*[a-z0-9])?\.)*[a-z0-9](?:[-a-z0-9]*[a-z0-9])?/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", re.ASCII
-)
 _REMEMBERED_MAX = 10_000
 MANY = 4
 """From so many groups or extras on, one question with * is asked first."""
@@ -255,11 +254,10 @@ def _extra_error(extra: Mapping[str, Sequence[str]]) -> str:
     for key, values in extra.items():
         if not key:
             return "impersonating the empty string key in extra is not allowed"
-        if _EXTRA_KEY.fullmatch(key) is None:
-            return (
-                f"impersonating an invalid key in extra is not allowed: extra.key: Invalid value: {quote(key)}:"
-                ' must be a domain-prefixed path (such as "acme.io/foo")'
-            )
+        if errors := validate_domain_prefixed_path(key, Path("extra", "key")):
+            texts = list(map(str, errors))
+            shown = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
+            return f"impersonating an invalid key in extra is not allowed: {shown}"
         if key != key.lower():
             return f"impersonating a non-lowercase key in extra is not allowed: {quote(key)}"
         if not values:

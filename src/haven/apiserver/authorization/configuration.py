@@ -5,13 +5,14 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/authorization/#u
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
 from haven.apimachinery.goformat import quote
+from haven.apimachinery.validation.names import dns1123_subdomain_errors
 from haven.apiserver.configfiles import ConfigError, Document, read_document
 from haven.apiserver.expressions import BadExpression, Engine, Expression
 from haven.apiserver.flags import parse_duration
@@ -21,9 +22,11 @@ __all__ = ["AuthorizerConfig", "WebhookConfig", "parse_authorization"]
 VERSIONS = tuple(f"apiserver.config.k8s.io/{version}" for version in ("v1", "v1beta1", "v1alpha1"))
 TYPES = ("Webhook", "Node", "RBAC", "ABAC", "AlwaysAllow", "AlwaysDeny")
 _REPEATABLE = frozenset({"Webhook"})
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 CONDITIONS_MAX = 64
 TIMEOUT_SECONDS_MAX = 30.0
+AUTHORIZED_SECONDS, UNAUTHORIZED_SECONDS = 300.0, 30.0
+_UNSET = "0"
+"""A duration that a file does not have: as good as none."""
 
 
 class _Part(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
@@ -40,11 +43,11 @@ class _MatchCondition(_Part, frozen=True):
 
 
 class _Webhook(_Part, frozen=True):
-    authorized_ttl: str = msgspec.field(default="5m", name="authorizedTTL")
+    authorized_ttl: str = msgspec.field(default=_UNSET, name="authorizedTTL")
     cache_authorized_requests: bool = True
-    unauthorized_ttl: str = msgspec.field(default="30s", name="unauthorizedTTL")
+    unauthorized_ttl: str = msgspec.field(default=_UNSET, name="unauthorizedTTL")
     cache_unauthorized_requests: bool = True
-    timeout: str = ""
+    timeout: str = _UNSET
     subject_access_review_version: str = ""
     match_condition_subject_access_review_version: str = ""
     failure_policy: str = ""
@@ -102,16 +105,23 @@ def parse_authorization(data: bytes, engine: Engine) -> list[AuthorizerConfig]:
             continue
         if item.type not in _REPEATABLE and item.type in {one.type for one in found}:
             wrong.append(f"{path}.type: Duplicate value: {quote(item.type)}")
+            continue
         wrong += _name_errors(item, path, [one.name for one in found])
         webhook = None
         if item.type == "Webhook":
             if item.webhook is None:
                 wrong.append(f"{path}.webhook: Required value: required when type=Webhook")
             else:
-                webhook = _webhook(item.webhook, f"{path}.webhook", engine, wrong)
+                webhook = _webhook(item.webhook, path, engine, wrong)
         elif item.webhook is not None:
             wrong.append(f'{path}.webhook: Invalid value: "non-null": may only be specified when type=Webhook')
         found.append(AuthorizerConfig(item.type, item.name, webhook))
+    if not wrong:
+        wrong = [
+            f"expected name {one.type.lower()} for authorizer {one.type} instead of {one.name}"
+            for one in found
+            if one.type != "Webhook" and one.name != one.type.lower()
+        ]
     if wrong:
         raise ConfigError(wrong[0] if len(wrong) == 1 else f"[{', '.join(wrong)}]")
     return found
@@ -122,33 +132,49 @@ def _name_errors(item: _Authorizer, path: str, taken: Sequence[str]) -> list[str
         return [f"{path}.name: Required value"]
     if item.name in taken:
         return [f"{path}.name: Duplicate value: {quote(item.name)}"]
-    if _NAME.fullmatch(item.name) is None or len(item.name) > 253:
-        text = "authorizer name is invalid, must be a lowercase RFC 1123 subdomain"
-        return [f"{path}.name: Invalid value: {quote(item.name)}: {text}"]
+    if texts := dns1123_subdomain_errors(item.name):
+        return [f"{path}.name: Invalid value: {quote(item.name)}: authorizer name is invalid: {', '.join(texts)}"]
     return []
 
 
 def _webhook(item: _Webhook, path: str, engine: Engine, wrong: list[str]) -> WebhookConfig:
-    timeout = _duration(item.timeout, f"{path}.timeout", wrong, required=True)
-    if timeout > TIMEOUT_SECONDS_MAX:
-        wrong.append(f"{path}.timeout: Invalid value: {quote(item.timeout)}: must be <= 30s")
-    authorized = _duration(item.authorized_ttl, f"{path}.authorizedTTL", wrong, required=True)
-    unauthorized = _duration(item.unauthorized_ttl, f"{path}.unauthorizedTTL", wrong, required=True)
+    timeout = _duration(item.timeout)
+    if not timeout:
+        wrong.append(f"{path}.timeout: Required value")
+    elif not 0 < timeout <= TIMEOUT_SECONDS_MAX:
+        wrong.append(f"{path}.timeout: Invalid value: {quote(item.timeout)}: must be > 0s and <= 30s")
+    authorized = _duration(item.authorized_ttl) or AUTHORIZED_SECONDS
+    unauthorized = _duration(item.unauthorized_ttl) or UNAUTHORIZED_SECONDS
+    for field, text, seconds in (
+        ("authorizedTTL", item.authorized_ttl, authorized),
+        ("unauthorizedTTL", item.unauthorized_ttl, unauthorized),
+    ):
+        if seconds < 0:
+            wrong.append(f"{path}.{field}: Invalid value: {quote(text)}: must be > 0s")
     for field, value, allowed in (
         ("subjectAccessReviewVersion", item.subject_access_review_version, ("v1", "v1beta1")),
         ("failurePolicy", item.failure_policy, ("NoOpinion", "Deny")),
-        ("connectionInfo.type", item.connection_info.type, ("InClusterConfig", "KubeConfigFile")),
     ):
         wrong += _choice_errors(value, allowed, f"{path}.{field}")
     version = item.match_condition_subject_access_review_version
     if item.match_conditions or version:
         wrong += _choice_errors(version, ("v1",), f"{path}.matchConditionSubjectAccessReviewVersion")
     kubeconfig = item.connection_info.kube_config_file
-    if item.connection_info.type == "KubeConfigFile":
+    if not item.connection_info.type:
+        wrong.append(f"{path}.connectionInfo.type: Required value")
+    elif item.connection_info.type not in ("InClusterConfig", "KubeConfigFile"):
+        file = "null" if kubeconfig is None else quote(kubeconfig)
+        shown = f'{{"Type":{quote(item.connection_info.type)},"KubeConfigFile":{file}}}'
+        text = 'supported values: "InClusterConfig", "KubeConfigFile"'
+        wrong.append(f"{path}.connectionInfo.type: Unsupported value: {shown}: {text}")
+    elif item.connection_info.type == "KubeConfigFile":
         if not kubeconfig:
             wrong.append(f"{path}.connectionInfo.kubeConfigFile: Required value")
         elif not kubeconfig.startswith("/"):
             text = "must be an absolute path"
+            wrong.append(f"{path}.connectionInfo.kubeConfigFile: Invalid value: {quote(kubeconfig)}: {text}")
+        elif not Path(kubeconfig).exists():
+            text = f"error loading file: stat {kubeconfig}: no such file or directory"
             wrong.append(f"{path}.connectionInfo.kubeConfigFile: Invalid value: {quote(kubeconfig)}: {text}")
     elif kubeconfig is not None:
         text = "can only be set when type=KubeConfigFile"
@@ -185,7 +211,7 @@ def _conditions(
             wrong.append(f"{at}: Invalid value: {quote(item.expression)}: compilation failed: {error}")
             continue
         if expression.output != "bool":
-            text = "compilation failed: must evaluate to bool"
+            text = f"must evaluate to bool but got {expression.output}"
             wrong.append(f"{at}: Invalid value: {quote(item.expression)}: {text}")
         found.append(expression)
     return tuple(found)
@@ -199,16 +225,9 @@ def _choice_errors(value: str, allowed: Sequence[str], path: str) -> list[str]:
     return []
 
 
-def _duration(text: str, path: str, wrong: list[str], *, required: bool) -> float:
-    if not text:
-        if required:
-            wrong.append(f"{path}: Required value")
-        return 0.0
+def _duration(text: str) -> float:
+    """Return the seconds of a field, 0 if it was not given; raise ConfigError if it is no duration at all."""
     try:
-        seconds = parse_duration(text)
+        return parse_duration(text)
     except ValueError as error:
-        wrong.append(f"{path}: Invalid value: {quote(text)}: {error}")
-        return 0.0
-    if seconds <= 0:
-        wrong.append(f"{path}: Invalid value: {quote(text)}: must be > 0s")
-    return seconds
+        raise ConfigError(str(error)) from None

@@ -107,15 +107,17 @@ def parse_encryption(data: bytes) -> list[ResourceProviders]:
         if not item.resources:
             wrong.append(f"{path}.resources: Required value: at least one {path}.resources is required")
         wrong += _resource_errors(item.resources, f"{path}.resources")
+        if not wrong:
+            wrong += _masked(item.resources, found)
         if not item.providers:
             wrong.append(f"{path}.providers: Required value: at least one {path}.providers is required")
         providers = []
         for number, provider in enumerate(item.providers):
-            read = _provider(provider, f"{path}.provider[{number}]", wrong)
+            read = _provider(provider, f"{path}.providers[{number}]", wrong)
             if isinstance(read, KmsProvider):
                 if read.name in kms_names:
                     text = f"duplicate KMS provider name {read.name}, names must be unique"
-                    wrong.append(f"{path}.provider[{number}].kms.name: Invalid value: {quote(read.name)}: {text}")
+                    wrong.append(f"{path}.providers[{number}].kms.name: Invalid value: {quote(read.name)}: {text}")
                 kms_names.add(read.name)
             if read is not None:
                 providers.append(read)
@@ -127,13 +129,12 @@ def parse_encryption(data: bytes) -> list[ResourceProviders]:
 
 def _resource_errors(resources: Sequence[str], path: str) -> list[str]:
     wrong = []
-    seen: set[str] = set()
+    whole = f"{path}: Invalid value: [{','.join(map(quote, resources))}]:"
+    if len(set(resources)) < len(resources):
+        wrong.append(f"{whole} the same resource cannot be specified multiple times")
     for index, resource in enumerate(resources):
         at = f"{path}[{index}]: Invalid value: {quote(resource)}:"
-        plural, _, group = resource.partition(".")
-        if resource in seen:
-            wrong.append(f"{at} the same resource cannot be specified multiple times")
-        seen.add(resource)
+        group = resource.partition(".")[2]
         if resource != resource.lower():
             wrong.append(f"{at} resource name should not contain capital letters")
         if resource == "*":
@@ -145,21 +146,41 @@ def _resource_errors(resources: Sequence[str], path: str) -> list[str]:
             wrong.append(f"{at} '*.events.k8s.io' {text}")
         if group == "extensions":
             wrong.append(f"{at} 'extensions' group has been removed and cannot be used for encryption")
-        masked = "*.*" in resources and resource != "*.*"
-        masked = masked or (plural != "*" and f"*.{group}" in resources)
-        if masked:
-            text = "using overlapping resources such as 'secrets' and '*.' in the same resource list is not allowed"
-            wrong.append(f"{at} {text} as they will be masked")
+        if resource == "apiserveripinfo":
+            wrong.append(f"{at} resources which do not have REST API/s cannot be encrypted")
+    if _overlap(resources):
+        text = "using overlapping resources such as 'secrets' and '*.' in the same resource list is not allowed"
+        wrong.append(f"{whole} {text} as they will be masked")
     return wrong
+
+
+def _overlap(resources: Sequence[str]) -> bool:
+    """Tell whether a wildcard of a list takes what another of its resources names too."""
+    if "*.*" in resources:
+        return len(resources) > 1
+    named = [resource for resource in resources if not resource.startswith("*.")]
+    return any(f"*.{resource.partition('.')[2]}" in resources for resource in named)
+
+
+def _masked(resources: Sequence[str], before: Sequence[ResourceProviders]) -> list[str]:
+    """Return the first resource that an earlier rule's wildcard takes already."""
+    for resource in resources:
+        for rule in before:
+            for earlier in rule.resources:
+                wide = earlier == "*.*" or (earlier.startswith("*.") and earlier[2:] == resource.partition(".")[2])
+                if wide and resource != earlier:
+                    return [f"resource {quote(resource)} is masked by earlier rule {quote(earlier)}"]
+    return []
 
 
 def _provider(item: _Provider, path: str, wrong: list[str]) -> Provider | None:
     named = {kind: getattr(item, kind) for kind in (*_SIZES, "identity", "kms") if getattr(item, kind) is not None}
     if not named:
         text = "provider does not contain any of the expected providers: KMS, AESGCM, AESCBC, Secretbox, Identity"
-        wrong.append(f"{path}: Required value: {text}")
+        nothing = ",".join(f'"{name}":null' for name in ("AESGCM", "AESCBC", "Secretbox", "Identity", "KMS"))
+        wrong.append(f"{path}: Invalid value: {{{nothing}}}: {text}")
         return None
-    if len(named) > 1:
+    if len(named) > 1:  # Upstream repeats the provider here, keys and all.
         text = "more than one provider specified in a single element, should split into different list elements"
         wrong.append(f"{path}: Invalid value: {text}")
         return None
@@ -173,7 +194,7 @@ def _provider(item: _Provider, path: str, wrong: list[str]) -> Provider | None:
 
 def _keys(kind: str, item: _Keys, path: str, wrong: list[str]) -> KeyProvider:
     if not item.keys:
-        wrong.append(f"{path}.keys: Required value: at least one {path}.keys is required")
+        wrong.append(f"{path}.keys: Required value: at least one keys is required")
     keys = []
     for index, key in enumerate(item.keys):
         at = f"{path}.keys[{index}]"
@@ -201,16 +222,16 @@ def _kms(item: _Kms, path: str, wrong: list[str]) -> KmsProvider:
     if ":" in item.name:
         text = f"invalid KMS provider name {item.name}, must not contain ':'"
         wrong.append(f"{path}.name: Invalid value: {quote(item.name)}: {text}")
-    if item.api_version == "v1":
-        text = "KMSv1 is deprecated and will only receive security updates going forward. Use KMSv2 instead"
-        wrong.append(f"{path}.apiVersion: Forbidden: {text}")
-    elif item.api_version != "v2":
-        text = f"unsupported apiVersion {item.api_version} for KMS provider, only v1 and v2 are supported"
+    if item.api_version not in ("v1", "v2"):
+        text = "unsupported apiVersion apiVersion for KMS provider, only v1 and v2 are supported"
         wrong.append(f"{path}.apiVersion: Invalid value: {quote(item.api_version)}: {text}")
-    elif item.cachesize is not None:
+    elif item.api_version == "v2" and item.cachesize is not None:
         wrong.append(f"{path}.cachesize: Invalid value: {item.cachesize}: cachesize is not supported in v2")
     if not item.endpoint:
-        wrong.append(f"{path}.endpoint: Required value: endpoint is a mandatory field for a KMS provider")
+        wrong.append(f'{path}.endpoint: Invalid value: "": endpoint is a mandatory field for a kms')
+    elif item.endpoint.startswith(":"):
+        text = f"invalid endpoint for kms provider, error: parse {quote(item.endpoint)}: missing protocol scheme"
+        wrong.append(f"{path}.endpoint: Invalid value: {quote(item.endpoint)}: {text}")
     elif not item.endpoint.startswith("unix://"):
         scheme = item.endpoint.partition(":")[0]
         text = f'unsupported scheme "{scheme}" for KMS provider, only unix is supported'
@@ -222,4 +243,7 @@ def _kms(item: _Kms, path: str, wrong: list[str]) -> KmsProvider:
         timeout = KMS_SECONDS
     if timeout <= 0:
         wrong.append(f"{path}.timeout: Invalid value: {quote(item.timeout)}: timeout should be a positive value")
+    if item.api_version == "v1" and not wrong:
+        text = "KMSv1 is deprecated and will only receive security updates going forward. Use KMSv2 instead."
+        wrong.append(f"{text}  Set --feature-gates=KMSv1=true to use the deprecated KMSv1 feature.")
     return KmsProvider(item.name, item.endpoint, timeout)

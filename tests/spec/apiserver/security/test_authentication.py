@@ -231,10 +231,16 @@ async def test_the_token_file_is_read(serve: Serve, tmp_path: Path) -> None:
         ({"claimMappings": {}}, "claim or expression is required"),
         ({"claimMappings": {"username": {"claim": "sub"}}}, "prefix is required when claim is set"),
         ({"claimMappings": {"username": {"expression": "claims."}}}, "compilation failed"),
-        ({"claimMappings": {"username": {"expression": "1"}}}, "compilation failed"),
+        ({"claimValidationRules": [{"expression": "1"}]}, 'Invalid value: "1": must evaluate to bool'),
+        ({"claimValidationRules": [{"expression": "true"}] * 2}, r'Rules\[1\].expression: Duplicate value: "true"'),
+        ({"claimValidationRules": [{"claim": "a", "message": "b"}]}, "may not be specified when claim is set"),
+        ({"claimMappings": {"username": {"expression": "claims.?email.orValue('')"}}}, "email_verified must be used"),
+        ({"issuer": {"url": "https://x", "audiences": ["a"], "discoveryURL": "https://x/"}}, "different from URL"),
+        ({"issuer": {"url": "https://x", "audiences": ["a"], "egressSelectorType": "b"}}, "controlplane or cluster"),
+        ({"issuer": {"url": "https://x", "audiences": ["a"], "egressSelectorType": "cluster"}}, "lookup required"),
         ({"claimMappings": {"username": {"expression": "claims.email"}}}, "claims.email_verified must be used"),
         ({"userValidationRules": [{"expression": "user.name == ''"}]}, "undefined field 'name'"),
-        ({"jwtt": 1}, "unknown field"),
+        ({"jwtt": 1}, r'unknown field "jwt\[0\].jwtt"'),
     ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused(change: dict[str, Any], complaint: str) -> None:

@@ -179,8 +179,12 @@ async def test_a_changed_chain_is_in_force_without_a_restart(serve: Serve, hook:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"timeout": ""}, r"authorizers\[0\].webhook.timeout: Required value"),
-        ({"timeout": "31s"}, "must be <= 30s"),
+        ({"timeout": ""}, 'time: invalid duration ""'),
+        ({"timeout": "0s"}, r"authorizers\[0\].timeout: Required value"),
+        ({"timeout": "31s"}, 'timeout: Invalid value: "31s": must be > 0s and <= 30s'),
+        ({"authorizedTTL": "-1s"}, r'authorizers\[0\].authorizedTTL: Invalid value: "-1s": must be > 0s'),
+        ({"connectionInfo": {"type": "KubeConfigFile", "kubeConfigFile": "/none"}}, "error loading file: stat /none"),
+        ({"connectionInfo": {"type": "X"}}, 'Unsupported value: {"Type":"X","KubeConfigFile":null}: supported values'),
         ({"failurePolicy": "Maybe"}, 'Unsupported value: "Maybe": supported values: "NoOpinion", "Deny"'),
         ({"connectionInfo": {"type": "KubeConfigFile", "kubeConfigFile": "x"}}, "must be an absolute path"),
         ({"matchConditions": [{"expression": "request.user"}]}, "must evaluate to bool"),
@@ -195,9 +199,17 @@ def test_a_chain_that_makes_no_sense_is_refused(change: dict[str, Any], complain
 
 def test_the_same_mode_comes_once_and_names_differ() -> None:
     tree = yaml.safe_load(config("/k"))
-    tree["authorizers"] = [{"type": "RBAC", "name": "a"}, {"type": "RBAC", "name": "a"}]
+    tree["authorizers"] = [{"type": "RBAC", "name": "a"}, {"type": "RBAC", "name": "b"}, {"type": "Node", "name": "a"}]
 
-    with pytest.raises(ConfigError, match=r'type: Duplicate value: "RBAC", .*name: Duplicate value: "a"'):
+    with pytest.raises(ConfigError, match=r'type: Duplicate value: "RBAC", .*2\].name: Duplicate value: "a"'):
+        parse_authorization(yaml.safe_dump(tree).encode(), ENGINE)
+
+
+def test_an_authorizer_that_is_no_webhook_is_called_as_its_mode() -> None:
+    tree = yaml.safe_load(config("/k"))
+    tree["authorizers"] = [{"type": "Node", "name": "node"}, {"type": "RBAC", "name": "a"}]
+
+    with pytest.raises(ConfigError, match=r"^expected name rbac for authorizer RBAC instead of a$"):
         parse_authorization(yaml.safe_dump(tree).encode(), ENGINE)
 
 

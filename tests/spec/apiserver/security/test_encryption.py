@@ -141,6 +141,8 @@ def config(*providers: dict[str, Any], resources: list[str] | None = None) -> by
         (config({"aescbc": {"keys": []}}), "at least one .*keys is required"),
         (config(identity(), resources=["*"]), "use '\\*.' to encrypt all the resources from core API group"),
         (config(identity(), resources=["*.", "secrets"]), "overlapping resources"),
+        (config(identity(), resources=["a", "a"]), r'resources: Invalid value: \["a","a"\]: the same resource'),
+        (config(identity(), resources=["apiserveripinfo"]), "do not have REST API/s"),
         (config({"kms": {"name": "a", "endpoint": "unix:///x"}}), "KMSv1 is deprecated"),
         (config({"kms": {"apiVersion": "v2", "name": "a", "endpoint": "tcp://x"}}), "only unix is supported"),
     ],
