@@ -111,7 +111,9 @@ class Record:
         status: dict[str, Any] = {"metadata": {}, "code": response.status}
         error = response.object
         if isinstance(error, ApiError):
-            status |= {"status": "Failure", "message": error.message, "reason": error.reason}
+            status |= {"status": "Failure", "message": error.message}
+            if error.reason:
+                status["reason"] = error.reason
             if error.details is not None:
                 status["details"] = serialization.to_tree(error.details)
             if _is_unserved(error):

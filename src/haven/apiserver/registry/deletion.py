@@ -320,6 +320,9 @@ class Deletion:
         self, request: Request, endpoint: Endpoint, entry: Entry, old: Any, parameters: DeleteParameters
     ) -> Outcome:
         """Put a namespace into Terminating; it goes when its content and its finalizers have gone."""
+        if parameters.uid is None:  # This namespace is meant, and no later one of its name.
+            preconditions = {**(parameters.tree.get("preconditions") or {}), "uid": entry.uid}
+            parameters.tree = {**parameters.tree, "preconditions": preconditions}
         admission = self._admission_request(request, endpoint, entry, parameters)
         await self._admit(admission)
         metadata = old.metadata

@@ -285,7 +285,9 @@ def delete_parameters(query: Query, body: meta.DeleteOptions | None) -> DeletePa
             preconditions=meta.Preconditions(
                 uid=UID(query["uid"][0]) if query.get("uid") else None,
                 resource_version=query["resourceVersion"][0] if query.get("resourceVersion") else None,
-            ),
+            )
+            if query.get("uid") or query.get("resourceVersion")
+            else None,
         )
     errors: ErrorList = []
     policy = body.propagation_policy

@@ -244,7 +244,13 @@ class _Replicas:
         self.asked: Any = None
 
     def show(self, obj: Any) -> Any:
-        scale = self._fields.read(self._endpoint, obj, managed=True)
+        return self._shown(obj, managed=True)
+
+    def judged(self, obj: Any) -> Any:
+        return self._shown(obj, managed=False)
+
+    def _shown(self, obj: Any, *, managed: bool) -> autoscaling.Scale:
+        scale = self._fields.read(self._endpoint, obj, managed=managed)
         if scale.spec.replicas == NEVER_SET:
             scale.spec.replicas = 0
         return scale

@@ -76,6 +76,10 @@ class Part(Protocol):
         """Return the part of an object."""
         ...
 
+    def judged(self, obj: Any) -> Any:
+        """Return the part of an object as those see it who judge the change."""
+        ...
+
     def put(self, obj: Any, part: Any) -> None:
         """Change the object to what its part became; raise what is wrong with that."""
         ...
@@ -445,7 +449,7 @@ class Writing:
             extra = hooks.update(new, old, dry_run=update.parameters.dry_run)
         self._prepare(new, old, update)
         self.fields.keep_times(new, old)
-        admission.object = new if part is None else part.show(new)
+        admission.object, admission.old = (new, old) if part is None else (part.judged(new), part.judged(old))
         await self._admission.validate(admission)
         if self._is_finished(new, old, endpoint):
             return await self._remove_finished(update, new, live, hooks)

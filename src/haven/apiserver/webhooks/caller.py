@@ -93,6 +93,8 @@ class WebhookCaller:
         is a failure, unless none is expected (`is_answered`).
         """
         url = target.url
+        if not urlsplit(url).path:
+            url = urlsplit(url)._replace(path="/").geturl()
         if timeout_seconds is not None:
             url += f"{'&' if '?' in url else '?'}timeout={max(1, math.ceil(timeout_seconds))}s"
         try:
@@ -225,10 +227,14 @@ def _key(target: Target) -> _Key:
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:
     data = bytearray()
-    async for chunk in answer.content.iter_any():
-        data += chunk
-        if len(data) > ANSWER_BYTES_MAX:
-            raise aiohttp.ClientError(f"the answer is larger than {ANSWER_BYTES_MAX} bytes")
+    try:
+        async for chunk in answer.content.iter_any():
+            data += chunk
+            if len(data) > ANSWER_BYTES_MAX:
+                raise aiohttp.ClientError(f"the answer is larger than {ANSWER_BYTES_MAX} bytes")
+    except aiohttp.ClientPayloadError:
+        words = "unexpected error when reading response body. Please retry. Original error: unexpected EOF"
+        raise CallFailed(words) from None
     return bytes(data)
 
 

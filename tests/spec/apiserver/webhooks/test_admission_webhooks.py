@@ -382,8 +382,33 @@ async def test_a_delete_is_shown_with_the_old_object(api: Api, asked: Asked) -> 
     assert status == 400
     request = asked.requests[0]
     assert (request["operation"], request["object"], request["oldObject"]["data"]) == ("DELETE", None, {"k": "v"})
-    assert request["options"]["kind"] == "DeleteOptions"
+    assert request["options"] == {"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"}
     assert (await api.send("GET", f"{MAPS}/m"))[0] == 200
+
+
+async def test_a_namespace_is_deleted_as_the_one_that_was_there(api: Api, asked: Asked) -> None:
+    rules = [{"operations": ["DELETE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["namespaces"]}]
+    asked.judges["/a"] = lambda _: {"allowed": False}
+    await configure(api, "Validating", a_hook(asked.hook, rules=rules))
+    _, made = await api.send("POST", "/api/v1/namespaces", {"metadata": {"name": "mine"}})
+
+    await api.send("DELETE", "/api/v1/namespaces/mine")
+
+    assert asked.requests[0]["options"]["preconditions"] == {"uid": made["metadata"]["uid"]}
+
+
+async def test_who_judges_a_scale_sees_no_owners_of_fields(api: Api, asked: Asked) -> None:
+    rules = [{"operations": ["*"], "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments/scale"]}]
+    await configure(api, "Validating", a_hook(asked.hook, rules=rules))
+    path = "/apis/apps/v1/namespaces/default/deployments"
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    spec = {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template}
+    await api.send("POST", path, {"metadata": {"name": "d"}, "spec": spec})
+
+    await api.send("PATCH", f"{path}/d/scale", {"spec": {"replicas": 3}}, content_type="application/merge-patch+json")
+
+    request = asked.requests[0]
+    assert ["managedFields" in request[name]["metadata"] for name in ("object", "oldObject")] == [False, False]
 
 
 async def test_a_scale_is_shown_as_such(api: Api, asked: Asked) -> None:
@@ -454,7 +479,7 @@ async def test_an_answer_that_breaks_the_rules_is_no_answer(
 
 async def test_warnings_reach_the_client_and_annotations_the_audit_log(api: Api, asked: Asked) -> None:
     asked.judges["/a"] = lambda request: {
-        **labelled("a")(request), "warnings": ["old field", 'a "quote"'], "auditAnnotations": {"seen": "1"},
+        **labelled("a")(request), "warnings": ["old field", 'a "quote"'], "auditAnnotations": {"seen": "1", "bad key": "2"},
     }  # fmt: skip
     await configure(api, "Mutating", a_hook(asked.hook))
     request = Request("POST", MAPS, {}, {}, json.dumps(a_map()).encode(), local=True, user=_ADMIN)
@@ -463,6 +488,7 @@ async def test_warnings_reach_the_client_and_annotations_the_audit_log(api: Api,
 
     assert response.headers["Warning"] == '299 - "old field", 299 - "a \\"quote\\""'
     assert request.audit_annotations["a.example.com/seen"] == "1"
+    assert "a.example.com/bad key" not in request.audit_annotations
     assert json.loads(request.audit_annotations["mutation.webhook.admission.k8s.io/round_0_index_0"]) == {
         "configuration": "config",
         "webhook": "a.example.com",

@@ -12,6 +12,7 @@ from haven.api.scheme import Resource
 from haven.apimachinery import apierrors
 from haven.apimachinery.goformat import quote
 from haven.apimachinery.selectors import SelectorError
+from haven.apimachinery.validation.names import qualified_name_errors
 from haven.apiserver.admission.interface import AdmissionRequest, Objects
 from haven.apiserver.admission.matching import first_matching_rule, namespace_matches, object_matches
 from haven.apiserver.admission.versions import Versions
@@ -155,7 +156,11 @@ class Dispatcher:
             prefix = "received invalid webhook response" if error.is_document else "failed to call webhook"
             raise CannotAsk(f"{prefix}: {error}") from error
         for name, value in verdict.audit_annotations.items():
-            request.audit_annotations.setdefault(f"{hook.name}/{name}", value)
+            key = f"{hook.name}/{name}"
+            if qualified_name_errors(key):
+                _log.warning("An audit annotation of a webhook has a bad key; it is left out.", key=key)
+            else:
+                request.audit_annotations.setdefault(key, value)
         request.warnings.extend(verdict.warnings)
         if not verdict.allowed:
             raise denial(hook.name, verdict.status)

@@ -125,6 +125,7 @@ class MutatingAdmissionWebhook:
         versions = self._dispatcher.versions
         owners = getattr(request.object, "metadata", None) and request.object.metadata.managed_fields
         request.object = await versions.take(tree, resource, request)
+        after = serialization.encode(await versions.show(request.object, resource, request.subresource))
         _restore_owners(request, owners or [])
         detail = {
             "configuration": hook.configuration,
@@ -133,8 +134,7 @@ class MutatingAdmissionWebhook:
             "patchType": JSON_PATCH,
         }
         request.audit_details.setdefault(_PATCHES + place, orjson.dumps(detail).decode())
-        after = await versions.show(request.object, resource, request.subresource)
-        return serialization.encode(after) != before
+        return after != before
 
 
 def _check_kind(tree: dict[str, Any], kind: GroupVersionKind) -> None:

@@ -18,6 +18,7 @@ from haven.api.admission import v1
 from haven.api.authentication import v1 as authentication
 from haven.api.scheme import Resource, subresource_kind
 from haven.apimachinery import apierrors, meta, serialization
+from haven.apimachinery.codecs import yaml
 from haven.apimachinery.goformat import quote
 from haven.apimachinery.names import UID
 from haven.apimachinery.schema.gojson import syntax_error
@@ -139,6 +140,7 @@ _KNOWN = {
 }
 _WORDS = {"object": "object", "array": "array", "str": "string", "int": "number", "float": "number", "bool": "bool"}
 _GO_TYPES = {"str": "string", "bool": "bool", "int": "int32", "array": "[]string", "object": "map[string]string"}
+_NAMED_TYPES = {"response": "v1.AdmissionResponse", "response.uid": "types.UID"}
 _mismatch = re.compile(r"Expected `([a-z]+)(?: \| null)?`, got `([a-z]+)`(?: - at `\$\.?(.*)`)?")
 
 
@@ -147,8 +149,13 @@ def _decoded(data: bytes, version: str) -> _Review:
     try:
         tree = msgspec.json.decode(data)
     except msgspec.DecodeError:
-        complaint = _syntax(data)
-        raise InvalidReview(f"couldn't get version/kind; json parse error: {complaint}", is_document=False) from None
+        tree = _from_yaml(data)
+        if tree is None:
+            complaint = _syntax(data)
+            text = f"couldn't get version/kind; json parse error: {complaint}"
+            raise InvalidReview(text, is_document=False) from None
+    if tree is None:
+        return _Review()
     if not isinstance(tree, dict):
         what = _WORDS.get("array" if isinstance(tree, list) else type(tree).__name__, "null")
         complaint = f"json: cannot unmarshal {what} into Go value of type {_HEADER}"
@@ -167,6 +174,15 @@ def _decoded(data: bytes, version: str) -> _Review:
 
 
 _SCHEME = "pkg/util/webhook/client.go:71"
+
+
+def _from_yaml(data: bytes) -> dict[str, Any] | None:
+    """Return an object that is written in YAML, whatever the answer says it is."""
+    try:
+        tree, _ = yaml.parse(data)
+    except yaml.InvalidYAML:
+        return None
+    return tree if isinstance(tree, dict) and data.lstrip()[:1] not in (b"{", b"[") else None
 
 
 def _syntax(data: bytes) -> str:
@@ -188,7 +204,7 @@ def _type_error(text: str) -> str:
         struct = "Status"
     elif where.startswith("response."):
         struct = "AdmissionResponse"
-    kind = "v1.AdmissionResponse" if where == "response" else _GO_TYPES.get(expected, expected)
+    kind = _NAMED_TYPES.get(where) or _GO_TYPES.get(expected, expected)
     return f"json: cannot unmarshal {_WORDS.get(got, got)} into Go struct field {struct}.{where} of type {kind}"
 
 
