@@ -479,7 +479,8 @@ async def test_an_answer_that_breaks_the_rules_is_no_answer(
 
 async def test_warnings_reach_the_client_and_annotations_the_audit_log(api: Api, asked: Asked) -> None:
     asked.judges["/a"] = lambda request: {
-        **labelled("a")(request), "warnings": ["old field", 'a "quote"'], "auditAnnotations": {"seen": "1", "bad key": "2"},
+        **labelled("a")(request), "warnings": ["old field", 'a "quote"'],
+        "auditAnnotations": {"seen": "1", "bad key": "2"},
     }  # fmt: skip
     await configure(api, "Mutating", a_hook(asked.hook))
     request = Request("POST", MAPS, {}, {}, json.dumps(a_map()).encode(), local=True, user=_ADMIN)
