@@ -1,6 +1,7 @@
 """Delete Pods that use devices with NoExecute taints which they do not bear, at once or when their patience ends.
 
-A driver taints its devices in ResourceSlices; with the gate DRADeviceTaintRules operators do so by DeviceTaintRules.
+A driver taints its devices in ResourceSlices; with the gate DRADeviceTaintRules operators do so by DeviceTaintRules,
+whose status tells how many Pods have to go because of them.
 Source: https://kubernetes.io/docs/concepts/scheduling-eviction/dynamic-resource-allocation/#device-taints-and-tolerations
 """
 
@@ -12,11 +13,12 @@ from haven.api.core import v1 as core
 from haven.api.resource import v1 as resource
 from haven.api.resource import v1beta2
 from haven.api.scheme import resource_of
-from haven.apimachinery import apierrors, times
+from haven.apimachinery import apierrors, serialization, times
 from haven.apimachinery.names import NamespacedName
 from haven.client.interface import Patch, PatchType
 from haven.controllers import pods
 from haven.controllers.actions import Change, Delete, Emit, Requeue, Steps, Wiring, key_from
+from haven.controllers.devicetaintrules import CONDITION, Counts, condition_of
 from haven.controllers.resourceclaim import claims_of
 
 __all__ = ["DeviceTaintEvictionController", "eviction_seconds", "selects", "tolerates"]
@@ -24,6 +26,10 @@ __all__ = ["DeviceTaintEvictionController", "eviction_seconds", "selects", "tole
 NO_EXECUTE = "NoExecute"
 REASON = "DeviceTaintManagerEviction"
 POOL = "device pool"
+RULE_STATUS_SECONDS = 10.0
+"""How often the status of a rule changes at most: counting looks at every Pod."""
+_MANAGER = "device-taint-eviction"
+_RULES = resource_of(v1beta2.DeviceTaintRule)
 _PODS = resource_of(core.Pod)
 Taint = resource.DeviceTaint | v1beta2.DeviceTaint
 
@@ -77,7 +83,7 @@ def _pools_of_slice(one: resource.ResourceSlice) -> Iterable[str]:
 
 
 class DeviceTaintEvictionController:
-    """Keys are places of Pods."""
+    """Keys are places of Pods, and without a namespace those of rules."""
 
     workers = 8
 
@@ -89,6 +95,10 @@ class DeviceTaintEvictionController:
         self._claims.add_index(POOL, _pools_of_claim)
         self._slices.add_index(POOL, _pools_of_slice)
         self._doomed: set[NamespacedName] = set()
+        self._blamed: dict[NamespacedName, set[str]] = {}
+        """The rules because of which Pods have to go, or went just now: their status changes with that."""
+        self._evicted: dict[str, int] = {}
+        """How many Pods went since this controller runs, by the UIDs of the rules."""
         self._pods.add_handler(self._pod_changed)
         self._claims.add_handler(self._claim_changed)
         self._slices.add_handler(self._slice_changed)
@@ -120,6 +130,8 @@ class DeviceTaintEvictionController:
     def _rule_changed(self, old: v1beta2.DeviceTaintRule | None, new: v1beta2.DeviceTaintRule | None) -> None:
         if old is not None and new is not None and old.spec == new.spec:
             return
+        if new is not None:
+            self._wiring.enqueue(NamespacedName("", new.metadata.name))
         rules = [one for one in (old, new) if one is not None]
         for claim in self._claims.list():
             allocation = claim.status.allocation
@@ -133,8 +145,12 @@ class DeviceTaintEvictionController:
                 self._wiring.enqueue(NamespacedName(claim.metadata.namespace, user.name))
 
     def sync(self, key: NamespacedName) -> Steps[None]:
+        if not key.namespace:
+            yield from self._report(key)
+            return
         pod = self._pods.get(key.namespace, key.name)
         when = self._when(pod) if pod is not None else None
+        self._blame(key, pod)
         if pod is None or when is None:
             if key in self._doomed:
                 self._doomed.discard(key)
@@ -152,9 +168,13 @@ class DeviceTaintEvictionController:
 
     def _when(self, pod: core.Pod) -> float | None:
         """Return when a Pod has to go, or None."""
+        moments = (eviction_seconds(one, self._taints(one)) for one in self._devices(pod))
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _devices(self, pod: core.Pod) -> Iterator[resource.DeviceRequestAllocationResult]:
+        """Return the devices that a Pod on a node uses."""
         if not pod.spec.node_name:
-            return None
-        found: list[float] = []
+            return
         for name in claims_of(pod):
             claim = self._claims.get(pod.metadata.namespace, name)
             allocation = claim.status.allocation if claim is not None else None
@@ -162,9 +182,87 @@ class DeviceTaintEvictionController:
                 continue
             if not any(user.uid == pod.metadata.uid for user in claim.status.reserved_for):
                 continue  # It is another Pod's, perhaps of one that had this name before.
-            moments = (eviction_seconds(one, self._taints(one)) for one in allocation.devices.results)
-            found += [moment for moment in moments if moment is not None]
-        return min(found, default=None)
+            yield from allocation.devices.results
+
+    def _is_driven_by(self, rule: v1beta2.DeviceTaintRule, pod: core.Pod) -> bool:
+        """Tell whether a Pod has to go because of a rule, now or later, if the rule's effect is NoExecute."""
+        taint = rule.spec.taint
+        if taint.effect != NO_EXECUTE:
+            taint = serialization.copy(taint)
+            taint.effect = NO_EXECUTE
+        return any(
+            selects(rule, one.driver, one.pool, one.device) and eviction_seconds(one, [taint]) is not None
+            for one in self._devices(pod)
+        )
+
+    def _blame(self, key: NamespacedName, pod: core.Pod | None) -> None:
+        """Have the rules that drive a Pod away report again, and those that did until now."""
+        if self._rules is None:
+            return
+        before = self._blamed.pop(key, set())
+        now: set[str] = set()
+        if pod is not None:
+            executing = (one for one in self._rules.list() if one.spec.taint.effect == NO_EXECUTE)
+            now = {one.metadata.name for one in executing if self._is_driven_by(one, pod)}
+        if now:
+            self._blamed[key] = now
+        for name in sorted(before ^ now):
+            self._wiring.enqueue(NamespacedName("", name))
+
+    def _report(self, key: NamespacedName) -> Steps[None]:
+        """Write into a rule's status what it does."""
+        rule = self._rules.get("", key.name) if self._rules is not None else None
+        if rule is None:
+            return
+        now = self._wiring.now_seconds()
+        known = next((one for one in rule.status.conditions if one.type == CONDITION), None)
+        if known is not None and known.observed_generation == rule.metadata.generation and known.last_transition_time:
+            left = RULE_STATUS_SECONDS - (now - times.parse(known.last_transition_time))
+            if left > 0:
+                yield Requeue(left)
+                return
+        condition = condition_of(rule, self._counts(rule))
+        condition.last_transition_time = known.last_transition_time if known is not None else None
+        if condition.status == "True":
+            yield Requeue(RULE_STATUS_SECONDS)
+        if condition == known:
+            return
+        condition.last_transition_time = times.format_time(now)
+        body = {
+            "apiVersion": rule.api_version,
+            "kind": rule.kind,
+            "metadata": {"name": key.name, "uid": rule.metadata.uid},
+            "status": {"conditions": [serialization.to_tree(condition)]},
+        }
+        patch = Patch(PatchType.APPLY, body, field_manager=_MANAGER, force=True)
+        try:
+            yield Change(_RULES, "", key.name, patch, "status")
+        except (apierrors.NotFound, apierrors.Conflict):
+            return  # It is gone, perhaps with another of its name in its place.
+
+    def _counts(self, rule: v1beta2.DeviceTaintRule) -> Counts:
+        evicted = self._evicted.get(rule.metadata.uid, 0)
+        if rule.spec.taint.effect not in (NO_EXECUTE, "None"):
+            return Counts(evicted=evicted)
+        driven = [
+            one.metadata.namespace
+            for one in self._pods.list()
+            if one.metadata.deletion_timestamp is None and self._is_driven_by(rule, one)
+        ]
+        published = allocated = 0
+        if rule.spec.taint.effect == "None":
+            newest: dict[str, int] = {}
+            for one in self._slices.list():
+                pool = _pool(one.spec.driver, one.spec.pool.name)
+                newest[pool] = max(newest.get(pool, 0), one.spec.pool.generation)
+            for one in self._slices.list():
+                driver, pool = one.spec.driver, one.spec.pool.name
+                if one.spec.pool.generation == newest[_pool(driver, pool)]:
+                    published += sum(selects(rule, driver, pool, device.name) for device in one.spec.devices)
+            for claim in self._claims.list():
+                results = claim.status.allocation.devices.results if claim.status.allocation is not None else ()
+                allocated += sum(selects(rule, one.driver, one.pool, one.device) for one in results)
+        return Counts(len(driven), len(set(driven)), evicted, published, allocated)
 
     def _taints(self, result: resource.DeviceRequestAllocationResult) -> Iterator[Taint]:
         slices = self._slices.indexed(POOL, _pool(result.driver, result.pool))
@@ -194,6 +292,11 @@ class DeviceTaintEvictionController:
         except (apierrors.NotFound, apierrors.Conflict):
             return  # It is gone, perhaps with another of its name in its place.
         yield Delete(_PODS, key.namespace, key.name, uid=pod.metadata.uid)
+        for name in self._blamed.get(key, ()):
+            rule = self._rules.get("", name) if self._rules is not None else None
+            if rule is not None:
+                self._evicted[rule.metadata.uid] = self._evicted.get(rule.metadata.uid, 0) + 1
+                self._wiring.enqueue(NamespacedName("", name))
 
 
 def _uses(pod: core.Pod) -> object:

@@ -150,3 +150,66 @@ def test_an_operators_rule_taints_devices_as_drivers_do() -> None:
 )
 def test_a_toleration_bears_its_taint(toleration: resource.DeviceToleration, bears: bool) -> None:
     assert tolerates(toleration, resource.DeviceTaint(key="bad", value="v", effect="NoExecute")) == bears
+
+
+def a_rule(effect: str) -> v1beta2.DeviceTaintRule:
+    rule = v1beta2.DeviceTaintRule(metadata=meta.ObjectMeta(name="r", generation=1))
+    rule.spec.device_selector = v1beta2.DeviceTaintSelector(driver="d.example")
+    rule.spec.taint = v1beta2.DeviceTaint(key="bad", effect=effect)
+    return rule
+
+
+def said(world: World) -> tuple[str, str, str]:
+    (condition,) = world.get(v1beta2.DeviceTaintRule, "", "r").status.conditions
+    assert condition.type == "EvictionInProgress"
+    return condition.status, condition.reason, condition.message
+
+
+def test_a_rule_tells_how_many_pods_have_to_go_and_how_many_went() -> None:
+    world = a_world(
+        resource.DeviceToleration(operator="Exists", effect="NoExecute", toleration_seconds=60), with_rules=True
+    )
+    rule = a_rule("NoExecute")
+    rule.spec.taint.time_added = times.format_time(world.now_seconds())
+    world.put(rule)
+    world.settle()
+    assert said(world) == ("True", "PodsPendingEviction", "1 pod needs to be evicted in 1 namespace.")
+
+    world.wait(90)
+
+    assert is_going(world)
+    assert said(world) == ("False", "Completed", "1 pod evicted since starting the controller.")
+
+
+@pytest.mark.parametrize(
+    ("effect", "reason", "message"),
+    [
+        ("NoSchedule", "OtherEffect", "Eviction only happens for the NoExecute effect."),
+        (
+            "None",
+            "NoEffect",
+            "1 published device selected. 1 allocated device selected. 1 pod would be evicted in 1 namespace if the "
+            "effect was NoExecute. This information will not be updated again. Recreate the DeviceTaintRule to trigger "
+            "an update.",
+        ),
+    ],
+)
+def test_a_rule_that_drives_nobody_away_says_so(effect: str, reason: str, message: str) -> None:
+    world = a_world(with_rules=True)
+
+    world.put(a_rule(effect))
+    world.settle()
+
+    assert said(world) == ("False", reason, message)
+    assert not is_going(world)
+
+
+def test_a_rule_about_devices_of_nobody_has_not_started() -> None:
+    world = a_world(with_rules=True)
+    rule = a_rule("NoExecute")
+    rule.spec.device_selector = v1beta2.DeviceTaintSelector(driver="other.example")
+
+    world.put(rule)
+    world.settle()
+
+    assert said(world) == ("False", "NotStarted", "")
