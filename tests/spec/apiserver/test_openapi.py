@@ -274,3 +274,16 @@ async def test_what_operations_share_is_listed_by_name_in_both_versions() -> Non
 
     assert names == [one["name"] for one in third] == sorted(names)
     assert {"name", "namespace", "container"} <= set(names)
+
+
+async def test_a_document_of_custom_kinds_says_so_and_asks_for_no_credentials() -> None:
+    api = OpenAPI(STABLE)
+    api.replace([thing()])
+    resource = thing().resource
+
+    document = json.loads((await v3(api, f"/apis/{resource.group}/{resource.version}")).body)
+
+    assert document["info"] == {"title": "Kubernetes CRD Swagger", "version": "v0.1.0"}
+    assert set(document["components"]) == {"schemas"}
+    built_in = json.loads((await v3(api, "/apis/apps/v1")).body)
+    assert set(built_in["components"]) == {"schemas", "securitySchemes"}

@@ -24,6 +24,9 @@ from haven.apiserver.openapi.schemas import CustomKind, Definitions, references
 __all__ = ["document", "paths_by_document"]
 
 Tree = dict[str, Any]
+_INFO = {"title": "Kubernetes", "version": "1.36"}
+_CUSTOM_INFO = {"title": "Kubernetes CRD Swagger", "version": "v0.1.0"}
+_BEARER = {"description": "Bearer Token authentication", "in": "header", "name": "authorization", "type": "apiKey"}
 _CODES = {200: "OK", 201: "Created", 202: "Accepted"}
 
 
@@ -62,13 +65,12 @@ def document(name: str, paths: Sequence[Path], custom: Sequence[CustomKind], def
         own.update(custom_definitions(one, version=3))
     wanted = [*references(items), *references(own)]
     schemas = {one: definitions.v3(one, group, version) for one in definitions.closure(wanted)}
-    bearer = {"description": "Bearer Token authentication", "in": "header", "name": "authorization", "type": "apiKey"}
-    components: Tree = {"securitySchemes": {"BearerToken": bearer}}
+    components: Tree = {} if custom else {"securitySchemes": {"BearerToken": dict(_BEARER)}}
     if schemas or own:
         components["schemas"] = dict(sorted({**schemas, **own}.items()))
     return {
         "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": "1.36"},
+        "info": dict(_CUSTOM_INFO if custom else _INFO),
         "paths": items,
         "components": components,
     }
