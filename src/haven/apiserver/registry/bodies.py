@@ -278,6 +278,8 @@ def decode_delete_options(data: bytes, header: str) -> meta.DeleteOptions | None
     kind = tree.get("kind") or "DeleteOptions"
     api_version = tree.get("apiVersion") or "meta.k8s.io/v1"
     if kind != "DeleteOptions":
+        if api_version == "v1" and kind in _UNVERSIONED_KINDS - {"List"}:
+            raise apierrors.BadRequest(f"converting (v1.{kind}) to (v1.DeleteOptions): unknown conversion")
         raise _no_options(str(kind), str(api_version))
     from haven.apimachinery.schema import schema_named
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import msgspec
 
 from haven.apimachinery import apierrors
+from haven.apimachinery.schema.gojson import syntax_error
 
 __all__ = ["NEWEST", "Position", "decode", "encode", "expired"]
 
@@ -62,6 +63,8 @@ def decode(text: str) -> Position:
         if wrong is not None:
             raise ValueError(f"illegal base64 data at input byte {wrong}")
         data = base64.b64decode(text.encode() + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        if (complaint := syntax_error(data)) is not None:
+            raise ValueError(complaint)
         token = msgspec.json.decode(data, type=_Token)
     except (ValueError, binascii.Error, msgspec.DecodeError) as error:
         raise apierrors.BadRequest(f"{bad}: {error}") from None

@@ -120,13 +120,15 @@ class Resources:
         resource = endpoint.resource
         if endpoint.view is not None:
             return await self._custom(request, endpoint, endpoint.view)
-        if info.subresource or info.verb in resource.verbs:
+        if info.subresource or (info.verb in resource.verbs and request.method != "HEAD"):
             self.deprecated.note_built_in(request, resource)
         if info.verb == "proxy" or (info.namespace and not resource.namespaced and not _is_of_itself(info)):
             raise path_not_found()
         own = self.virtual.get((resource.group, resource.plural))
         if request.method == "HEAD" and info.subresource not in _CONNECTED:
-            raise method_not_allowed()
+            if info.subresource and endpoint.subresource(info.subresource) is None:
+                raise path_not_found()
+            raise method_not_allowed()  # Authorized as what it is the head of.
         if info.path.startswith(_watch_prefix(info)):
             _check_watch_path(request, endpoint)
         if info.subresource:
@@ -135,7 +137,7 @@ class Resources:
             handler = own.get(info.verb)
             if (info.name and not own.keys() & _NAMED_VERBS) or _lacks_namespace(resource, info):
                 raise path_not_found()
-            if handler is None or request.method == "HEAD":
+            if handler is None:
                 raise method_not_allowed()
             return await handler(request, endpoint)
         return await self._stored(request, endpoint, info)
@@ -201,7 +203,7 @@ class Resources:
                 if "/namespaces//" in info.path:
                     raise apierrors.BadRequest("Namespace parameter required.")
                 raise method_not_allowed()
-        if verb not in endpoint.resource.verbs or request.method == "HEAD":  # Authorized as what it is the head of.
+        if verb not in endpoint.resource.verbs:
             raise method_not_allowed()
         if named:
             _check_name(info.name)

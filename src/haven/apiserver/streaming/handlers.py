@@ -236,7 +236,11 @@ class Streaming:
     async def _log(self, request: Request, endpoint: Endpoint) -> Response:
         accept = request.headers.get("accept", "")
         check_route(accept, _LOGS)  # A log is text whatever is accepted, and refused as an object would be.
-        if negotiate(accept, _LOG_OBJECTS).kind:
+        kind = negotiate(accept, _LOG_OBJECTS).kind
+        if kind.endswith("List"):
+            text = f"you requested {kind}, but the requested object is not a list (*rest.LocationStreamer)"
+            raise apierrors.NotAcceptable(text)
+        if kind:
             raise _NoObject("object does not implement the Object interfaces")
         options = location.log_options(request.info.name, request.query)
         pod = self._pod(request)

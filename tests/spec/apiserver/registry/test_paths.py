@@ -71,3 +71,27 @@ async def test_an_old_version_of_the_flags_warns(api: Any) -> None:
 
     assert "deprecated" in answer.headers["Warning"]
     assert b'"apiVersion":"config.k8s.io/v1alpha1"' in answer.body
+
+
+async def test_the_head_of_a_subresource_that_there_is_not_is_not_found(api: Any) -> None:
+    await api.config_map("it")
+
+    assert (await api.raw("HEAD", "/api/v1/namespaces/default/configmaps/it/foo")).status == 404
+    assert (await api.raw("HEAD", "/api/v1/namespaces/default/pods/it/status")).status == 405
+    answer = await api.raw("HEAD", "/api/v1/componentstatuses")
+    assert (answer.status, "Warning" in answer.headers) == (405, False)
+
+
+async def test_a_token_that_is_no_json_is_refused_in_the_words_of_a_parser(api: Any) -> None:
+    status, answer = await api.send("GET", "/api/v1/namespaces/default/configmaps?continue=abc")
+
+    text = "continue key is not valid: invalid character 'i' looking for beginning of value"
+    assert (status, answer["message"]) == (400, f"invalid continue token: {text}")
+
+
+async def test_a_status_is_no_options(api: Any) -> None:
+    body = {"kind": "Status", "apiVersion": "v1"}
+
+    status, answer = await api.send("DELETE", "/api/v1/namespaces/default/configmaps/none", body)
+
+    assert (status, answer["message"]) == (400, "converting (v1.Status) to (v1.DeleteOptions): unknown conversion")
