@@ -85,6 +85,14 @@ class Target:
         """Return what a GET answers."""
         return json.loads(self._runner.run(self._api.raw("GET", path)).body)
 
+    def waits_for(self, path: str) -> None:
+        """Return when a GET of the path is answered with 200."""
+        for _ in range(6_000):
+            if self._runner.run(self._api.raw("GET", path)).status == 200:
+                return
+            self._runner.run(asyncio.sleep(0.01))
+        raise AssertionError(path)
+
     def answers(self, method: str, path: str, body: bytes = b"", content_type: str = "", **headers: str) -> int:
         """Send a request; return its status, which must be no fault of the server."""
 
