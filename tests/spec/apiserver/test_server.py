@@ -286,3 +286,15 @@ async def test_a_watch_over_a_websocket_is_refused_like_any_other(served: Any) -
         await client.ws_connect(f"{MAPS}?watch=1&labelSelector=)(")
 
     assert caught.value.status == 400
+
+
+async def test_who_names_gzip_with_a_quality_gets_plain_bytes(served: Any) -> None:
+    _, client = served
+    body = {"metadata": {"name": "large"}, "data": {"k": "x" * 5000}}
+    await client.post(MAPS, json=body)
+
+    plain = await client.get(f"{MAPS}/large", headers={"Accept-Encoding": "gzip;q=0"})
+    packed = await client.get(f"{MAPS}/large", headers={"Accept-Encoding": "deflate, gzip"})
+
+    assert "Content-Encoding" not in plain.headers
+    assert packed.headers["Content-Encoding"] == "gzip"

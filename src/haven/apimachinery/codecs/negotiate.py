@@ -211,8 +211,8 @@ def negotiate_stream(accept: str, offer: Offer = RESOURCES) -> Answer:
 def check_route(accept: str, offer: Offer = RESOURCES, *, streams: bool = False) -> None:
     """Raise NotAcceptable if none of the types that a client names is among those of a built-in resource's route.
 
-    Parameters play no part, and `*/*` is the only wildcard. `streams` tells that the route also watches (list routes
-    and those that delete).
+    Parameters play no part, and `*/*` is the only wildcard. `streams` tells that the route also watches, as those of
+    lists do.
     """
     produced = offer.media_types
     if streams:

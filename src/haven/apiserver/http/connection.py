@@ -291,7 +291,7 @@ class HttpConnection(asyncio.Protocol):
         body = response.body
         if (
             len(body) > self._server.limits.gzip_bytes_min
-            and "gzip" in request.headers.get("accept-encoding", "")
+            and _takes_gzip(request.headers.get("accept-encoding", ""))
             and "Content-Encoding" not in response.headers
         ):
             body = await asyncio.to_thread(_gzip, body)
@@ -366,6 +366,11 @@ def _persistence(message: Message, keep: bool) -> bytes:
 def _too_large(limit: int) -> Response:
     error = apierrors.RequestEntityTooLarge(f"Request entity too large: limit is {limit}")
     return Response(413, {"Content-Type": "application/json"}, serialization.encode(error.status()))
+
+
+def _takes_gzip(accept_encoding: str) -> bool:
+    """Tell whether a client names gzip; with a quality it does not, as upstream reads it."""
+    return any(part.strip() == "gzip" for part in accept_encoding.split(","))
 
 
 def _gzip(data: bytes) -> bytes:

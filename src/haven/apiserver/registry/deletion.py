@@ -87,7 +87,7 @@ class Deletion:
 
     async def delete_collection(self, request: Request, endpoint: Endpoint) -> Response:
         """Answer a DELETE of a collection with the objects as they were listed."""
-        form = answer_form(request, endpoint, streams=True)
+        form = answer_form(request, endpoint)
         selection = list_parameters(request.query)
         if selection.resource_version not in ("", "0") and not selection.limit:
             selection = replace(selection, limit=_PAGE)  # Page by page, so the version must still be held.

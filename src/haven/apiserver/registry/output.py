@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from haven.apimachinery import apierrors, serialization
+from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.codecs import protobuf, yaml
 from haven.apimachinery.codecs.negotiate import (
     DOCUMENTS,
@@ -153,6 +153,8 @@ def object_response(
         obj = endpoint.conversion.to_served(obj)
     if request.local and not form.kind:
         return Response(status, object=obj)
+    if form.kind and isinstance(obj, meta.Status):
+        form = replace(form, kind="", group_version="")  # It is always shown as it is.
     if form.kind == "PartialObjectMetadataList":
         raise _no_list(endpoint, obj.kind)
     data = serialization.encode(obj)

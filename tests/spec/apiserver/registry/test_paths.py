@@ -95,3 +95,26 @@ async def test_a_status_is_no_options(api: Any) -> None:
     status, answer = await api.send("DELETE", "/api/v1/namespaces/default/configmaps/none", body)
 
     assert (status, answer["message"]) == (400, "converting (v1.Status) to (v1.DeleteOptions): unknown conversion")
+
+
+async def test_only_the_route_of_lists_offers_streams(api: Any) -> None:
+    path = "/api/v1/namespaces/default/configmaps"
+
+    listed = (await api.send("GET", path, accept="text/html"))[1]["message"]
+    deleted = (await api.send("DELETE", path, accept="text/html"))[1]["message"]
+
+    assert ";stream=watch" in listed
+    assert ";stream=watch" not in deleted
+
+
+async def test_a_status_is_never_shown_as_partial_metadata(api: Any) -> None:
+    pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
+    account = {"metadata": {"name": "default"}}
+    await api.send("POST", "/api/v1/namespaces/default/serviceaccounts", account)
+    assert (await api.send("POST", "/api/v1/namespaces/default/pods", pod))[0] == 201
+    accept = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+
+    path = "/api/v1/namespaces/default/pods/p/eviction?dryRun=All"
+    status, answer = await api.send("POST", path, {"metadata": {"name": "p"}}, accept=accept)
+
+    assert (status, answer["kind"]) == (201, "Status")
