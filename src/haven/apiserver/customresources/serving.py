@@ -76,7 +76,7 @@ class CustomResources:
     async def load(self) -> None:
         """Serve what the store holds. Call once, before anything is served."""
         for entry in list(self._storages.of(DEFINITIONS).cache.entries()):
-            crd = entry.decoded()
+            crd = entry.object
             if is_served(crd):
                 await self.keep(crd)
                 self._serve(crd)
@@ -114,7 +114,7 @@ class CustomResources:
         if storage.resource.group_resource != DEFINITIONS:
             return
         name = event.entry.name
-        crd: v1.CustomResourceDefinition | None = None if event.type == DELETED else event.entry.decoded()
+        crd: v1.CustomResourceDefinition | None = None if event.type == DELETED else event.entry.object
         if crd is not None and not is_served(crd):
             crd = None
         known = self._definitions.get(name)
