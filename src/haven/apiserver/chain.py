@@ -86,12 +86,12 @@ class Chain:
         """Who answers for a path in place of this server."""
         self._identify = identify
         self._authorizer = authorizer
-        self._impersonation = Impersonation(authorizer)
         self._clock = clock
         self._metrics = metrics
         self._flows = flows
         self.auditor = self._auditor = auditor
         self._decisions = decisions or Decisions()
+        self._impersonation = Impersonation(authorizer, self._decisions)
         self._reading_max = requests_in_flight_max
         self._mutating_max = mutating_requests_in_flight_max
         self._reading = self._mutating = 0

@@ -25,6 +25,9 @@ class Decisions:
         self.identifying_failed = Histogram(_FINE)
         self.allowed, self.denied, self.undecided = Histogram(_FINE), Histogram(_FINE), Histogram(_FINE)
         """How long each verdict took; attributes, as an enum is a slow key."""
+        self.impersonations: dict[tuple[str, str], Histogram] = {}
+        self.impersonation_checks: dict[tuple[str, str], Histogram] = {}
+        """How long impersonations took, and the questions to authorizers in them, by (mode, decision)."""
 
     def believed(self, name: str, seconds: float) -> None:
         """Count a request whose sender is known."""
@@ -43,6 +46,14 @@ class Decisions:
         self.unidentified += 1
         self.identifying_failed.add(seconds)
 
+    def impersonated(self, mode: str, seconds: float, *, allowed: bool) -> None:
+        """Count an impersonation; a refused one has no mode."""
+        _add(self.impersonations, mode, seconds, allowed=allowed)
+
+    def asked_to_impersonate(self, mode: str, seconds: float, *, allowed: bool) -> None:
+        """Count a question to the authorizers about an impersonation."""
+        _add(self.impersonation_checks, mode, seconds, allowed=allowed)
+
     def count(self, verdict: Verdict, seconds: float) -> None:
         """Count an authorizer's verdict."""
         found = self.allowed if verdict is Verdict.ALLOW else self.denied if verdict is Verdict.DENY else self.undecided
@@ -51,3 +62,8 @@ class Decisions:
             found.total += seconds
         else:
             found.add(seconds)
+
+
+def _add(counted: dict[tuple[str, str], Histogram], mode: str, seconds: float, *, allowed: bool) -> None:
+    key = (mode, "allowed" if allowed else "denied")
+    counted.setdefault(key, Histogram(DOUBLED)).add(seconds)

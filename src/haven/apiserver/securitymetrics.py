@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from haven.apiserver.audit.assembly import Audit
 from haven.apiserver.audit.policy import LEVELS
 from haven.apiserver.authorization.interface import Verdict
+from haven.apiserver.authorization.webhook import WebhookAuthorizer, WebhookCounts
 from haven.apiserver.configfiles import FollowedFile
 from haven.apiserver.decisions import DOUBLED, FILTER, Decisions
 from haven.apiserver.security import Guard
@@ -57,6 +58,7 @@ class SecurityMetrics(Decisions):
                 registry["authorization_duration_seconds"].show((result,), found.coarser(DOUBLED))
         filters.show(("authorization",), judged.coarser(FILTER))
         self._of_authorizers()
+        self._of_impersonations()
         if self._audit is not None:
             self._of_audit(self._audit)
         for name, file in self._files():
@@ -66,6 +68,31 @@ class SecurityMetrics(Decisions):
         decisions = self._registry["apiserver_authorization_decisions_total"]
         for ((kind, name), verdict), number in self._guard.authorizer.decisions.items():
             decisions.set((_DECISIONS[verdict], name, kind), number)
+        for authorizer in self._guard.authorizer.authorizers:
+            if isinstance(authorizer, WebhookAuthorizer):
+                self._of_webhook(authorizer.name, authorizer.counts)
+
+    def _of_webhook(self, name: str, counts: WebhookCounts) -> None:
+        registry, prefix = self._registry, "apiserver_authorization"
+        for result, found in counts.results.items():
+            registry[f"{prefix}_webhook_evaluations_total"].set((name, result), sum(found.counts))
+            registry[f"{prefix}_webhook_duration_seconds"].show((name, result), found)
+        for result, number in counts.fail_open.items():
+            registry[f"{prefix}_webhook_evaluations_fail_open_total"].set((name, result), number)
+        if sum(counts.conditions.counts):
+            conditions, kind = f"{prefix}_match_condition", "Webhook"
+            registry[f"{conditions}_evaluation_seconds"].show((name, kind), counts.conditions)
+            if counts.exclusions:
+                registry[f"{conditions}_exclusions_total"].set((name, kind), counts.exclusions)
+            if counts.condition_errors:
+                registry[f"{conditions}_evaluation_errors_total"].set((name, kind), counts.condition_errors)
+
+    def _of_impersonations(self) -> None:
+        prefix = "apiserver_impersonation"
+        for name, counted in (("attempts", self.impersonations), ("authorization_attempts", self.impersonation_checks)):
+            for (mode, decision), found in counted.items():
+                self._registry[f"{prefix}_{name}_total"].set((decision, mode), sum(found.counts))
+                self._registry[f"{prefix}_{name}_duration_seconds"].show((decision, mode), found)
 
     def _of_audit(self, audit: Audit) -> None:
         registry = self._registry
@@ -88,7 +115,8 @@ class SecurityMetrics(Decisions):
             ("success", file.reloads, file.reloaded_at),
             ("failure", file.failures, file.failed_at),
         ):
-            registry[f"{prefix}_automatic_reloads_total"].set((own, status), number)
+            if number:
+                registry[f"{prefix}_automatic_reloads_total"].set((own, status), number)
             if moment:
                 registry[f"{prefix}_automatic_reload_last_timestamp_seconds"].set((own, status), moment)
 

@@ -12,6 +12,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import NamedTuple
 
 from haven.apimachinery.apierrors import BadRequest, Forbidden
@@ -21,8 +22,8 @@ from haven.apimachinery.validation.names import validate_domain_prefixed_path
 from haven.apiserver.authentication.interface import ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, ANONYMOUS, MASTERS
 from haven.apiserver.authentication.serviceaccounts import NODE_NAME, groups, split_username
 from haven.apiserver.authentication.x509 import unescaped
-from haven.apiserver.authorization.interface import Attributes, Authorizer, refusal
-from haven.apiserver.authorization.union import require
+from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict, decide, refusal
+from haven.apiserver.decisions import Decisions
 from haven.apiserver.request import Request, UserInfo
 
 __all__ = ["Impersonation", "NobodyNamed", "wanted_user"]
@@ -100,8 +101,9 @@ class Impersonated(NamedTuple):
 class Impersonation:
     """Decides who a request counts as, after authentication and before authorization."""
 
-    def __init__(self, authorizer: Authorizer) -> None:
+    def __init__(self, authorizer: Authorizer, decisions: Decisions | None = None) -> None:
         self._authorizer = authorizer
+        self._decisions = decisions or Decisions()
         self._last: OrderedDict[str, _Mode] = OrderedDict()
 
     async def apply(self, request: Request) -> Impersonated | None:
@@ -118,7 +120,14 @@ class Impersonation:
         wanted = wanted_user(request)
         if wanted is None:
             return None
-        user = await self._decide(wanted, Attributes.of(request.user, request.info))
+        began = perf_counter()
+        try:
+            user = await self._decide(wanted, Attributes.of(request.user, request.info))
+        except Forbidden:
+            self._decisions.impersonated("", perf_counter() - began, allowed=False)
+            raise
+        mode = user.constraint.removeprefix("impersonate:") or "legacy"
+        self._decisions.impersonated(mode, perf_counter() - began, allowed=True)
         request.headers = {
             header: value
             for header, value in headers.items()
@@ -156,10 +165,7 @@ class Impersonation:
             keys = tuple(sorted(requester.extra))
             requester = replace(requester, extra={"authentication.kubernetes.io/associated-node-keys": keys})
         if mode is not _LEGACY:
-            await require(
-                self._authorizer,
-                asked._replace(user=requester, verb=f"impersonate-on:{mode.name}:{asked.verb}"),
-            )
+            await self._ask(asked._replace(user=requester, verb=f"impersonate-on:{mode.name}:{asked.verb}"))
         actual_groups = await self._check_name(mode, wanted, requester)
         if wanted.uid:
             uid = Attributes(requester, mode.verb, group="authentication.k8s.io", version="v1", resource="uids")
@@ -173,7 +179,14 @@ class Impersonation:
         return replace(wanted, groups=actual_groups)
 
     async def _ask(self, attributes: Attributes) -> None:
-        await require(self._authorizer, attributes)
+        """Raise Forbidden unless the authorizers allow it."""
+        verb, began = attributes.verb, perf_counter()
+        decision = await decide(self._authorizer, attributes)
+        allowed = decision.verdict is Verdict.ALLOW
+        mode = verb.split(":")[1] if ":" in verb else "legacy"
+        self._decisions.asked_to_impersonate(mode, perf_counter() - began, allowed=allowed)
+        if not allowed:
+            raise refusal(attributes, ": ".join(filter(None, (decision.error, decision.reason))))
 
     async def _check_name(self, mode: _Mode, wanted: UserInfo, requester: UserInfo) -> tuple[str, ...]:
         """Ask for the user; return the groups that it has."""

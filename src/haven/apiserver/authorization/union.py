@@ -18,11 +18,10 @@ from haven.apiserver.authorization.interface import (
     Rules,
     Verdict,
     decide,
-    refusal,
 )
 from haven.apiserver.request import UserInfo
 
-__all__ = ["AlwaysAllowGroups", "AuthorizerUnion", "require"]
+__all__ = ["AlwaysAllowGroups", "AuthorizerUnion"]
 
 _ALLOWED = Decision(Verdict.ALLOW)
 _NOTHING = Decision(Verdict.NO_OPINION)
@@ -63,6 +62,11 @@ class AuthorizerUnion:
         """Ask others from now on, which have these types and names."""
         self._authorizers = tuple(zip_longest(authorizers, names))
         self.is_remote = any(isinstance(one, RemoteAuthorizer) for one in authorizers)
+
+    @property
+    def authorizers(self) -> Sequence[Authorizer]:
+        """Those who are asked, in this order."""
+        return [authorizer for authorizer, _ in self._authorizers]
 
     def authorize(self, attributes: Attributes) -> Decision:
         reasons: list[str] = []
@@ -108,13 +112,6 @@ class AuthorizerUnion:
             if found.error:
                 errors.extend(found.errors or (found.error,))
         return Rules(rules, incomplete, _aggregated(errors))
-
-
-async def require(authorizer: Authorizer, attributes: Attributes) -> None:
-    """Raise Forbidden, as the client shall see it, unless the user may do it."""
-    decision = await decide(authorizer, attributes)
-    if decision.verdict is not Verdict.ALLOW:
-        raise refusal(attributes, decision.reason)
 
 
 def _aggregated(errors: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 import orjson
@@ -19,9 +20,12 @@ from haven.apiserver.webhooks.answers import NoAnswer, status_of
 from haven.apiserver.webhooks.caller import CallFailed
 from haven.apiserver.webhooks.retrying import Post
 from haven.clock import Clock
+from haven.metrics.families import Histogram
 
-__all__ = ["WebhookAuthorizer", "review_spec"]
+__all__ = ["WebhookAuthorizer", "WebhookCounts", "review_spec"]
 
+CALL_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+CONDITION_BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.1, 0.2, 0.25)
 _CACHED_MAX = 8192
 _CACHED_CHARACTERS_MAX = 10_000
 """Questions with longer names are not remembered: whoever asks chooses them."""
@@ -36,6 +40,22 @@ _OPERATORS = {
     "exists": "Exists",
     "!": "DoesNotExist",
 }
+
+
+class WebhookCounts:
+    """How often a webhook was asked, or not, and with which result: success, timeout or error."""
+
+    def __init__(self) -> None:
+        self.results: dict[str, Histogram] = {}
+        self.fail_open: dict[str, int] = {}
+        self.conditions = Histogram(CONDITION_BOUNDS)
+        self.condition_errors = self.exclusions = 0
+
+    def asked(self, result: str, seconds: float, *, passes: bool) -> None:
+        """Count a call; `passes` tells that its failure leaves the decision to others."""
+        self.results.setdefault(result, Histogram(CALL_BOUNDS)).add(seconds)
+        if result != "success" and passes:
+            self.fail_open[result] = self.fail_open.get(result, 0) + 1
 
 
 class WebhookAuthorizer:
@@ -53,7 +73,8 @@ class WebhookAuthorizer:
         failure_denies: bool = False,
         match_conditions: Sequence[Expression] = (),
     ) -> None:
-        self.name = name
+        self.name = name or "default"
+        self.counts = WebhookCounts()
         self._post = post
         self._clock = clock
         self._version = f"authorization.k8s.io/{version}"
@@ -67,22 +88,33 @@ class WebhookAuthorizer:
 
     async def decide(self, attributes: Attributes) -> Decision:
         spec = review_spec(attributes)
-        try:
-            if not self._concerns(spec):
-                return _NOTHING
-        except ExpressionFailed as error:
-            return Decision(self._on_error, error=str(error))
+        if self._match_conditions:
+            began = perf_counter()
+            try:
+                if not self._concerns(spec):
+                    self.counts.exclusions += 1
+                    return _NOTHING
+            except ExpressionFailed as error:
+                self.counts.condition_errors += 1
+                return Decision(self._on_error, error=str(error))
+            finally:
+                self.counts.conditions.add(perf_counter() - began)
         key = orjson.dumps(spec)
         now = self._clock.monotonic_seconds()
         known = self._known.get(key)
         if known is not None and now < known[1]:
             return known[0]
         review = {"kind": "SubjectAccessReview", "apiVersion": self._version, "metadata": {}, "spec": spec}
+        passes = self._on_error is Verdict.NO_OPINION
+        began = perf_counter()
         try:
             answer = await self._post(orjson.dumps({**review, "status": {"allowed": False}}))
             decision = _decision(status_of(answer, "SubjectAccessReview", self._version))
         except (CallFailed, NoAnswer) as error:
+            result = "timeout" if "deadline exceeded" in str(error) else "error"
+            self.counts.asked(result, perf_counter() - began, passes=passes)
             return Decision(self._on_error, error=str(error))
+        self.counts.asked("success", perf_counter() - began, passes=passes)
         if _is_short(attributes):
             self._known[key] = (decision, now + self._ttl_seconds[decision.verdict is Verdict.ALLOW])
             self._known.move_to_end(key)
@@ -95,8 +127,6 @@ class WebhookAuthorizer:
 
     def _concerns(self, spec: dict[str, Any]) -> bool:
         """Tell whether every condition is met; one that is not decides even if others cannot be evaluated."""
-        if not self._match_conditions:
-            return True
         shown = {"user": "", "groups": [], "uid": "", "extra": {}, **spec}
         if "resourceAttributes" in spec:
             shown["resourceAttributes"] = dict.fromkeys(_FIELDS, "") | spec["resourceAttributes"]

@@ -132,4 +132,6 @@ def _way(provider: Provider, envelopes: dict[KmsProvider, Envelope]) -> Prefixed
     if provider.kind == "identity":
         return Prefixed(b"", Identity())
     keys = [Prefixed(f"{name}:".encode(), _CIPHERS[provider.kind](secret)) for name, secret in provider.keys]
-    return Prefixed(ENCRYPTED + f"{provider.kind}:v1:".encode(), Chain(keys))
+    cipher = "Secretbox" if provider.kind == "secretbox" else "AES"
+    missing = f"no matching key was found for the provided {cipher} transformer"
+    return Prefixed(ENCRYPTED + f"{provider.kind}:v1:".encode(), Chain(keys, missing))

@@ -81,11 +81,12 @@ class Prefixed(NamedTuple):
 
 
 class Chain:
-    """Several ways: the first one writes, and the first whose prefix fits reads."""
+    """Several ways: the first one writes, and the first whose prefix fits reads. `missing` is said where none fits."""
 
-    def __init__(self, ways: Sequence[Prefixed]) -> None:
+    def __init__(self, ways: Sequence[Prefixed], missing: str = "no matching prefix found") -> None:
         assert ways
         self._ways = tuple(ways)
+        self._missing = missing
 
     def seal(self, key: bytes, value: bytes) -> bytes:
         prefix, transformer = self._ways[0]
@@ -106,4 +107,4 @@ class Chain:
             return Opened(value, stale or place > 0)
         if errors:
             raise DecryptionFailed(errors[0] if len(errors) == 1 else f"[{', '.join(errors)}]")
-        raise DecryptionFailed("no matching prefix found")
+        raise DecryptionFailed(self._missing)

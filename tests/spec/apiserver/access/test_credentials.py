@@ -26,7 +26,9 @@ from haven.apiserver.authentication.tokenwebhook import WebhookTokens
 from haven.apiserver.authentication.union import RequestAuthenticator
 from haven.apiserver.authentication.x509 import ClientCertificates, RequestHeaders
 from haven.apiserver.authorization.interface import Attributes, Decision, Rules, Verdict
+from haven.apiserver.authorization.webhook import WebhookAuthorizer
 from haven.apiserver.clientcertificates import PresentedCertificate
+from haven.apiserver.decisions import Decisions
 from haven.apiserver.expressions import CelEngine
 from haven.apiserver.http.messages import Headers
 from haven.apiserver.request import Request, RequestInfo, UserInfo
@@ -359,7 +361,8 @@ class May:
 
 async def test_the_way_of_impersonating_that_was_right_last_time_words_the_refusal() -> None:
     may = May("impersonate")
-    impersonation = Impersonation(may)
+    counts = Decisions()
+    impersonation = Impersonation(may, counts)
 
     def acting() -> Request:
         request = a_request(("Impersonate-User", "bob"))
@@ -375,6 +378,36 @@ async def test_the_way_of_impersonating_that_was_right_last_time_words_the_refus
     may.verbs = set()
     with pytest.raises(Forbidden, match='cannot impersonate resource "users"'):
         await impersonation.apply(acting())
+    assert {key: sum(found.counts) for key, found in counts.impersonations.items()} == {
+        ("", "denied"): 2,
+        ("legacy", "allowed"): 1,
+    }
+    assert {key: sum(found.counts) for key, found in counts.impersonation_checks.items()} == {
+        ("user-info", "denied"): 3,
+        ("legacy", "denied"): 2,
+        ("legacy", "allowed"): 1,
+    }
+
+
+async def test_questions_to_a_webhook_are_counted_with_what_came_of_them(clock: FakeClock) -> None:
+    answers = [b'{"status":{"allowed":true}}', b"nonsense", b"{}"]
+
+    async def post(_body: bytes) -> bytes:
+        return answers.pop(0)
+
+    condition = CelEngine().compile("request.user != 'root' && request.extra['a'][0] == 'b'", "request")
+    conditional = WebhookAuthorizer(post, clock, name="c", match_conditions=[condition])
+    webhook = WebhookAuthorizer(post, clock, name="w")
+
+    verdicts = [(await webhook.decide(Attributes(UserInfo(name), "get"))).verdict for name in ("jane", "eve", "joe")]
+    await conditional.decide(Attributes(UserInfo("root"), "get"))
+    failed = await conditional.decide(Attributes(UserInfo("jane"), "get"))
+
+    assert verdicts == [Verdict.ALLOW, Verdict.NO_OPINION, Verdict.NO_OPINION]
+    assert {result: sum(found.counts) for result, found in webhook.counts.results.items()} == {"success": 2, "error": 1}
+    assert webhook.counts.fail_open == {"error": 1}
+    assert (conditional.counts.exclusions, conditional.counts.condition_errors) == (1, 1)
+    assert failed.error == f"cel evaluation error: expression '{condition.text}' resulted in error: no such key: a"
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ async def test_a_server_that_starts_again_reads_what_was_encrypted_and_none_with
     with pytest.raises(StoreError, match="encryption-provider-config"):
         await serve(store)
     file.write_bytes(config(keyed("aescbc", "two"), identity()))
-    with pytest.raises(StoreError, match="no matching prefix found"):
+    with pytest.raises(StoreError, match="no matching key was found for the provided AES transformer"):
         await serve(store, encryption_provider_config=str(file))
 
 
