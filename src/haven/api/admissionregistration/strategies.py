@@ -37,6 +37,7 @@ from haven.apimachinery.fielderrors import (
     not_supported,
     required,
 )
+from haven.apimachinery.jsonpath import InvalidPath, check_template
 from haven.apimachinery.validation.labels import validate_conditions, validate_label_selector
 from haven.apimachinery.validation.names import (
     byte_length,
@@ -340,9 +341,18 @@ def _check_validating_status(new: v1.ValidatingAdmissionPolicy, _old: v1.Validat
     for index, warning in enumerate(checking.expression_warnings if checking is not None else ()):
         if not warning.warning:
             errors.append(required(path.index(index).child("warning"), ""))
-        if not warning.field_ref.strip():
-            errors.append(required(path.index(index).child("fieldRef"), ""))
+        errors += _field_reference(warning.field_ref.strip(), path.index(index).child("fieldRef"))
     return errors + validate_conditions(new.status.conditions, Path("status", "conditions"))
+
+
+def _field_reference(text: str, path: Path) -> ErrorList:
+    if not text:
+        return [required(path, "")]
+    try:
+        check_template("{" + text + "}")
+    except InvalidPath as error:
+        return [invalid(path, text, f"invalid JSONPath: {error}")]
+    return []
 
 
 def _update_validating_status(new: v1.ValidatingAdmissionPolicy, old: v1.ValidatingAdmissionPolicy) -> None:

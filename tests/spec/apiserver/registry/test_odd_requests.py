@@ -87,3 +87,19 @@ async def test_amounts_whose_thousandths_exceed_64_bits_are_not_whole(api: Api) 
     status, answer = await api.send("POST", "/api/v1/namespaces/default/podtemplates", template)
 
     assert (status, 'Invalid value: "1Ei": must be an integer' in answer["message"]) == (422, True)
+
+
+async def test_a_warning_about_an_expression_says_where_in_a_jsonpath(api: Api) -> None:
+    policies = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["x"]}
+    spec = {"matchConstraints": {"resourceRules": [rule]}, "validations": [{"expression": "true"}]}
+    await api.send("POST", policies, {"metadata": {"name": "p"}, "spec": spec})
+    found = [{"fieldRef": "*", "warning": "w"}, {"fieldRef": "spec.validations[0].expression", "warning": "w"}]
+
+    patch = {"status": {"typeChecking": {"expressionWarnings": found}}}
+    status, answer = await api.send("PATCH", f"{policies}/p/status", patch, content_type="application/merge-patch+json")
+
+    assert (status, [cause["message"] for cause in answer["details"]["causes"]]) == (
+        422,
+        ["Invalid value: \"*\": invalid JSONPath: unrecognized character in action: U+002A '*'"],
+    )
