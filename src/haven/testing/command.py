@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from haven.testing import background as behind
+
 if TYPE_CHECKING:
     from haven.testing.cluster import Cluster
 
@@ -36,8 +38,10 @@ SIGNALS = tuple(
 
 @click.command(help="Run a cluster for tests: simulated nodes, nothing on disk, gone with this command.")
 @click.option("--ephemeral", is_flag=True, help="Say it: everything in this cluster ends with the command.")
-@click.option("--nodes", default=1, show_default=True, help="Simulated nodes.")
-@click.option("--port", default=0, help="Where to listen on 127.0.0.1; any free port by default.")
+@click.option("--nodes", type=click.IntRange(min=0), default=1, show_default=True, help="Simulated nodes.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, help="Where to listen on 127.0.0.1; any free port by default."
+)
 @click.option("--kubeconfig", type=click.Path(dir_okay=False), help="Write the kubeconfig here as well.")
 @click.option("--apply", "manifests", multiple=True, type=click.Path(exists=True), help="Apply a file or folder first.")
 @click.option("--controllers/--no-controllers", default=True, help="Whether controllers run (envtest has none).")
@@ -50,6 +54,9 @@ SIGNALS = tuple(
     flag_value="",
     help="Start none; make KUBEBUILDER_ASSETS of a folder, so that each Go suite starts its own.",
 )
+@click.option(
+    "--background", is_flag=True, help='Return when it is ready: eval "$(haven api --ephemeral --background)".'
+)
 @click.option("--outlive-parent", is_flag=True, help="Go on when the program that started this ends.")
 @click.argument("arguments", metavar="[-- COMMAND…]", nargs=-1, type=click.UNPROCESSED)
 def command(
@@ -61,6 +68,7 @@ def command(
     controllers: bool,
     as_json: bool,
     envtest_dir: str | None,
+    background: bool,
     outlive_parent: bool,
     arguments: tuple[str, ...],
 ) -> None:
@@ -68,24 +76,51 @@ def command(
         sys.exit(_envtest(envtest_dir, controllers, as_json, arguments))
     if not ephemeral:
         raise click.UsageError("this cluster keeps nothing: say haven api --ephemeral (haven up makes one that lasts)")
+    if background:
+        if arguments:
+            raise click.UsageError("a command is waited for: leave out --background")
+        if sys.platform == "win32":
+            raise click.UsageError("--background needs a POSIX shell")
+    stopping = _Stopping(outlive_parent=outlive_parent, shell=behind.asking_shell() if background else 0)
+    if background:
+        behind.divide()
     from haven.apiserver.laterimports import import_rest
     from haven.testing import Cluster
 
-    stopping = _Stopping(outlive_parent=outlive_parent)
-    with stopping, Cluster(nodes=nodes, port=port, controllers=controllers) as cluster:
+    with stopping, contextlib.ExitStack() as stack:
+        with _told_in_a_sentence():
+            cluster = stack.enter_context(Cluster(nodes=nodes, port=port, controllers=controllers))
         for manifest in manifests:
-            cluster.apply(Path(manifest))
+            with _told_in_a_sentence(f"{manifest}: "):
+                cluster.apply(Path(manifest))
         if kubeconfig:
-            _write_private(Path(kubeconfig), cluster.kubeconfig.read_text(encoding="utf-8"))
+            with _told_in_a_sentence():
+                _write_private(Path(kubeconfig), cluster.kubeconfig.read_text(encoding="utf-8"))
         environment = {**cluster.env, **({"KUBECONFIG": str(Path(kubeconfig).absolute())} if kubeconfig else {})}
         threading.Thread(target=import_rest, name="later-imports", daemon=True).start()
         if arguments:
             status = _run(arguments, environment, stopping)
         else:
             _announce(cluster, environment, as_json=as_json)
+            if background:
+                behind.hush()
             stopping.wait()
             status = 0
     sys.exit(status)
+
+
+@contextlib.contextmanager
+def _told_in_a_sentence(about: str = "") -> Iterator[None]:
+    """Tell what a user can mend without a traceback: a port, a manifest, a place for the kubeconfig."""
+    import yaml
+
+    from haven.apimachinery.apierrors import ApiError
+
+    try:
+        yield
+    except (ApiError, LookupError, OSError, ValueError, yaml.YAMLError) as error:
+        text = " ".join(str(error.args[0] if isinstance(error, LookupError) else error).split())
+        raise click.ClickException(f"{about}{text}") from error
 
 
 def _announce(cluster: Cluster, environment: Mapping[str, str], *, as_json: bool) -> None:
@@ -127,9 +162,11 @@ class _NotRunnable(click.ClickException):
 class _Stopping:
     """Notices that it is time to end: a signal, or the end of the program that started this one."""
 
-    def __init__(self, *, outlive_parent: bool) -> None:
+    def __init__(self, *, outlive_parent: bool, shell: int = 0) -> None:
+        """`shell` is a process to end with in place of the parent."""
         self._event = threading.Event()
         self._parent = os.getppid()
+        self._shell = shell
         self._watches_parent = not outlive_parent and sys.platform != "win32"  # Windows keeps a dead parent's number.
         self._before: dict[int, Any] = {}
 
@@ -144,9 +181,12 @@ class _Stopping:
 
     def poll(self, seconds: float) -> bool:
         """Return whether it is time, at the latest after so many seconds."""
-        if self._watches_parent and os.getppid() != self._parent:
+        if self._watches_parent and not self._is_wanted():
             return True
         return self._event.wait(seconds)
+
+    def _is_wanted(self) -> bool:
+        return behind.is_alive(self._shell) if self._shell else os.getppid() == self._parent
 
     def wait(self) -> None:
         """Return when it is time."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -88,6 +90,45 @@ def test_it_ends_with_the_program_that_started_it() -> None:
     done = subprocess.run([sys.executable, "-c", starter], capture_output=True, text=True, check=True)
 
     _wait_end(int(done.stdout))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX shells only")
+@pytest.mark.parametrize("before", ["", "cd / && "])  # The second makes the shell wait in a copy of itself.
+def test_a_script_has_a_cluster_behind_it_until_it_ends(tmp_path: Path, before: str) -> None:
+    haven = shlex.join(HAVEN)
+    script = (
+        f'eval "$({before}{haven} api --ephemeral --background)"\n'
+        f"""{shlex.quote(sys.executable)} -c 'import kubernetes as k; k.config.load_kube_config(); '\\
+'print(k.client.VersionApi().get_code().minor)'\n"""
+        'echo "$KUBECONFIG"\n'
+    )
+
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=SECONDS, cwd=tmp_path)
+
+    minor, kubeconfig = done.stdout.split()
+    assert minor == "36"
+    end = time.monotonic() + SECONDS
+    while Path(kubeconfig).exists():
+        assert time.monotonic() < end, "the cluster goes on"
+        time.sleep(0.05)
+
+
+def test_what_its_user_can_mend_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("kind: [")
+    (tmp_path / "unknown.yaml").write_text("{kind: Shop, apiVersion: shops/v1, metadata: {name: corner}}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        cases = {
+            ("--port", str(taken.getsockname()[1])): "address already in use",
+            ("--apply", str(tmp_path / "broken.yaml")): "broken.yaml: while parsing",
+            ("--apply", str(tmp_path / "unknown.yaml")): "unknown.yaml: the cluster serves no 'Shop' of shops/v1",
+            ("--background", "--kubeconfig", str(tmp_path / "no" / "kc")): "No such file or directory",
+        }
+        for arguments, words in cases.items():
+            done = _haven("api", "--ephemeral", *arguments)
+
+            assert (done.returncode, done.stdout) == (1, "")
+            assert words in done.stderr
+            assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
 def test_without_saying_ephemeral_nothing_is_started() -> None:
