@@ -10,6 +10,7 @@ from typing import Any
 
 from haven.api.core import v1 as core_v1
 from haven.api.core.validation.metadata import validate_meta, validate_meta_update
+from haven.api.givenempty import given
 from haven.api.networking import v1
 from haven.api.strategy import Strategy
 from haven.apimachinery.fielderrors import ErrorList, Path, invalid, not_supported, required
@@ -36,7 +37,7 @@ def _check(ingress: v1.Ingress, *, any_secret: bool = False, any_wildcard: bool 
     errors = validate_meta(ingress.metadata, namespaced=True)
     spec = ingress.spec
     if not spec.rules and spec.default_backend is None:
-        errors.append(invalid(_SPEC, None, "either `defaultBackend` or `rules` must be specified"))
+        errors.append(invalid(_SPEC, given(spec.rules), "either `defaultBackend` or `rules` must be specified"))
     if spec.default_backend is not None:
         errors += _backend(spec.default_backend, _SPEC.child("defaultBackend"))
     for index, rule in enumerate(spec.rules):

@@ -82,3 +82,13 @@ async def test_an_empty_signing_request_is_shown_as_it_was_given(api: Api, given
 
     assert status == 422
     assert refused["details"]["causes"][0]["message"].startswith(f"Invalid value: {shown}: PEM block type")
+
+
+@pytest.mark.parametrize(("spec", "shown"), [({"rules": []}, "[]"), ({}, "null")])
+async def test_an_ingress_without_rules_is_shown_the_rules_it_gave(api: Api, spec: dict[str, Any], shown: str) -> None:
+    body = {"metadata": {"name": "i"}, "spec": spec}
+
+    _, refused = await api.send("POST", "/apis/networking.k8s.io/v1/namespaces/default/ingresses", body)
+
+    words = "either `defaultBackend` or `rules` must be specified"
+    assert refused["details"]["causes"][0]["message"] == f"Invalid value: {shown}: {words}"
