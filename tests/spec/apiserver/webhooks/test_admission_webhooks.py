@@ -279,6 +279,19 @@ async def test_what_becomes_of_webhooks_is_counted(api: Api, asked: Asked) -> No
         assert line in text
 
 
+async def test_conditions_that_do_not_hold_are_counted(api: Api, asked: Asked) -> None:
+    conditions = [{"name": "fails", "expression": "object.data.no == '1'"}, {"name": "false", "expression": "false"}]
+    await configure(api, "Validating", a_hook(asked.hook, matchConditions=conditions))
+
+    await api.send("POST", MAPS, a_map())
+
+    text = (await api.raw("GET", "/metrics")).body.decode()
+    labels = '{kind="webhook",name="a.example.com",operation="CREATE",type="validate"} 1'
+    for name in ("evaluation_errors_total", "evaluation_seconds_count", "exclusions_total"):
+        assert f"apiserver_admission_match_condition_{name}{labels}" in text
+    assert asked.requests == []
+
+
 async def test_a_slow_webhook_exceeds_its_timeout(api: Api, asked: Asked) -> None:
     async def slow(_: web.Request) -> web.StreamResponse:
         await asyncio.sleep(60)

@@ -6,8 +6,9 @@ https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-con
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from time import perf_counter
 from typing import Any
 
 from haven.api.admissionregistration import v1
@@ -26,6 +27,8 @@ from haven.apiserver.authorization.interface import Authorizer
 
 __all__ = ["ConditionFailure", "HookConditions", "hold"]
 
+Told = Callable[[float, int], None]
+
 
 class ConditionFailure(Exception):
     """A condition could not be evaluated, and none of the others is false."""
@@ -38,19 +41,36 @@ def hold(
     params: Tree | None,
     *,
     fails_open: bool,
+    told: Told | None = None,
 ) -> bool:
-    """Tell whether all conditions hold; raise ConditionFailure, unless that is to count as false."""
+    """Tell whether all conditions hold; raise ConditionFailure, unless that is to count as false.
+
+    What does not simply hold is told: how many seconds that took, and how many conditions failed.
+    """
+    began = perf_counter()
+
+    def tell(failed: int) -> None:
+        if told is not None:
+            told(perf_counter() - began, failed)
+
     try:
         results, _ = situation.evaluate(conditions, variables, params, CONDITIONS_BUDGET)
     except OutOfBudget as error:
+        tell(0)
         if fails_open:
             return False
         raise ConditionFailure(str(error)) from None
-    if any(result.failure is None and result.value is False for result in results):
-        return False
+    failed = 0
+    for result in results:
+        if result.failure is not None:
+            failed += 1
+        elif result.value is False:
+            tell(failed)
+            return False
     failures = list(dict.fromkeys(result.failure for result in results if result.failure is not None))
     if not failures:
         return True
+    tell(failed)
     if fails_open:
         return False
     raise ConditionFailure(failures[0] if len(failures) == 1 else f"[{', '.join(failures)}]")
@@ -72,13 +92,16 @@ class HookConditions:
         old: Any,
         *,
         fails_open: bool,
+        told: Told | None = None,
     ) -> bool:
         """Tell whether all conditions hold for the objects as `resource` shows them; raise ApiError."""
         compiled = [self._compiled(condition.expression) for condition in conditions]
         questions = Questions(self._authorizer, request.user)
         situation = Situation(request, request.resource, obj, old, None, questions, shown_as=resource)
         try:
-            return await questions.settled(lambda: hold(compiled, {}, situation, None, fails_open=fails_open))
+            return await questions.settled(
+                lambda: hold(compiled, {}, situation, None, fails_open=fails_open, told=told)
+            )
         except ConditionFailure as error:
             raise forbidden(request, str(error)) from None
 

@@ -14,6 +14,9 @@ P = TypeVar("P")
 E = TypeVar("E")
 
 
+_CONDITIONS = "apiserver_admission_match_condition_evaluation_"
+
+
 class PolicyMeter:
     """Counts checks of policies, and how long their expressions take."""
 
@@ -31,6 +34,17 @@ class PolicyMeter:
                 self._registry["apiserver_cel_compilation_duration_seconds"].histogram().add(perf_counter() - began)
 
         return timed
+
+    def condition(self, name: str, operation: str) -> Callable[[float, int], None]:
+        """Return what counts the conditions of a policy that did not hold."""
+        labels = ("policy", name, operation, "validate")
+
+        def told(seconds: float, failed: int) -> None:
+            if failed:
+                self._registry[_CONDITIONS + "errors_total"].child(*labels).value += failed
+            self._registry[_CONDITIONS + "seconds"].histogram(*labels).add(seconds)
+
+        return told
 
     def evaluated(self, seconds: float) -> None:
         """Count the evaluation of all expressions of a policy."""

@@ -208,7 +208,14 @@ class MutatingPolicies:
             seen = await self._situation(invocation, request, None, questions)
             try:
                 if not await questions.settled(
-                    lambda: hold(compiled.conditions, compiled.variables, seen, invocation.param, fails_open=fails_open)
+                    lambda: hold(
+                        compiled.conditions,
+                        compiled.variables,
+                        seen,
+                        invocation.param,
+                        fails_open=fails_open,
+                        told=self._meter.condition(policy.metadata.name, request.operation),
+                    )
                 ):
                     return
             except ConditionFailure as error:

@@ -6,7 +6,7 @@ that has neither does not pay for it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from haven.api.admissionregistration import v1
@@ -156,13 +156,14 @@ class WebhookConditions:
         old: Any,
         *,
         fails_open: bool,
+        told: Callable[[float, int], None] | None = None,
     ) -> bool:
         """Tell whether all conditions hold for the objects as `resource` shows them; raise ApiError."""
         if self._conditions is None:
             from haven.apiserver.admission.policies.conditions import HookConditions
 
             self._conditions = HookConditions(self._authorizer)
-        return await self._conditions.match(conditions, request, resource, obj, old, fails_open=fails_open)
+        return await self._conditions.match(conditions, request, resource, obj, old, fails_open=fails_open, told=told)
 
 
 class PolicyAdmission:

@@ -160,6 +160,7 @@ class Situation:
     ) -> None:
         authorizer = AuthorizerValue(questions.ask)
         own = request.resource
+        self.operation = request.operation
         self._base: dict[str, Any] = {
             "object": None if obj is None else serialization.to_tree(obj),
             "oldObject": None if old is None else serialization.to_tree(old),

@@ -5,7 +5,7 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/validating-admis
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -195,7 +195,8 @@ class ValidatingPolicies:
         return Situation(request, resource, obj, old, namespace, questions)
 
     async def _outcome(self, hook: _Hook, situation: Situation, param: Tree | None, questions: Questions) -> _Outcome:
-        return await questions.settled(lambda: _evaluated(hook.policy.spec, hook.evaluator, situation, param))
+        told = self._meter.condition(hook.policy.metadata.name, situation.operation)
+        return await questions.settled(lambda: _evaluated(hook.policy.spec, hook.evaluator, situation, param, told))
 
     def _act(
         self,
@@ -250,7 +251,11 @@ def _denial(request: AdmissionRequest, message: str, reason: str) -> apierrors.A
 
 
 def _evaluated(
-    spec: v1.ValidatingAdmissionPolicySpec, compiled: CompiledPolicy, situation: Situation, param: Tree | None
+    spec: v1.ValidatingAdmissionPolicySpec,
+    compiled: CompiledPolicy,
+    situation: Situation,
+    param: Tree | None,
+    told: Callable[[float, int], None],
 ) -> _Outcome:
     """Evaluate all expressions of a policy for one parameter."""
     fails_open = spec.failure_policy == "Ignore"
@@ -258,7 +263,7 @@ def _evaluated(
     outcome = _Outcome()
     try:
         if compiled.conditions and not hold(
-            compiled.conditions, compiled.variables, situation, param, fails_open=fails_open
+            compiled.conditions, compiled.variables, situation, param, fails_open=fails_open, told=told
         ):
             return outcome
         results, budget = situation.evaluate(compiled.validations, compiled.variables, param, BUDGET)

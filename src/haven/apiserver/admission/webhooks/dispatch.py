@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from haven import telemetry
@@ -22,7 +23,7 @@ from haven.apiserver.admission.webhooks.review import InvalidReview, Verdict, de
 from haven.apiserver.webhooks.caller import CallFailed, WebhookCaller, calling_webhook
 from haven.apiserver.webhooks.target import Target
 
-__all__ = ["CannotAsk", "Conditions", "Dispatcher"]
+__all__ = ["CannotAsk", "ConditionNotes", "Conditions", "Dispatcher"]
 
 _log = telemetry.logger("apiserver")
 
@@ -47,6 +48,7 @@ class Conditions(Protocol):
         old: Any,
         *,
         fails_open: bool,
+        told: Callable[[float, int], None] | None = None,
     ) -> bool:
         """Tell whether all conditions hold for the objects as `resource` shows them.
 
@@ -54,6 +56,16 @@ class Conditions(Protocol):
         counts as false.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionNotes:
+    """Takes down what becomes of a webhook's conditions: seconds and failures of those that do not simply hold, and
+    that the webhook is therefore not asked.
+    """
+
+    told: Callable[[float, int], None]
+    excluded: Callable[[], None]
 
 
 class Dispatcher:
@@ -76,7 +88,7 @@ class Dispatcher:
         equivalents = self.versions.equivalents(request.resource, request.subresource) if criteria.is_equivalent else ()
         return first_matching_rule(criteria, request, equivalents) is not None
 
-    async def wanted(self, hook: Hook, request: AdmissionRequest) -> Resource[Any] | None:
+    async def wanted(self, hook: Hook, request: AdmissionRequest, notes: ConditionNotes) -> Resource[Any] | None:
         """Return as which resource a webhook wants to see a request; None if it does not."""
         try:
             criteria = hook.criteria
@@ -99,8 +111,15 @@ class Dispatcher:
         if hook.webhook.match_conditions:
             obj, old = await self.shown(request, resource)
             if not await self._conditions.match(
-                hook.webhook.match_conditions, request, resource, obj, old, fails_open=hook.fails_open
+                hook.webhook.match_conditions,
+                request,
+                resource,
+                obj,
+                old,
+                fails_open=hook.fails_open,
+                told=notes.told,
             ):
+                notes.excluded()
                 return None
         return resource
 

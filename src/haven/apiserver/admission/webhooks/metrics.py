@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from haven.apiserver.admission.interface import AdmissionRequest
-from haven.apiserver.admission.webhooks.dispatch import CannotAsk
+from haven.apiserver.admission.webhooks.dispatch import CannotAsk, ConditionNotes
 from haven.apiserver.admission.webhooks.hooks import Hook
 from haven.apiserver.admission.webhooks.review import Denied
 from haven.clock import Clock
@@ -19,6 +19,7 @@ __all__ = ["ADMIT", "VALIDATING", "WebhookMetrics"]
 
 ADMIT, VALIDATING = "admit", "validating"
 _PREFIX = "apiserver_admission_webhook_"
+_CONDITIONS = "apiserver_admission_match_condition_"
 _CODE_MAX = 600
 
 
@@ -28,6 +29,20 @@ class WebhookMetrics:
     def __init__(self, registry: Registry, clock: Clock) -> None:
         self._registry = registry
         self._clock = clock
+
+    def conditions(self, hook: Hook, kind: str, request: AdmissionRequest) -> ConditionNotes:
+        """Return what counts a webhook's conditions that do not hold."""
+        labels = ("webhook", hook.name, request.operation, kind)
+
+        def told(seconds: float, failed: int) -> None:
+            if failed:
+                self._registry[_CONDITIONS + "evaluation_errors_total"].child(*labels).value += failed
+            self._registry[_CONDITIONS + "evaluation_seconds"].histogram(*labels).add(seconds)
+
+        def excluded() -> None:
+            self._registry[_CONDITIONS + "exclusions_total"].child(*labels).value += 1
+
+        return ConditionNotes(told, excluded)
 
     @contextmanager
     def asking(self, hook: Hook, kind: str, request: AdmissionRequest) -> Iterator[None]:

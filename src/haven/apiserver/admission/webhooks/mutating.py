@@ -80,7 +80,7 @@ class MutatingAdmissionWebhook:
 
     async def _consult(self, index: int, hook: Hook, request: AdmissionRequest, rounds: _Rounds) -> None:
         again = request.reinvocation.is_second_round
-        resource = await self._dispatcher.wanted(hook, request)
+        resource = await self._dispatcher.wanted(hook, request, self._metrics.conditions(hook, ADMIT, request))
         if resource is None or (again and hook.uid not in rounds.asked_again):
             return
         place = f"round_{1 if again else 0}_index_{index}"

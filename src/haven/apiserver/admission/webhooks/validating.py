@@ -41,7 +41,7 @@ class ValidatingAdmissionWebhook:
             return
         concerned: list[tuple[Hook, Resource[Any]]] = []
         for hook in hooks:
-            resource = await self._dispatcher.wanted(hook, request)
+            resource = await self._dispatcher.wanted(hook, request, self._metrics.conditions(hook, "validate", request))
             if resource is not None:
                 concerned.append((hook, resource))
         if not concerned:
