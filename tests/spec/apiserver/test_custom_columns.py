@@ -8,8 +8,8 @@ import pytest
 
 from haven.api.apiextensions import v1 as apiextensions_v1
 from haven.apimachinery import times
+from haven.apimachinery.jsonpath import InvalidPath, compile_path
 from haven.apiserver.printers.custom import custom_printer
-from haven.apiserver.printers.jsonpath import InvalidPath, compile_path
 
 NOW = 1_800_000_000.0
 THING = {

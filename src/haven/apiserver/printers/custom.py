@@ -12,9 +12,9 @@ from haven.api.apiextensions import v1 as apiextensions_v1
 from haven.apimachinery import meta, times
 from haven.apimachinery.fielderrors import go_json
 from haven.apimachinery.goformat import show
+from haven.apimachinery.jsonpath import InvalidPath, compile_path
 from haven.apiserver.printers import Printer, printer_for
 from haven.apiserver.printers.format import human_duration
-from haven.apiserver.printers.jsonpath import InvalidPath, compile_path
 
 __all__ = ["custom_printer"]
 
