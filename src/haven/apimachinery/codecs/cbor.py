@@ -1,7 +1,8 @@
 """Kubernetes' CBOR: trees to and from it.
 
 Text travels as byte strings, as upstream's encoder writes it; either kind of string is read. What JSON cannot say is
-refused: numbers beyond 64 bits, NaN, undefined, keys that are no text or come twice.
+refused: numbers beyond 64 bits, NaN, undefined, keys that are no text or come twice. Libraries return dictionaries, in
+which keys that came twice are lost; hence a reader of our own.
 
 Sources: RFC 8949, and the modes of k8s.io/apimachinery's CBOR serializer (KEP-4222).
 """
