@@ -257,6 +257,16 @@ async def test_a_document_that_is_no_newer_is_not_sent_again() -> None:
     assert (await v2(api, **{"if-modified-since": "Thu, 01 Jan 2015 00:00:00 GMT"})).status == 200
 
 
+async def test_the_list_of_documents_is_always_sent_as_it_may_have_grown_within_the_second() -> None:
+    api = OpenAPI(STABLE)
+    first = await v3(api)
+    asked = Request("GET", "/openapi/v3", {}, {"if-modified-since": first.headers["Last-Modified"]})
+
+    again = await api.handle_v3(asked)
+
+    assert (again.status, again.body) == (200, first.body)
+
+
 async def test_parameters_are_described_with_the_words_that_upstreams_own_suite_looks_for(api: Api) -> None:
     answer = await api.raw("GET", "/openapi/v2")
 

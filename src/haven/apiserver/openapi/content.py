@@ -18,12 +18,22 @@ _TAG = re.compile(r'(?:W/)?("[^"]*")')
 
 
 def serve_content(
-    request: Request, headers: Mapping[str, str], data: bytes, *, modified_seconds: float, is_encoded: bool = False
+    request: Request,
+    headers: Mapping[str, str],
+    data: bytes,
+    *,
+    modified_seconds: float,
+    is_encoded: bool = False,
+    is_made_anew: bool = False,
 ) -> Response:
-    """Answer with a document, of which `headers` may have the Etag; one that is encoded has no parts."""
+    """Answer with a document, of which `headers` may have the Etag; one that is encoded has no parts.
+
+    One that is made anew for each request may differ from what a client got in the same second, which is as exactly as
+    clients can tell the time. (Upstream lets them go on with the old one.)
+    """
     tag = headers.get("Etag", "")
     answer = dict(headers)
-    if _is_known(request, tag, modified_seconds):
+    if _is_known(request, tag, modified_seconds + is_made_anew):
         for name in ("Content-Type", "Content-Encoding"):
             answer.pop(name, None)
         if not tag:

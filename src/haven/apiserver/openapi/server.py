@@ -118,7 +118,8 @@ class OpenAPI:
             shown = {document: paths[document] for document in sorted(paths)}
             # Upstream names no type, so its HTTP library guesses one.
             text = {"Content-Type": "text/plain; charset=utf-8"}
-            return serve_content(request, text, orjson.dumps({"paths": shown}), modified_seconds=time.time())
+            index = orjson.dumps({"paths": shown})
+            return serve_content(request, text, index, modified_seconds=time.time(), is_made_anew=True)
         if name in self._foreign_v3:
             return await self._foreign_v3[name][1](request)
         stored = self._v3.get(name)
