@@ -86,28 +86,31 @@ class Audience:
         self._noted = False
         start, self._told = self._told, self._first + len(self._log)
         told = self._told
-        chunk, size_bytes, receivers = b"", 0, 0
-        for number, member in enumerate(tuple(self.members), 1):
+        members = tuple(self.members)
+        sink = members[0].sink if members else None
+        data = _encoded(sink, self._log[start - self._first :])
+        chunk = chunked(data) if data else b""
+        receivers = 0
+        for number, member in enumerate(members, 1):
             if member in self.members and member.place < told:
-                if not chunk:
-                    data = _encoded(member.sink, self._log[start - self._first : told - self._first])
-                    chunk, size_bytes = chunked(data) if data else b"", len(data)
                 if chunk and member.place == start and member.sink is not None and member.sink.send(chunk):
                     member.place = told
                     receivers += 1
-                    counting = member.sink
                 else:
                     member.depart()
             if number % WATCHERS_PER_TURN == 0:
                 yield
-        if receivers:
-            counting.count(told - start, size_bytes, receivers)
+        if sink is not None and receivers:
+            sink.count(told - start, len(data), receivers)
         del self._log[: told - self._first]
         self._first = told
 
 
 def _encoded(sink: Sink | None, events: Sequence[Watched]) -> bytes:
-    """Return the bytes of changes; none if that fails: the owners of the watches meet the error then."""
+    """Return the bytes of changes; none if that fails.
+
+    Then everybody leaves, and the owner of each watch meets the error where it can be told to the client and the log.
+    """
     if sink is None:
         return b""
     try:

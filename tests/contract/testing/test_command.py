@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -36,11 +37,15 @@ def _is_alive(pid: int) -> bool:
     return not Path(f"/proc/{pid}/stat").exists() or Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
 
 
-def _wait_end(pid: int) -> None:
+def _wait(is_done: Callable[[], bool], otherwise: str) -> None:
     end = time.monotonic() + SECONDS
-    while _is_alive(pid):
-        assert time.monotonic() < end, "it runs on"
+    while not is_done():
+        assert time.monotonic() < end, otherwise
         time.sleep(0.05)
+
+
+def _wait_end(pid: int) -> None:
+    _wait(lambda: not _is_alive(pid), "it runs on")
 
 
 def test_a_command_runs_with_a_cluster_and_its_status_is_returned() -> None:
@@ -107,10 +112,7 @@ def test_a_script_has_a_cluster_behind_it_until_it_ends(tmp_path: Path, before: 
 
     minor, kubeconfig = done.stdout.split()
     assert minor == "36"
-    end = time.monotonic() + SECONDS
-    while Path(kubeconfig).exists():
-        assert time.monotonic() < end, "the cluster goes on"
-        time.sleep(0.05)
+    _wait(lambda: not Path(kubeconfig).exists(), "the cluster goes on")
 
 
 def test_what_its_user_can_mend_is_told_in_a_sentence(tmp_path: Path) -> None:

@@ -92,18 +92,22 @@ async def test_a_change_is_encoded_once_for_all_who_want_it_in_the_same_form() -
     assert store.cache.statistics().watchers == 0
 
 
-async def test_what_cannot_be_encoded_is_left_to_the_owner_of_each_watch() -> None:
+async def test_what_cannot_be_encoded_is_tried_once_and_left_to_the_owner_of_each_watch() -> None:
     store = Store()
-    client = Client(store.cache.watch(Selection()))
-    client.breaks = True
+    clients = [Client(store.cache.watch(Selection())) for _ in range(3)]
+    for client in clients:
+        client.breaks = True
     await asyncio.sleep(0)
+    Client.encodings = 0
 
     store.put("a")
     await asyncio.sleep(0)
 
-    assert (client.at_once, client.seen) == (0, ["ADDED a 1"])
-    client.watcher.stop()
-    await client.task
+    assert Client.encodings == 1
+    assert [(client.at_once, client.seen) for client in clients] == [(0, ["ADDED a 1"])] * 3
+    for client in clients:
+        client.watcher.stop()
+        await client.task
 
 
 @in_virtual_time
