@@ -66,17 +66,14 @@ def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
 
 async def serve(settings: ClusterSettings) -> None:
     """Serve until SIGTERM or SIGINT; Pods go on running."""
-    from haven.cli.node import containerd_of, delegation_of
+    from haven.cli.node import containerd_of
     from haven.cli.server import run_until
     from haven.client.sharedinformers import SharedInformers
     from haven.client.typed import RestClient
     from haven.clock import SystemClock
     from haven.cluster.pki import Pki
     from haven.cluster.renewal import follow
-    from haven.cni.driver import prepare_kernel
-    from haven.dns.driver import own_address
     from haven.dns.runner import Dns
-    from haven.kubelet import imagearchive, ociimage
     from haven.kubelet.imagemounts import ImageMounts
     from haven.kubelet.runner import Kubelet
     from haven.kubelet.server.access import Access
@@ -84,21 +81,16 @@ async def serve(settings: ClusterSettings) -> None:
     from haven.kubeproxy.driver import Conntrack, Nftables
     from haven.kubeproxy.runner import KubeProxy
 
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     clock, chance, keys = SystemClock(), random.Random(), Pki(settings.places.pki)
-    await _wait_kubeconfig(keys.component("kubelet"), settings.api_url, clock)
-    _remember(settings, prepare_kernel())
-
-    await asyncio.to_thread(delegation_of(settings).ensure)
     containerd = containerd_of(settings)
-    await containerd.start()
-    runtime = containerd.runtime()
-    if await runtime.image_status(PAUSE_IMAGE) is None:
-        await imagearchive.load_images(containerd, [ociimage.pause_image(PAUSE_IMAGE)])
-    label = settings.places.address_label
-    await own_address(settings.dns_address, label)
-    if settings.pod_side_address:
-        await own_address(settings.pod_side_address, label)  # The bridge has it too, but only once a Pod has run.
+    await run_until(stopping, [functools.partial(_prepare, settings, keys, containerd, clock)])
+    if stopping.is_set():
+        return
 
+    runtime = containerd.runtime()
     transports = [_transport(keys.component(name), name) for name in ("kubelet", "kube-proxy")]
     client, network_client = (RestClient(transport, managed_fields=False) for transport in transports)
     informers = SharedInformers(network_client, clock=clock, chance=chance)
@@ -113,9 +105,6 @@ async def serve(settings: ClusterSettings) -> None:
     )
     proxy = KubeProxy(_proxy_settings(settings), informers, Nftables(), Conntrack(), clock)
     dns = Dns(_dns_settings(settings), informers, chance)
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):  # Before this point nothing has to be ended in order.
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     # With renewed credentials the agent begins anew: it is started again at once, and Pods do not notice.
     credentials = [keys.component("kubelet"), keys.component("kube-proxy"), *keys.kubelet_serving]
     renewed = functools.partial(follow, credentials, clock, stopping.set)
@@ -132,6 +121,33 @@ async def serve(settings: ClusterSettings) -> None:
     await runtime.close()
     for transport in transports:
         await transport.close()
+
+
+async def _prepare(settings: ClusterSettings, keys: Any, containerd: Any, clock: Any) -> None:
+    """Make what the works stand on: credentials, the kernel's settings, containerd with the pause image, addresses.
+
+    Told to stop meanwhile, it leaves nothing running that is not written down.
+    """
+    from haven.cli.node import delegation_of
+    from haven.cni.driver import prepare_kernel
+    from haven.dns.driver import own_address
+    from haven.kubelet import imagearchive, ociimage
+
+    await _wait_kubeconfig(keys.component("kubelet"), settings.api_url, clock)
+    _remember(settings, prepare_kernel())
+
+    await asyncio.to_thread(delegation_of(settings).ensure)
+    await containerd.start()
+    runtime = containerd.runtime()
+    try:
+        if await runtime.image_status(PAUSE_IMAGE) is None:
+            await imagearchive.load_images(containerd, [ociimage.pause_image(PAUSE_IMAGE)])
+    finally:
+        await runtime.close()
+    label = settings.places.address_label
+    await own_address(settings.dns_address, label)
+    if settings.pod_side_address:
+        await own_address(settings.pod_side_address, label)  # The bridge has it too, but only once a Pod has run.
 
 
 def _transport(kubeconfig: Path, user_agent: str) -> Any:

@@ -9,7 +9,7 @@ from haven.cli.settings import ClusterSettings
 from haven.clock import SystemClock
 from haven.cri import errors
 from haven.cri.interface import Runtime, SandboxInfo, SandboxState
-from haven.kubelet.containerd import Containerd, ContainerdSettings
+from haven.kubelet.containerd import Containerd, ContainerdSettings, MissingRuntime
 from haven.kubelet.delegation import Delegation
 
 __all__ = ["containerd_of", "containerd_settings", "delegation_of", "remove_pods", "stop_node"]
@@ -60,7 +60,11 @@ async def _stop(settings: ClusterSettings, *, remove: bool) -> None:
     if not Path(settings.places.containerd).exists():
         return
     if not containerd.pid and remove:
-        await containerd.start()  # Only it can take down what it built.
+        try:
+            await containerd.start()  # Only it can take down what it built.
+        except MissingRuntime:
+            await containerd.destroy()
+            raise
     failures: list[BaseException] = []
     if containerd.pid:
         runtime = containerd.runtime()

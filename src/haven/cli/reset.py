@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -28,6 +30,8 @@ SHARED_FOLDERS = (
     "/run/containerd/runc/k8s.io", "/run/containerd/runc", "/run/containerd/s", "/run/containerd",
     "/var/lib/cni/results", "/var/lib/cni/networks", "/var/lib/cni",
 )  # fmt: skip
+
+KILL_SECONDS_MAX = 5.0
 
 
 @click.command(help="Remove the cluster and all it left on this machine.")
@@ -87,26 +91,32 @@ def _remove_pods(settings: ClusterSettings) -> None:
         remove_pods(settings)
     except (RuntimeFailure, MissingRuntime, TimeoutError, ExceptionGroup) as error:
         click.echo(f"containerd did not take its Pods down ({error}); ending them by force", err=True)
-    _kill_shims(settings)
+    _kill_runtime(settings)
 
 
-def _kill_shims(settings: ClusterSettings) -> None:
-    """End what containerd left running: its shims, and through their cgroups what they watched over."""
-    socket = str(settings.places.containerd_state / "containerd.sock")
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            if (
-                "containerd-shim" in (line := (folder / "cmdline").read_bytes().decode(errors="replace"))
-                and socket in line
-            ):
-                os.kill(int(folder.name), 9)
+def _kill_runtime(settings: ClusterSettings) -> None:
+    """End what is left of containerd: shims, clients of its socket, and through cgroups what the shims watched over."""
+    deadline = time.monotonic() + KILL_SECONDS_MAX
+    while left := _runtime_processes(settings):
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            break  # The kernel holds it, in a mount that hangs for one; what is left is told at the end.
+        time.sleep(0.01)
     for folder in _cgroups(settings):
         for tasks in folder.rglob("cgroup.procs"):
             with contextlib.suppress(OSError):
-                for pid in tasks.read_text().split():
-                    os.kill(int(pid), 9)
+                for word in tasks.read_text().split():
+                    os.kill(int(word), signal.SIGKILL)
+
+
+def _runtime_processes(settings: ClusterSettings) -> list[int]:
+    """Return the processes that were told where this cluster's containerd listens."""
+    from haven.kubelet.containerd import command_lines
+
+    socket = str(settings.places.containerd_state / "containerd.sock").encode()
+    return [pid for pid, line in command_lines() if socket in line.split(b"\0")]
 
 
 def _mounts(settings: ClusterSettings) -> list[str]:
@@ -196,6 +206,7 @@ def leftovers(settings: ClusterSettings) -> list[str]:
     places = settings.places
     left = [f"mount {point}" for point in _mounts(settings)]
     left += [f"cgroup {path}" for path in _cgroups(settings)]
+    left += [f"process {pid}" for pid in _runtime_processes(settings)]
     for path in (places.data, places.run, places.logs, places.pod_logs, places.container_logs):
         if path.is_dir() and (not os.path.ismount(path) or set(os.listdir(path)) - {"lost+found"}):
             left.append(f"directory {path}")

@@ -13,12 +13,13 @@ Source: https://github.com/containerd/containerd/blob/main/docs/cri/config.md
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +30,16 @@ from haven.kubelet.cgroups import CgroupMode, cgroup_mode
 from haven.kubelet.mounts import is_self_bind
 from haven.telemetry import logger
 
-__all__ = ["Containerd", "ContainerdSettings", "MissingRuntime", "RegistryMirror", "configuration", "hosts_toml"]
+__all__ = [
+    "Containerd",
+    "ContainerdSettings",
+    "MissingRuntime",
+    "RegistryMirror",
+    "command_lines",
+    "configuration",
+    "hosts_toml",
+    "run",
+]
 
 _log = logger("containerd")
 _CAP_SYS_RESOURCE = 24
@@ -197,7 +207,7 @@ class Containerd:
     @property
     def pid(self) -> int:
         """The daemon's pid, 0 if it does not run."""
-        return _recorded_pid(self._pid_path)
+        return _recorded_pid(self._pid_path) or self._unrecorded_pid()
 
     async def start(self) -> None:
         """Bring the daemon up, or adopt the one that runs with the same configuration; raise MissingRuntime."""
@@ -266,7 +276,17 @@ class Containerd:
         holder = _recorded_pid(self._holder_path)
         return ["nsenter", f"--mount=/proc/{holder}/ns/mnt", *arguments] if holder else list(arguments)
 
+    def ctr(self, *arguments: str) -> list[str]:
+        """Return a command of containerd's client, on the images that Pods use."""
+        # ctr resolves a relative socket against its own directory, hence absolute; the namespace is the CRI plugin's.
+        return ["ctr", "--address", str(self.settings.socket.absolute()), "--namespace", "k8s.io", *arguments]
+
     # Details.
+
+    def _unrecorded_pid(self) -> int:
+        """Find a daemon whose starter was killed before it could write the pid down."""
+        mine = b"".join(word.encode() + b"\0" for word in ("--config", str(self.settings.config_path)))
+        return next((pid for pid, line in command_lines() if line.endswith(mine)), 0)
 
     @property
     def _pid_path(self) -> Path:
@@ -376,6 +396,30 @@ class Containerd:
             return last_complaint(self.settings.log_path.read_text(errors="replace"))
         except OSError as error:
             return str(error)
+
+
+async def run(command: Sequence[str]) -> tuple[int, str]:
+    """Run a command to its end; return its exit status and what it said. Who stops waiting ends it."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        output, _ = await process.communicate()
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
+    assert process.returncode is not None
+    return process.returncode, output.decode(errors="replace").strip()
+
+
+def command_lines() -> Iterator[tuple[int, bytes]]:
+    """Yield pid and command line (words that each end in a zero byte) of all processes that can be seen."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):  # It ended meanwhile.
+                yield int(folder.name), (folder / "cmdline").read_bytes()
 
 
 def last_complaint(log: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from haven.kubelet.containerd import Containerd
+from haven.kubelet.containerd import Containerd, run
 from haven.kubelet.ociimage import ImageSpec, build
 
 __all__ = ["BadArchive", "archive_names", "full_name", "load", "load_images"]
@@ -51,15 +51,9 @@ def archive_names(path: Path) -> list[str]:
 async def load(containerd: Containerd, path: Path) -> list[str]:
     """Import an archive; return the names of its images; raise BadArchive."""
     names = await asyncio.to_thread(archive_names, path)
-    # ctr resolves a relative socket against its own directory, hence absolute; the namespace is the CRI plugin's.
-    process = await asyncio.create_subprocess_exec(
-        "ctr", "--address", str(containerd.settings.socket.absolute()), "--namespace", "k8s.io",
-        "images", "import", str(path.absolute()),
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    output, _ = await process.communicate()
-    if process.returncode != 0:
-        raise BadArchive(f"containerd refuses {path}: {output.decode(errors='replace').strip()}")
+    code, said = await run(containerd.ctr("images", "import", str(path.absolute())))
+    if code != 0:
+        raise BadArchive(f"containerd refuses {path}: {said}")
     return names
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from haven.kubelet.containerd import Containerd
+from haven.kubelet.containerd import Containerd, run
 
 __all__ = ["ImageMountError", "ImageMounts"]
 
@@ -30,7 +30,7 @@ class ImageMounts:
         code, _ = await self._run("mountpoint", "-q", str(target))
         if code == 0:
             return
-        code, output = await self._run(*self._ctr(), "images", "mount", image, str(target))
+        code, output = await self._run(*self._containerd.ctr("images", "mount", image, str(target)))
         if code != 0:
             raise ImageMountError(f"failed to mount image {image}: {output}")
 
@@ -39,19 +39,9 @@ class ImageMounts:
         code, _ = await self._run("mountpoint", "-q", str(target))
         if code != 0:
             return
-        code, output = await self._run(*self._ctr(), "images", "unmount", "--rm", str(target))
+        code, output = await self._run(*self._containerd.ctr("images", "unmount", "--rm", str(target)))
         if code != 0:
             raise ImageMountError(f"failed to unmount {target}: {output}")
 
-    def _ctr(self) -> list[str]:
-        return ["ctr", "--address", str(self._containerd.settings.socket.absolute()), "--namespace", "k8s.io"]
-
     async def _run(self, *arguments: str) -> tuple[int, str]:
-        process = await asyncio.create_subprocess_exec(
-            *self._containerd.command(*arguments),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        output, _ = await process.communicate()
-        assert process.returncode is not None
-        return process.returncode, output.decode(errors="replace").strip()
+        return await run(self._containerd.command(*arguments))
