@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import ipaddress
 from collections.abc import AsyncIterator, Callable
@@ -138,7 +139,8 @@ async def test_what_was_acknowledged_survives_a_killed_etcd_and_work_goes_on(
 
     found = await other.range(b"/")
     assert {b"/%02d" % number for number in range(20)} < {record.key for record in found.records}
-    assert [change.key for change in heard if change.key != b"/away"][-2:] == [b"/19", b"/back"]
+    told = list(dict.fromkeys(change.key for change in heard if change.key != b"/away"))
+    assert told[-2:] == [b"/19", b"/back"]  # The last perhaps twice: of a commit without an answer nothing is known.
 
 
 async def test_a_watch_goes_on_when_etcd_is_back(etcd: Etcd, stores: tuple[EtcdStore, EtcdStore]) -> None:
@@ -152,7 +154,7 @@ async def test_a_watch_goes_on_when_etcd_is_back(etcd: Etcd, stores: tuple[EtcdS
     await commit_when_back(one, b"1")
 
     async with asyncio.timeout(60):
-        assert [change.value for change in await anext(watch)] == [b"1"]
+        assert {change.value for change in await anext(watch)} == {b"1"}
 
 
 async def test_an_etcd_that_is_not_there_is_told_in_one_sentence() -> None:
@@ -175,11 +177,17 @@ async def test_a_key_vanishes_after_its_time_and_one_that_was_overwritten_stays(
     one, other = stores
     gone: list[bytes] = []
     other.add_listener(lambda changes: gone.extend(change.key for change in changes if change.value is None))
-    await one.commit([Put(b"/kept", b"", ttl_seconds=3), Put(b"/ever", b"")])
-    await one.commit([Put(b"/kept", b"for good")])
-    await one.commit([Put(b"/short", b"", ttl_seconds=3)])  # When it goes, the other's time is up, too.
+    await one.commit([Put(b"/ever", b"")])
+    for seconds in (3, 30, 300):  # A busy machine may be too late to overwrite it.
+        first = await one.commit([Put(b"/kept", b"", ttl_seconds=seconds)])
+        with contextlib.suppress(TransactionFailed):
+            await one.commit([Put(b"/kept", b"for good")], [Expectation(b"/kept", first)])
+            break
+    await other.catch_up()
+    gone.clear()
+    await one.commit([Put(b"/short", b"", ttl_seconds=seconds)])  # When it goes, the other's time is up, too.
 
-    await until(lambda: bool(gone))
+    await until(lambda: bool(gone), 600)
 
     assert gone == [b"/short"]
     assert [record.key for record in (await other.range(b"/")).records] == [b"/ever", b"/kept"]

@@ -109,14 +109,18 @@ class Machine:
         return cluster
 
     def pids(self, *words: str) -> list[int]:
-        """Return the processes in here that have all words on their command line."""
-        found = []
+        """Return the processes in here that have all words on their command line.
+
+        A child with its parent's command line is left out: it is about to become another program.
+        """
+        found: dict[int, tuple[int, str]] = {}
         for folder in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
                 line = (folder / "cmdline").read_bytes().decode(errors="replace")
                 if folder.name.isdigit() and all(word in line for word in words) and self._is_mine(int(folder.name)):
-                    found.append(int(folder.name))
-        return found
+                    parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+                    found[int(folder.name)] = (int(parent), line)
+        return [pid for pid, (parent, line) in found.items() if found.get(parent, (0, ""))[1] != line]
 
     @contextlib.contextmanager
     def network(self) -> Iterator[None]:

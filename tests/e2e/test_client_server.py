@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from tests.ports import free_port
 
 from haven.api.coordination import v1 as coordination_v1
 from haven.api.core import v1 as core_v1
@@ -35,7 +36,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._port = 0
+        self._port = free_port()  # It is the same after the server's death.
         (folder / "tokens.csv").write_text('secret,admin,1,"system:masters"\n')
 
     def start(self) -> Connection:
@@ -48,9 +49,7 @@ class Server:
             line = self._process.stdout.readline()
             assert line, "the API server did not start"
             lines.append(line)
-        connection = parse_kubeconfig("".join(lines), folder=self._folder)
-        self._port = int(connection.server.rsplit(":", 1)[1])
-        return connection
+        return parse_kubeconfig("".join(lines), folder=self._folder)
 
     def kill(self) -> None:
         self._process.kill()

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -38,7 +39,7 @@ def machine() -> Iterator[Machine]:
 @pytest.fixture
 def cluster(machine: Machine, request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """A cluster that never was; nothing of it may be left."""
-    cluster = machine.cluster(f"c{abs(hash(request.node.name)) % 10**6}")
+    cluster = machine.cluster(f"c{zlib.crc32(request.node.name.encode())}")
     yield cluster
     traces = cluster.traces()
     if traces:

@@ -45,7 +45,7 @@ def control_plane() -> Iterator[tuple[str, str]]:
             yield f"https://127.0.0.1:{line[1]}", token
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=240)
 
 
 def replay(

@@ -10,7 +10,7 @@ from haven.apimachinery import apierrors, meta, serialization
 from haven.controllers.actions import Create, Steps, Update, Wiring
 from haven.controllers.replicaset import namespace_is_terminating
 
-__all__ = ["RootCAPublisher"]
+__all__ = ["NAME", "RootCAPublisher"]
 
 NAME = "kube-root-ca.crt"
 DESCRIPTION = "kubernetes.io/description"

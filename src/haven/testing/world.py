@@ -36,6 +36,7 @@ from haven.controllers.catalog import catalog
 from haven.controllers.certificateauthority import CertificateAuthority
 from haven.controllers.manager import ControllerManager
 from haven.controllers.metrics import show_controllers
+from haven.controllers.rootca import NAME as ROOT_CA
 from haven.controllers.settings import Settings as ControllerSettings
 from haven.hollow.nodes import NodeSettings
 from haven.hollow.runner import Fleet, FleetSettings, FleetSnapshot
@@ -250,17 +251,20 @@ class World:
         if controllers is None:
             return
         disabled, objects = self._disabled, self.server.objects
-        accounts, nodes = resource_of(core.ServiceAccount), resource_of(core.Node)
+        accounts, maps, nodes = resource_of(core.ServiceAccount), resource_of(core.ConfigMap), resource_of(core.Node)
         while True:
             self.check()
             running = all(item.running for item in controllers.statistics())
             has_account = "serviceaccount" in disabled or objects.get(accounts, "default", "default") is not None
+            has_authority = (
+                "root-ca-certificate-publisher" in disabled or objects.get(maps, "default", ROOT_CA) is not None
+            )
             tainted = "node-lifecycle" not in disabled and any(
                 taint.key == "node.kubernetes.io/not-ready"
                 for node in objects.list(nodes)
                 for taint in node.spec.taints
             )
-            if running and has_account and not tainted:
+            if running and has_account and has_authority and not tainted:
                 return
             await asyncio.sleep(0)
 

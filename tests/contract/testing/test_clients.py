@@ -166,10 +166,10 @@ def operator(haven_cluster: Cluster) -> Iterator[None]:
         )
     )
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(240)
     yield
     stop.set()
-    thread.join(20)
+    thread.join(240)
 
 
 @pytest.mark.usefixtures("operator")

@@ -29,7 +29,7 @@ def kubectl(cluster: Cluster, *arguments: str, stdin: str = "") -> str:
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -40,13 +40,14 @@ def test_pods_nodes_and_rollouts_look_like_real_ones(haven_cluster: Cluster) -> 
         haven_cluster, "create", "deployment", "web", "--image=nginx", "--replicas=2"
     )
 
-    kubectl(haven_cluster, "rollout", "status", "deployment/web", "--timeout=30s")
-    kubectl(haven_cluster, "wait", "--for=condition=Ready", "pod", "-l", "app=web", "--timeout=30s")
+    kubectl(haven_cluster, "rollout", "status", "deployment/web", "--timeout=240s")
+    kubectl(haven_cluster, "wait", "--for=condition=Ready", "pod", "-l", "app=web", "--timeout=240s")
 
     lines = kubectl(haven_cluster, "get", "pods", "--no-headers").splitlines()
     assert [line.split()[1:4] for line in lines] == [["1/1", "Running", "0"]] * 2
     assert "node-0   Ready" in kubectl(haven_cluster, "get", "nodes")
     name = haven_cluster.pods("app=web")[0].name
+    haven_cluster.settle()  # Events are written after what they tell of.
     described = kubectl(haven_cluster, "describe", "pod", name)
     assert "Successfully assigned default/web-" in described
     assert "Container started" in described

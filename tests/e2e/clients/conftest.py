@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,7 +77,8 @@ def client(request: pytest.FixtureRequest, cluster: Cluster) -> Cluster:
 
 @pytest.fixture
 def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
-    name = f"t-{abs(hash(request.node.name)) % 10**8}"
+    name = f"t-{zlib.crc32(request.node.nodeid.encode())}"
     cluster.kubectl("create", "namespace", name)
+    cluster.kubectl("wait", "-n", name, "--for=create", "serviceaccount/default", "--timeout=240s")  # Pods need it.
     yield name
     cluster.kubectl("delete", "namespace", name, "--wait=false")

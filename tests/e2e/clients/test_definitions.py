@@ -143,6 +143,7 @@ def test_a_chart_brings_its_definitions(client: Cluster, namespace: str, tmp_pat
 def operator(cluster: Cluster, tmp_path: Path) -> Iterator[Path]:
     """A kopf operator at work, and its log."""
     cluster.kubectl("apply", "-f", "-", stdin=a_definition("ops.example.com", "makers", "Maker"))
+    cluster.kubectl("wait", "--for=condition=Established", "crd/makers.ops.example.com", "--timeout=240s")
     source, log = tmp_path / "operator.py", tmp_path / "operator.log"
     source.write_text(OPERATOR)
     command = [sys.executable, "-m", "kopf", "run", "--all-namespaces", source]

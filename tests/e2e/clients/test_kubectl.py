@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.clients.conftest import Cluster
+from tests.e2e.machine import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -81,7 +82,10 @@ def test_logs_exec_and_copy(client: Cluster, namespace: str, tmp_path: Path) -> 
     kubectl("cp", "-n", namespace, f"{pod}:/tmp/there", str(copied))
     failed = client.run("kubectl", "exec", "-n", namespace, pod, "--", "sh", "-c", "exit 7", ok=False)
 
-    assert kubectl("logs", "-n", namespace, pod) == "started\n"
+    def logs() -> str:
+        return kubectl("logs", "-n", namespace, pod)
+
+    wait_until(lambda: logs() == "started\n", "the log tells what was printed", logs)
     assert kubectl("exec", "-n", namespace, "-i", pod, "--", "wc", "-c", stdin="x" * 100_000).strip() == "100000"
     assert failed.returncode == 7
     assert copied.read_bytes() == original.read_bytes()

@@ -88,7 +88,8 @@ def test_a_pod_gets_the_volume_that_its_node_reaches_and_keeps_it_for_itself(
 
         claim = json.loads(cluster.kubectl("get", "-n", namespace, "pvc/data", "-o", "json"))
         assert claim["spec"]["volumeName"] == f"here-{namespace}"
-        assert (tmp_path / "file").read_text() == "hello\n"
+        written = tmp_path / "file"
+        wait_until(lambda: written.exists() and written.read_text() == "hello\n", "the volume holds what was written")
 
         cluster.kubectl("apply", "-n", namespace, "-f", "-", stdin=a_pod("second", more=mounted, container=mount))
         why = "jsonpath={.status.conditions[?(@.type=='PodScheduled')].reason}=Unschedulable"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from pathlib import Path
 
@@ -181,12 +182,16 @@ def test_no_descriptor_is_left_open() -> None:
             cluster.create(a_pod("web"))
             cluster.wait_for("pod/web", "Ready")
 
+    def opened() -> int:
+        gc.collect()  # What clients and earlier tests leave to the collector is nobody's leak.
+        return len(list(Path("/proc/self/fd").iterdir()))
+
     cycle()
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = opened()
 
     cycle()
 
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert opened() <= before
 
 
 def test_a_cluster_cannot_be_asked_from_its_own_thread(haven_cluster: Cluster) -> None:

@@ -98,7 +98,7 @@ def test_a_slow_server_is_slow(haven_cluster: Cluster) -> None:
 
     api.list_namespaced_pod("default")
 
-    assert time.monotonic() - began >= 0.3
+    assert time.monotonic() - began > 0.25  # Timers are not exact.
 
 
 def test_a_dropped_connection_has_no_answer(haven_cluster: Cluster) -> None:
