@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -278,6 +280,20 @@ def test_a_disk_that_fills_up_is_reported_and_harms_nothing(cluster: Cluster) ->
     assert "free disk space" in complaint["message"]
     assert starts == {"server": 1, "agent": 1}, "a full disk ended a process"
     assert left == "", again
+
+
+def test_reset_ends_pods_by_force_where_containerd_is_gone(cluster: Cluster) -> None:
+    cluster.haven("up", "--example")
+    real = Path(shutil.which("containerd") or "").resolve()
+    cluster.machine.sh(f"mount --bind /dev/null {real}")  # The agent cannot start it again.
+    try:
+        for pid in cluster.machine.pids("containerd", "--config", str(cluster.data)):
+            os.kill(pid, signal.SIGKILL)
+        cluster.haven("reset", "--yes")
+    finally:
+        cluster.machine.sh(f"umount {real}")
+
+    assert not cluster.data.exists()
 
 
 def test_two_clusters_live_side_by_side(machine: Machine) -> None:

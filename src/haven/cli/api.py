@@ -52,6 +52,8 @@ class Api:
             connection.request(method, path, data, {"Content-Type": content_type, "Accept": "application/json"})
             answer = connection.getresponse()
             return answer.status, answer.read()
+        except http.client.HTTPException as error:  # It died in the middle of its answer.
+            raise ConnectionError(f"the API server broke off: {error!r}") from error
         finally:
             connection.close()
 

@@ -31,7 +31,7 @@ SHARED_FOLDERS = (
     "/var/lib/cni/results", "/var/lib/cni/networks", "/var/lib/cni",
 )  # fmt: skip
 
-KILL_SECONDS_MAX = 5.0
+KILL_SECONDS_MAX = 60.0
 
 
 @click.command(help="Remove the cluster and all it left on this machine.")
@@ -97,18 +97,13 @@ def _remove_pods(settings: ClusterSettings) -> None:
 def _kill_runtime(settings: ClusterSettings) -> None:
     """End what is left of containerd: shims, clients of its socket, and through cgroups what the shims watched over."""
     deadline = time.monotonic() + KILL_SECONDS_MAX
-    while left := _runtime_processes(settings):
+    while left := {*_runtime_processes(settings), *_cgroup_processes(settings)}:
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         if time.monotonic() > deadline:
             break  # The kernel holds it, in a mount that hangs for one; what is left is told at the end.
         time.sleep(0.01)
-    for folder in _cgroups(settings):
-        for tasks in folder.rglob("cgroup.procs"):
-            with contextlib.suppress(OSError):
-                for word in tasks.read_text().split():
-                    os.kill(int(word), signal.SIGKILL)
 
 
 def _runtime_processes(settings: ClusterSettings) -> list[int]:
@@ -117,6 +112,16 @@ def _runtime_processes(settings: ClusterSettings) -> list[int]:
 
     socket = str(settings.places.containerd_state / "containerd.sock").encode()
     return [pid for pid, line in command_lines() if socket in line.split(b"\0")]
+
+
+def _cgroup_processes(settings: ClusterSettings) -> list[int]:
+    """Return the processes of this cluster's Pods, those included that are about to end."""
+    found: list[int] = []
+    for top in _cgroups(settings):
+        for folder, _, _ in os.walk(top):
+            with contextlib.suppress(OSError):  # It is gone meanwhile.
+                found += map(int, Path(folder, "cgroup.procs").read_text().split())
+    return found
 
 
 def _mounts(settings: ClusterSettings) -> list[str]:
@@ -149,11 +154,15 @@ def _remove_cgroups(settings: ClusterSettings) -> None:
     from haven.cli.node import delegation_of
 
     delegation_of(settings).end()
-    for top in _cgroups(settings):
-        folders = [top, *(path for path in top.rglob("*") if path.is_dir())]
-        for folder in sorted(folders, key=lambda path: len(path.parts), reverse=True):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+    deadline = time.monotonic() + KILL_SECONDS_MAX
+    while left := _cgroups(settings):
+        for top in left:
+            for folder, _, _ in os.walk(top, topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.01)  # What was killed leaves its cgroup a moment after it is seen dead.
 
 
 def _restore_sysctls(settings: ClusterSettings) -> None:

@@ -44,7 +44,18 @@ class Cluster:
         self, program: str, *arguments: str, stdin: str | None = None, ok: bool = True
     ) -> subprocess.CompletedProcess[str]:
         path = self.clients / self.release / program
-        return self.machine.run(path, *arguments, ok=ok, env=self.environment, input=stdin)
+        result = self.machine.run(path, *arguments, ok=False, env=self.environment, input=stdin)
+        assert not ok or result.returncode == 0, f"{program} {arguments}: {result.stdout}{result.stderr}{self.told()}"
+        return result
+
+    def told(self) -> str:
+        """Return what there is, for who reads of a failure."""
+        kubectl = self.clients / self.release / "kubectl"
+        found = [
+            self.machine.run(kubectl, "get", kind, "--all-namespaces", *more, ok=False, env=self.environment).stdout
+            for kind, *more in (("pods", "--output=wide"), ("events", "--sort-by=.metadata.creationTimestamp"))
+        ]
+        return "\n--- ".join(["", *found, self.haven.logs()])
 
     def spawn(self, program: str | Path, *arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
         """Start a program beside the cluster."""

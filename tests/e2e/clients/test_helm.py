@@ -11,6 +11,10 @@ from tests.e2e.clients.conftest import Cluster
 pytestmark = pytest.mark.e2e
 
 
+# A busy machine may need longer than a second for a page; the chart's own limit is upstream's default.
+PATIENT = ("--set", "livenessProbe.timeoutSeconds=60", "--set", "readinessProbe.timeoutSeconds=60")
+
+
 @pytest.fixture
 def chart(client: Cluster, tmp_path: Path) -> Path:
     path = tmp_path / "web"
@@ -25,7 +29,7 @@ def chart(client: Cluster, tmp_path: Path) -> Path:
 
 
 def test_a_release_lives_its_life(client: Cluster, namespace: str, chart: Path) -> None:
-    image = ("--set", "image.repository=busybox", "--set", "image.tag=stable")
+    image = ("--set", "image.repository=busybox", "--set", "image.tag=stable", *PATIENT)
     helm = client.helm
     helm("install", "-n", namespace, "one", str(chart), *image, "--wait", "--timeout", "240s")
     helm(

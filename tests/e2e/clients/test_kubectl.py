@@ -35,7 +35,7 @@ spec:
         command: [sh, -c, "echo ready; exec httpd -f -p 8080 -h /www"]
         ports: [{name: http, containerPort: 8080}]
         env: [{name: VERSION, value: "%s"}]
-        readinessProbe: {httpGet: {path: /, port: http}, periodSeconds: 1}
+        readinessProbe: {httpGet: {path: /, port: http}, periodSeconds: 1, timeoutSeconds: 60}
         volumeMounts: [{name: page, mountPath: /www}]
       volumes: [{name: page, configMap: {name: page}}]
 ---
