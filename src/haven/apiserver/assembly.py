@@ -391,7 +391,7 @@ async def start(
         body_bytes_max=settings.body_bytes_max,
         gzip_bytes_min=settings.gzip_bytes_min,
         tls=trust.tls,
-        is_streamed=is_proxy_target,
+        is_streamed=lambda target: is_proxy_target(target) or aggregator.is_target(target),
     )
     server = ApiServer(
         settings=settings,

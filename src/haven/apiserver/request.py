@@ -133,6 +133,8 @@ class Response:
     object: Any = None
     warnings: Sequence[str] = ()
     """Values of the Warning header, which then stands once for each of them."""
+    further: Sequence[tuple[str, str]] = ()
+    """Headers that stand beside others of the same name, in answers of other servers."""
     when_over: list[Callable[[], None]] = field(default_factory=list)
     """What to call when a stream or a hijack has ended; nobody calls it for other answers."""
 

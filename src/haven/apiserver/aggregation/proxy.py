@@ -7,22 +7,35 @@ client certificate. Connections are kept; a client that upgrades gets a connecti
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote as quote_path
-from urllib.parse import urlencode
+from urllib.parse import unquote_to_bytes, urlencode
 
 from haven import telemetry
 from haven.apimachinery import apierrors
 from haven.apimachinery.goformat import quote
-from haven.apiserver.aggregation.remote import AGGREGATOR, Remote, identity_headers, is_identity_header
+from haven.apiserver.aggregation.remote import AGGREGATOR, Remote, identity_headers
+from haven.apiserver.http.answers import audit_id_of
+from haven.apiserver.http.messages import parse_query
 from haven.apiserver.http.takeover import Connection
+from haven.apiserver.passing import (
+    all_headers,
+    asks_to_unpack,
+    cleaned,
+    escaped,
+    forwarded_for,
+    is_identity_header,
+    kept,
+    passed_answer,
+)
+from haven.apiserver.proxied import response_of
 from haven.apiserver.request import Request, Response
-from haven.apiserver.webhooks.failures import describe, names_mismatch
+from haven.apiserver.webhooks.failures import describe, refused_certificate
 from haven.apiserver.webhooks.selfissued import issued_by, looks_self_signed, peer_certificate
 from haven.apiserver.webhooks.services import ServiceAddresses, Unroutable
 from haven.apiserver.webhooks.target import tls_context
@@ -47,13 +60,7 @@ DISCOVERY_SECONDS = 5.0
 ANSWER_BYTES_MAX = 128 * 1024 * 1024
 _TEXT = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
 _REDIRECTED = b"the backend attempted to redirect this request, which is not permitted"
-# They concern one connection only, not the whole way (RFC 9110, 7.6.1).
-_HOP_BY_HOP = frozenset(
-    {
-        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
-        "upgrade", "content-length", "host",
-    }
-)  # fmt: skip
+_BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _log = telemetry.logger("apiserver")
 
 
@@ -103,30 +110,35 @@ class ExtensionServers:
         except ValueError as error:
             return _refused(500, str(error))
         identity = identity_headers(request.user)
-        path = _path_and_query(request)
+        path, query = _path_and_query(request)
+        target = f"{path}?{query}" if query else path
         if "upgrade" in request.headers.get("connection", "").lower() and request.connection is not None:
-            return await self._upgrade(request, Backend(host, port, tls, server_name=remote.service.server_name), path)
-        headers = multidict.CIMultiDict[str](
-            (name, value) for name, value in _all_headers(request) if not _is_dropped(name.lower())
-        )
-        for name, value in identity:
-            headers.add(name, value)
+            return await self._upgrade(
+                request, Backend(host, port, tls, server_name=remote.service.server_name), target
+            )
+        authority = _authority(host, port)
+        given = [one for one in all_headers(request) if not is_identity_header(one[0].lower())]
+        headers = multidict.CIMultiDict[str]([("Host", authority), *kept(given), *identity])
         if request.remote:
-            before = request.headers.get("x-forwarded-for")
-            headers["X-Forwarded-For"] = f"{before}, {request.remote}" if before else request.remote
-        headers["X-Forwarded-Uri"] = path.partition("?")[0]
-        headers["X-Forwarded-Host"] = _authority(host, port)
+            headers["X-Forwarded-For"] = forwarded_for(given, request.remote)
+        headers["X-Forwarded-Uri"] = cleaned(path)
+        headers["X-Forwarded-Host"] = authority
         headers["X-Forwarded-Proto"] = "https"
-        headers.setdefault("User-Agent", "")
+        headers["Audit-Id"] = request.audit_id = audit_id_of(request)
+        unpacks = asks_to_unpack(request)
+        if unpacks:
+            headers["Accept-Encoding"] = "gzip"
+        if request.body_stream is not None and "content-length" in request.headers:
+            headers["Content-Length"] = request.headers["content-length"]
         is_discovery = not request.info.is_resource and request.path.strip("/").count("/") == 2
-        url = f"https://{_authority(host, port)}{path}"
+        url = f"https://{authority}{target}"
         try:
             async with asyncio.timeout(DISCOVERY_SECONDS if is_discovery else None):
                 answer = await self._client().request(
                     request.method,
                     yarl.URL(url, encoded=True),
                     headers=headers,
-                    data=request.body or None,
+                    data=request.body_stream or request.body or None,
                     ssl=tls,
                     server_hostname=remote.service.server_name,
                     allow_redirects=False,
@@ -138,27 +150,27 @@ class ExtensionServers:
         if 300 <= answer.status <= 399 and answer.headers.get("Location"):
             answer.close()
             return Response(502, {"Content-Type": "text/plain; charset=utf-8"}, _REDIRECTED)
-        passed = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
-        warnings = answer.headers.getall("Warning", [])
-        if len(warnings) > 1:
-            passed["Warning"] = ", ".join(warnings)
-        return Response(answer.status, passed, stream=_body(answer))
+        try:
+            return await response_of(answer, unpacks=unpacks, hosts=(authority,), origin=f"https://{authority}")
+        except (apierrors.ServiceUnavailable, ConnectionResetError) as error:
+            return _refused(503, str(error))
 
     @staticmethod
-    async def _upgrade(request: Request, backend: Backend, path: str) -> Response:
-        headers = [
-            (name, value)
-            for name, value in _all_headers(request)
-            if name.lower() not in ("host", "content-length") and not is_identity_header(name.lower())
-        ]
-        lines = [*headers, *identity_headers(request.user)]
+    async def _upgrade(request: Request, backend: Backend, target: str) -> Response:
+        given = [one for one in all_headers(request) if not is_identity_header(one[0].lower())]
+        ours = ("host", "content-length", "x-forwarded-for", "audit-id")
+        lines = [one for one in given if one[0].lower() not in ours]
+        lines += [("X-Forwarded-For", forwarded_for(given, request.remote)), ("Audit-Id", audit_id_of(request))]
+        lines += identity_headers(request.user)
         try:
-            answer = await upgrade(backend, request.method, path, {}, repeated=lines)
+            answer = await upgrade(backend, request.method, target, {}, repeated=lines)
         except apierrors.ApiError as error:
             return _refused(503, f"error trying to reach service: {error.message}")
         if isinstance(answer, Refused):
-            plain = {name: value for name, value in answer.headers.items() if name not in _HOP_BY_HOP}
-            return Response(answer.status, plain, answer.body)
+            if answer.status < 400:
+                return _refused(503, f"invalid upgrade response: status code {answer.status}")
+            passed = passed_answer(answer.headers.items(), is_rewritten=True)
+            return Response(answer.status, passed.headers, answer.body, further=passed.further)
         client = cast("Connection", request.connection).transport
         if client.is_closing():
             answer.transport.close()
@@ -199,8 +211,8 @@ class ExtensionServers:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             because = describe(error, host, port, server_name=remote.service.server_name)
             if isinstance(error, aiohttp.ClientConnectorCertificateError):
-                names = await names_mismatch(error, host, port, remote.service.server_name)
-                because = f"tls: failed to verify certificate: {names}" if names else because
+                refused = await refused_certificate(error, host, port, remote.service.server_name)
+                because = f"tls: failed to verify certificate: {refused}" if refused else because
             raise Unreachable(f"failing or missing response from {url}: Get {quote(url)}: {because}") from error
 
     async def _get(
@@ -271,37 +283,17 @@ def _authority(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _is_dropped(name: str) -> bool:
-    return name in _HOP_BY_HOP or name.startswith("x-forwarded-") or is_identity_header(name)
+def _path_and_query(request: Request) -> tuple[str, str]:
+    """Return the path and query as Go writes them: escaped anew, sorted by name, without pairs that nobody can read."""
+    if request.connection is None:
+        return escaped(request.path), _query(request.query)
+    path, _, query = request.uri.partition("?")
+    readable = "&".join(pair for pair in query.split("&") if not _BAD_ESCAPE.search(pair))
+    return escaped(unquote_to_bytes(path)), _query(parse_query(readable))
 
 
-def _all_headers(request: Request) -> list[tuple[str, str]]:
-    """Return every header, those that came more than once as often as they came."""
-    connection = cast("Connection | None", request.connection)
-    if connection is None:
-        return list(request.headers.items())
-    return list(connection.headers)
-
-
-def _path_and_query(request: Request) -> str:
-    """Return the path as the client sent it, and the query in Go's form: sorted by name."""
-    connection = cast("Connection | None", request.connection)
-    if connection is not None:
-        path = request.uri.partition("?")[0]
-    else:
-        path = quote_path(request.path, safe="/:@!$&'()*+,;=~")
-    pairs = [(name, value) for name in sorted(request.query) for value in request.query[name]]
-    return path + (f"?{urlencode(pairs)}" if pairs else "")
-
-
-async def _body(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in answer.content.iter_any():
-            yield chunk
-    except (aiohttp.ClientError, asyncio.IncompleteReadError) as error:
-        raise ConnectionResetError("the extension server broke off") from error
-    finally:
-        answer.release()
+def _query(query: Mapping[str, Sequence[str]]) -> str:
+    return urlencode([(name, value) for name in sorted(query) for value in query[name]])
 
 
 async def _all(answer: aiohttp.ClientResponse) -> bytes:

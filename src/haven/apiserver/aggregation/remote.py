@@ -9,17 +9,16 @@ import string
 from dataclasses import dataclass
 
 from haven.api.apiregistration import v1
+from haven.apiserver.passing import canonical
 from haven.apiserver.request import UserInfo
 from haven.apiserver.webhooks.target import DEFAULT_PORT, ServiceTarget
 
-__all__ = ["AGGREGATOR", "Remote", "available_condition", "identity_headers", "is_identity_header"]
+__all__ = ["AGGREGATOR", "Remote", "available_condition", "identity_headers"]
 
 AGGREGATOR = UserInfo("system:kube-aggregator", groups=("system:masters",))
 """As whom the server itself asks extension servers: that is always allowed."""
 
 _PLAIN = frozenset(string.ascii_letters + string.digits + "!#$&'*+-.^_`|~")
-_EXTRA = "x-remote-extra-"
-_IDENTITY = frozenset({"authorization", "x-remote-user", "x-remote-uid", "x-remote-group"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +75,8 @@ def identity_headers(user: UserInfo) -> list[tuple[str, str]]:
         headers.append(("X-Remote-Uid", user.uid))
     headers += [("X-Remote-Group", group) for group in user.groups]
     for key, values in user.extra.items():
-        headers += [(f"X-Remote-Extra-{_escaped(key)}", value) for value in values]
+        headers += [(canonical(f"X-Remote-Extra-{_escaped(key)}"), value) for value in values]
     return headers
-
-
-def is_identity_header(name: str) -> bool:
-    """Tell whether a header (lower case) says who asks, which clients may not say for themselves."""
-    return name in _IDENTITY or name.startswith((_EXTRA, "impersonate-"))
 
 
 def _escaped(key: str) -> str:

@@ -130,6 +130,13 @@ class Aggregator:
             return None if remote is None else _Forward(self._servers, remote)
         return self._discovery.handle if parts[2] in self._groups else None
 
+    def is_target(self, target: str) -> bool:
+        """Whether a request's target belongs to another server: what is sent there is none of this one's business."""
+        if not self._by_version:
+            return False
+        parts = target.partition("?")[0].split("/", 4)
+        return len(parts) > 3 and parts[1] == "apis" and (parts[2], parts[3]) in self._by_version
+
     # ---- changes
 
     def _changed(self, storage: Storage, event: Watched) -> None:

@@ -47,8 +47,8 @@ def answer_head(request: Request, response: Response, framing: bytes) -> bytes:
     headers = response.headers
     key = (response.status, request.flow, *headers.items())
     common = _heads.get(key)
-    if common is None:
-        if not _OWN.isdisjoint(map(str.lower, headers)):
+    if common is None or response.further:
+        if response.further or not _OWN.isdisjoint(map(str.lower, headers)):
             return _passed_head(request, response, framing)
         common = _common(response.status, headers, request.flow, response.warnings)
         if len(headers) <= 2 and "Warning" not in headers:
@@ -62,8 +62,9 @@ def _passed_head(request: Request, response: Response, framing: bytes) -> bytes:
     """Return the head of another server's answer, which has an identity and a date of its own."""
     own = {name.lower(): value for name, value in response.headers.items() if name.lower() in _OWN}
     headers = {name: value for name, value in response.headers.items() if name.lower() not in own}
-    return b"%bAudit-Id: %b\r\nDate: %b\r\n%b\r\n" % (
+    return b"%b%bAudit-Id: %b\r\nDate: %b\r\n%b\r\n" % (
         _common(response.status, headers, request.flow, response.warnings),
+        b"".join(b"%b: %b\r\n" % (_line(name), _line(value)) for name, value in response.further if name != "Warning"),
         _line(own.get("audit-id") or audit_id_of(request)),
         _line(own["date"]) if "date" in own else _now(),
         framing,

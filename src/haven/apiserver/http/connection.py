@@ -318,9 +318,15 @@ class HttpConnection(asyncio.Protocol):
         """Send chunks as they come; return whether the connection can be used again."""
         stream = response.stream
         assert stream is not None
-        in_chunks = not message.is_http_1_0
-        keep = keep and in_chunks
+        length = response.headers.get("Content-Length")  # What is passed on often has one.
+        in_chunks = length is None and not message.is_http_1_0
+        keep = keep and not message.is_http_1_0
         framing = b"Transfer-Encoding: chunked\r\n" if in_chunks else b""
+        if length is not None:
+            framing = b"Content-Length: %b\r\n" % length.encode()
+        if not has_body(message.method, response.status):
+            in_chunks = False
+            framing = framing if message.method == "HEAD" else b""
         transport = self.transport
         self._stream = True
         try:

@@ -92,6 +92,7 @@ class Upgrades:
         if response.warnings:
             del headers["Warning"]
             headers.extend(("Warning", text) for text in response.warnings)
+        headers.extend(one for one in response.further if one[0] != "Warning")
         if response.stream is None:
             answer = web.Response(status=response.status, headers=headers, body=response.body)
             answer.force_close()

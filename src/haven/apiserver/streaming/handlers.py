@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlencode
 
 from haven.api.core import v1 as core
-from haven.api.discovery import v1 as discovery
 from haven.api.scheme import resource_of
 from haven.apimachinery import apierrors
 from haven.apimachinery.codecs.negotiate import RESOURCES, Offer, check_route, negotiate
@@ -38,7 +37,7 @@ else:
 __all__ = ["NodeBackends", "Streaming"]
 
 _PODS, _NODES, _SERVICES = resource_of(core.Pod), resource_of(core.Node), resource_of(core.Service)
-_SLICES = resource_of(discovery.EndpointSlice)
+_ENDPOINTS = resource_of(core.Endpoints)
 _VERBS = ("get", "create", "update", "patch", "delete")
 Handler = Callable[[Request, Endpoint], Any]
 
@@ -267,7 +266,7 @@ class Streaming:
     # Proxies
 
     async def _proxy_pod(self, request: Request, endpoint: Endpoint) -> Response:
-        target = location.split_target(request.info.name)
+        target = location.split_target(request.info.name, "pod")
         pod = self._objects.get(_PODS, request.info.namespace, target.name)
         if pod is None:
             raise apierrors.NotFound.of(_PODS.group_resource, target.name)
@@ -280,33 +279,41 @@ class Streaming:
         return await self._forward(request, backend)
 
     async def _proxy_service(self, request: Request, endpoint: Endpoint) -> Response:
-        namespace, target = request.info.namespace, location.split_target(request.info.name)
-        service = self._objects.get(_SERVICES, namespace, target.name)
-        if service is None:
-            raise apierrors.NotFound.of(_SERVICES.group_resource, target.name)
+        namespace, target = request.info.namespace, location.split_target(request.info.name, "service")
         await self._admit(request, endpoint, core.ServiceProxyOptions(path=_proxied_path(request)))
-        slices = [
-            item
-            for item in self._objects.list(_SLICES, namespace)
-            if item.metadata.labels.get("kubernetes.io/service-name") == target.name
-        ]
-        endpoints = location.service_endpoints(service, slices, target.port)
+        port_name = target.port
+        if port_name.isascii() and port_name.isdigit():
+            service = self._objects.get(_SERVICES, namespace, target.name)
+            if service is None:
+                raise apierrors.NotFound.of(_SERVICES.group_resource, target.name)
+            port_name = location.named_port(service, int(port_name))
+        found = self._objects.get(_ENDPOINTS, namespace, target.name)
+        if found is None:
+            raise apierrors.NotFound.of(_SERVICES.group_resource, target.name)
+        if not found.subsets:
+            raise apierrors.ServiceUnavailable(f"no endpoints available for service {go_quote(target.name)}")
+
+        def addresses_of(name: str) -> list[str]:
+            pod = self._objects.get(_PODS, namespace, name)
+            return [] if pod is None else [one.ip for one in pod.status.pod_ips]
+
+        endpoints = location.pod_addresses(found, port_name, addresses_of)
         if not endpoints:
-            raise apierrors.ServiceUnavailable(f'no endpoints available for service "{target.name}"')
+            raise apierrors.ServiceUnavailable(f"no endpoints available for service {go_quote(request.info.name)}")
         self._turn += 1
         address, port = endpoints[self._turn % len(endpoints)]
         backend = Backend(address, port, self._insecure if target.scheme == "https" else None)
         return await self._forward(request, backend)
 
     async def _proxy_node(self, request: Request, endpoint: Endpoint) -> Response:
-        target = location.split_target(request.info.name)
+        target = location.split_target(request.info.name, "node")
         node = self._objects.get(_NODES, "", target.name)
         if node is None:
             raise apierrors.NotFound.of(_NODES.group_resource, target.name)
         await self._admit(request, endpoint, core.NodeProxyOptions(path=_proxied_path(request)))
         backend = self._nodes.of(node)
         if target.port:
-            port = int(target.port)
+            port = location.port_number(target.port)
             tls = backend.tls if port == backend.port else (self._insecure if target.scheme == "https" else None)
             backend = Backend(backend.host, port, tls)
         return await self._forward(request, backend)

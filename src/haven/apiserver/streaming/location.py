@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from haven.api.core import v1 as core
-from haven.api.discovery import v1 as discovery
 from haven.apimachinery import apierrors
 from haven.apimachinery.apierrors import GroupKind
 from haven.apimachinery.fielderrors import ErrorList, FieldError, Path, forbidden, invalid
+from haven.apimachinery.goformat import quote
 from haven.apimachinery.gonumbers import NotANumber, parse_int
 from haven.apimachinery.schema.goscalars import BadScalar, parse_time
 
@@ -178,17 +178,17 @@ def exec_query(query: Mapping[str, Sequence[str]], *, command: bool) -> str:
     return urlencode(pairs)
 
 
-def split_target(text: str) -> ProxyTarget:
-    """Read scheme:name:port, name:port or name; raise BadRequest."""
+def split_target(text: str, kind: str) -> ProxyTarget:
+    """Read scheme:name:port, name:port or name; raise BadRequest, which names the kind of the object."""
     parts = text.split(":")
     match parts:
-        case [name]:
+        case [name] if name:
             return ProxyTarget("", name, "")
-        case [name, port]:
+        case [name, port] if name:
             return ProxyTarget("", name, port)
-        case [scheme, name, port] if scheme in ("http", "https", ""):
+        case [scheme, name, port] if name and scheme in ("http", "https", ""):
             return ProxyTarget(scheme, name, port)
-    raise apierrors.BadRequest(f'invalid request "{text}"')
+    raise apierrors.BadRequest(f"invalid {kind} request {quote(text)}")
 
 
 def proxy_target(pod: core.Pod, port: str) -> int:
@@ -198,37 +198,48 @@ def proxy_target(pod: core.Pod, port: str) -> int:
             for item in container.ports:
                 if item.name == port:
                     return item.container_port
-        try:
-            return int(port)
-        except ValueError:
-            raise apierrors.ServiceUnavailable(f'no such port "{port}" in pod {pod.metadata.name}') from None
+        return port_number(port)
     for container in pod.spec.containers:
         if container.ports:
             return container.ports[0].container_port
     return 80
 
 
-def service_endpoints(
-    service: core.Service, slices: Sequence[discovery.EndpointSlice], port: str
+def port_number(port: str) -> int:
+    """Return a port given as text; raise ServiceUnavailable if there is no such port."""
+    if not (port.isascii() and port.isdigit()):
+        raise apierrors.ServiceUnavailable(f"error trying to reach service: dial tcp: lookup tcp/{port}: unknown port")
+    if int(port) > 65535:
+        raise apierrors.ServiceUnavailable(f"error trying to reach service: dial tcp: address {port}: invalid port")
+    return int(port)
+
+
+def named_port(service: core.Service, number: int) -> str:
+    """Return the name of a Service's port; raise ServiceUnavailable if it has none of that number."""
+    for port in service.spec.ports:
+        if port.port == number:
+            return port.name
+    name = quote(service.metadata.name)
+    raise apierrors.ServiceUnavailable(f"no service port {number} found for service {name}")
+
+
+def pod_addresses(
+    endpoints: core.Endpoints, port_name: str, addresses_of: Callable[[str], Collection[str]]
 ) -> list[tuple[str, int]]:
-    """Return the ready endpoints behind a Service's port (by name, number, or its only one)."""
-    wanted: str | None = None
-    if not port and len(service.spec.ports) == 1:
-        wanted = service.spec.ports[0].name
-    for item in service.spec.ports:
-        if port and port in (item.name, str(item.port)):
-            wanted = item.name
-    if wanted is None:
-        raise apierrors.ServiceUnavailable(f'no service port "{port}" found for service "{service.metadata.name}"')
-    found: list[tuple[str, int]] = []
-    for one in slices:
-        for slice_port in one.ports or ():
-            if (slice_port.name or "") != wanted or slice_port.port is None:
-                continue
-            for endpoint in one.endpoints or ():
-                if endpoint.conditions.ready is not False and endpoint.addresses:
-                    found.append((endpoint.addresses[0], slice_port.port))
-    return found
+    """Return where a port of a Service is served by Pods: others are never proxied to.
+
+    `addresses_of` tells the addresses of a Pod of the Service's namespace, by name.
+    """
+    return [
+        (address.ip, port.port)
+        for subset in endpoints.subsets
+        for port in subset.ports
+        if port.name == port_name
+        for address in subset.addresses
+        if address.target_ref is not None
+        and address.target_ref.namespace == endpoints.metadata.namespace
+        and address.ip in addresses_of(address.target_ref.name)
+    ]
 
 
 def refuse_local_address(address: str) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 from haven.apimachinery import apierrors
 from haven.apimachinery.goformat import quote
 from haven.apiserver.tracing import Spans, no_span
-from haven.apiserver.webhooks.failures import answer_error, describe, names_mismatch
+from haven.apiserver.webhooks.failures import answer_error, describe, refused_certificate
 from haven.apiserver.webhooks.selfissued import issued_by, looks_self_signed, peer_certificate
 from haven.apiserver.webhooks.services import ServiceAddresses, Unroutable
 from haven.apiserver.webhooks.target import DEFAULT_PORT, Target, tls_context
@@ -157,10 +157,10 @@ class WebhookCaller:
                 if attempt == 1 and looks_self_signed(error) and await self._trust(target, host, port):
                     context = self._context(target)
                     continue
-                names = await names_mismatch(error, host, port, target.tls_name)
-                if names is None:
+                because = await refused_certificate(error, host, port, target.tls_name)
+                if because is None:
                     raise self._failed(url, error, host, port, target) from error
-                raise CallFailed(f"Post {quote(url)}: tls: failed to verify certificate: {names}") from error
+                raise CallFailed(f"Post {quote(url)}: tls: failed to verify certificate: {because}") from error
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, ConnectionResetError) as error:
                 # The callee gave up a kept connection just when we used it: it has not seen this request.
                 if attempt == 1 and seen.reused and not isinstance(error, aiohttp.ClientConnectorError):

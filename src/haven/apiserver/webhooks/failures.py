@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import ssl
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -26,12 +27,13 @@ if TYPE_CHECKING:
 else:
     aiohttp = deferred("aiohttp")
 
-__all__ = ["answer_error", "describe", "names_mismatch"]
+__all__ = ["answer_error", "describe", "refused_certificate"]
 
 TEXT_BYTES_MAX = 2048  # More of an unexpected answer is not shown.
 
 # Codes of OpenSSL's X509_verify_cert_error.
-_CERT_NOT_YET_VALID, _CERT_HAS_EXPIRED, _HOSTNAME_MISMATCH, _IP_MISMATCH = 9, 10, 62, 64
+_CERT_NOT_YET_VALID, _CERT_HAS_EXPIRED, _INVALID_PURPOSE, _HOSTNAME_MISMATCH, _IP_MISMATCH = 9, 10, 26, 62, 64
+_shown_line = re.compile(r"b['\"](.*?)['\"]\n")
 _address = re.compile(r"\('([^']+)', (\d+)")
 
 
@@ -51,8 +53,21 @@ def describe(error: BaseException, host: str, port: int, *, server_name: str = "
     if isinstance(cause, OSError) and cause.errno is not None:
         return f"read tcp {_authority(host, port)}: read: {_strerror(cause)}"
     if isinstance(error, aiohttp.ClientResponseError):
-        return f"net/http: HTTP/1.x transport connection broken: malformed HTTP response: {error.message}"
+        return f"net/http: HTTP/1.x transport connection broken: {_malformed(error.message)}"
     return str(error) or type(error).__name__
+
+
+def _malformed(message: str) -> str:
+    """Return what Go says of a first line that is none of HTTP; aiohttp shows it among words of its own."""
+    match = _shown_line.search(message)
+    line = match[1] if match else message.splitlines()[0]
+    protocol, _, status = line.partition(" ")
+    if not status:
+        return f"malformed HTTP response {quote(line)}"
+    code = status.lstrip(" ").partition(" ")[0]
+    if len(code) != 3 or not code.isdecimal():
+        return f"malformed HTTP status code {quote(code)}"
+    return f"malformed HTTP version {quote(protocol)}"
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -94,19 +109,37 @@ def _tls(error: ssl.SSLError, name: str) -> str:
     return f"tls: {reason.lower().replace('_', ' ')}" if reason else "EOF"
 
 
-async def names_mismatch(
+async def refused_certificate(
     error: aiohttp.ClientConnectorCertificateError, host: str, port: int, server_name: str
 ) -> str | None:
-    """Return which names a refused certificate has instead of the wanted one; None if its names are not the reason.
+    """Return what is wrong with a refused certificate: its names, its time, its purpose; None if it is none of these.
 
     The TLS library does not show what it refuses, so the certificate is fetched once more, and nothing else.
     """
-    cause = error.certificate_error
-    if getattr(cause, "verify_code", 0) not in (_HOSTNAME_MISMATCH, _IP_MISMATCH):
+    code = getattr(error.certificate_error, "verify_code", 0)
+    if code == _INVALID_PURPOSE:
+        return "x509: certificate specifies an incompatible key usage"
+    if code not in (_HOSTNAME_MISMATCH, _IP_MISMATCH, _CERT_HAS_EXPIRED, _CERT_NOT_YET_VALID):
         return None
     wanted = server_name or host
     certificate = await peer_certificate(host, port, wanted)
-    return None if certificate is None else _mismatch(certificate, wanted)
+    if certificate is None:
+        return None
+    if code in (_HOSTNAME_MISMATCH, _IP_MISMATCH):
+        return _mismatch(certificate, wanted)
+    return _out_of_time(certificate, datetime.now(UTC))
+
+
+def _out_of_time(certificate: x509.Certificate, now: datetime) -> str | None:
+    shown = f"{now:%Y-%m-%dT%H:%M:%SZ}"
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now < begins:
+        side = f"before {begins:%Y-%m-%dT%H:%M:%SZ}"
+    elif now > ends:
+        side = f"after {ends:%Y-%m-%dT%H:%M:%SZ}"
+    else:
+        return None  # It is an authority's certificate that is out of its time.
+    return f"x509: certificate has expired or is not yet valid: current time {shown} is {side}"
 
 
 def _mismatch(certificate: x509.Certificate, wanted: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import json
 import random
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -17,6 +19,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from multidict import CIMultiDict
 
 from haven.apiserver import assembly
 from haven.apiserver.authentication.tokenkeys import SigningKeys
@@ -72,7 +75,18 @@ class Extension:
             return socket
         if request.path.endswith("/moved"):
             raise web.HTTPFound("https://elsewhere.example.com")
+        if request.path.endswith("/packed"):
+            told = request.headers["Accept-Encoding"]
+            cookies = CIMultiDict([("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("Warning", '299 - "old"')])
+            packed = {"Content-Encoding": "gzip", "Content-Type": "text/plain"}
+            return web.Response(
+                body=gzip.compress(told.encode()), headers=CIMultiDict([*packed.items(), *cookies.items()])
+            )
+        if request.path.endswith("/page"):
+            return web.Response(text='<a href="/there">', content_type="text/html")
         body = (await request.read()).decode()
+        if len(body) > 1000:
+            return web.json_response({"length": len(body)})
         return web.json_response({"path": request.path_qs, "method": request.method, "body": body}, status=201)
 
 
@@ -100,11 +114,20 @@ class World:
     server: assembly.ApiServer
     client: aiohttp.ClientSession
     extension: Extension
+    authority: Pair
+    tls: ssl.SSLContext
+    folder: Path
 
     async def send(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         async with self.client.request(method, path, json=body, headers=headers) as answer:
             data = await answer.read()
             return answer.status, json.loads(data) if data[:1] == b"{" else data.decode()
+
+    async def serve_expired(self) -> None:
+        """Show a certificate of long ago from the next connection on."""
+        life = timedelta(hours=1)
+        pair = serving_pair(self.authority, "w", ("wardle.default.svc",), now=1_000_000_000.0, life=life)
+        self.tls.load_cert_chain(*file_of(self.folder, pair, "expired"))
 
     async def register(self, **spec: Any) -> None:
         service = {"namespace": "default", "name": "wardle", "port": self.extension.port}
@@ -151,7 +174,7 @@ async def world(signing_keys: SigningKeys, tmp_path: Path) -> AsyncIterator[Worl
     tls.load_verify_locations(cadata=proxies.certificate.decode())
     tls.verify_mode = ssl.CERT_REQUIRED
     extension = Extension(0, authority.certificate)
-    application = web.Application()
+    application = web.Application(client_max_size=1 << 30)
     application.router.add_route("*", "/{path:.*}", extension.serve)
     runner = web.AppRunner(application)
     await runner.setup()
@@ -167,7 +190,7 @@ async def world(signing_keys: SigningKeys, tmp_path: Path) -> AsyncIterator[Worl
     async with aiohttp.ClientSession(
         f"http://127.0.0.1:{server.port}", headers={"Authorization": "Bearer t"}
     ) as client:
-        world = World(server, client, extension)
+        world = World(server, client, extension, authority, tls, tmp_path)
         body = {"metadata": {"name": "wardle"}, "spec": {"type": "ExternalName", "externalName": "127.0.0.1"}}
         await world.send("POST", "/api/v1/namespaces/default/services", body)
         yield world
@@ -185,12 +208,15 @@ async def test_requests_are_passed_on_with_the_users_identity(world: World) -> N
     status, answer = await world.send("POST", path, {"spec": 1}, **headers)
 
     assert status == 201
-    assert answer == {"path": path, "method": "POST", "body": '{"spec": 1}'}
+    # Escaped anew from what it means, as upstream does.
+    assert answer == {"path": path.replace("a%2Fb", "a/b"), "method": "POST", "body": '{"spec": 1}'}
     seen = world.extension.requests[-1].headers
     assert seen.getall("X-Remote-User") == ["jane"]
     assert seen["X-Remote-Uid"] == "7"
     assert seen.getall("X-Remote-Group") == ["system:masters", "g2", "system:authenticated"]
-    assert seen.getall("X-Remote-Extra-a%2Fb") == ["1", "2"]
+    assert seen.getall("X-Remote-Extra-A%2fb") == ["1", "2"]
+    assert seen["Host"] == seen["X-Forwarded-Host"] == f"127.0.0.1:{world.extension.port}"
+    assert seen["Audit-Id"]
     assert "Authorization" not in seen
     assert "X-Remote-Extra-Evil" not in seen
     assert seen["X-Custom"] == "kept"
@@ -227,6 +253,28 @@ async def test_redirects_are_not_passed_on(world: World) -> None:
 
     assert status == 502
     assert answer == "the backend attempted to redirect this request, which is not permitted"
+
+
+async def test_answers_come_as_the_client_asked_for_them(world: World) -> None:
+    await world.register()
+    await world.wait_condition("Passed")
+
+    async with world.client.get(f"{PATH}/packed", headers={"Accept-Encoding": ""}) as answer:
+        assert (await answer.text(), answer.headers.get("Content-Encoding")) == ("gzip", None)
+        assert answer.headers.getall("Set-Cookie") == ["a=1", "b=2"]
+        assert answer.headers.getall("Warning") == ['299 - "old"']
+    async with world.client.get(f"{PATH}/packed", headers={"Accept-Encoding": "br, gzip"}) as answer:
+        assert (await answer.text(), answer.headers.get("Content-Encoding")) == ("br, gzip", "gzip")
+    _, page = await world.send("GET", f"{PATH}/page")
+    assert page == f'<a href="https://127.0.0.1:{world.extension.port}/there">'
+
+
+async def test_bodies_are_passed_on_however_large(world: World) -> None:
+    await world.register()
+    await world.wait_condition("Passed")
+
+    async with world.client.post(f"{PATH}/flunders", data=b"x" * (4 << 20)) as answer:
+        assert await answer.json() == {"length": 4 << 20}
 
 
 async def test_discovery_lists_what_the_extension_serves(world: World) -> None:
@@ -297,6 +345,16 @@ async def test_a_certificate_that_is_not_trusted_fails_the_check(world: World) -
     condition = await world.wait_condition("FailedDiscoveryCheck")
 
     assert condition["message"].endswith("x509: certificate signed by unknown authority")
+
+
+async def test_a_certificate_that_is_out_of_its_time_is_told_with_its_time(world: World) -> None:
+    await world.serve_expired()
+    await world.register()
+
+    condition = await world.wait_condition("FailedDiscoveryCheck")
+
+    expired = r"certificate has expired or is not yet valid: current time \S+Z is after 2001-09-09T02:46:40Z$"
+    assert re.search(expired, condition["message"])
 
 
 async def test_an_api_service_that_goes_takes_its_group_along(world: World) -> None:

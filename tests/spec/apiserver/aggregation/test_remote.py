@@ -12,8 +12,9 @@ from haven.api.discovery import v1 as discovery
 from haven.apimachinery import meta, serialization
 from haven.apiserver.aggregation import documents, registration
 from haven.apiserver.aggregation.availability import PASSED, Finding, service_problem, with_condition
-from haven.apiserver.aggregation.remote import Remote, identity_headers, is_identity_header
+from haven.apiserver.aggregation.remote import Remote, identity_headers
 from haven.apiserver.aggregation.specs import merged, part_of
+from haven.apiserver.passing import is_identity_header
 from haven.apiserver.request import UserInfo
 
 
@@ -58,8 +59,8 @@ def test_the_users_identity_is_told_in_headers() -> None:
         ("X-Remote-Uid", "7"),
         ("X-Remote-Group", "g1"),
         ("X-Remote-Group", "g2"),
-        ("X-Remote-Extra-authentication.kubernetes.io%2Fnode", "a"),
-        ("X-Remote-Extra-authentication.kubernetes.io%2Fnode", "b"),
+        ("X-Remote-Extra-Authentication.kubernetes.io%2fnode", "a"),
+        ("X-Remote-Extra-Authentication.kubernetes.io%2fnode", "b"),
         ("X-Remote-Extra-100%25", "c"),
     ]
 

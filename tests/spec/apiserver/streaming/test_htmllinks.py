@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from haven.apiserver.streaming.htmllinks import rewrite_page, rewrite_url
+from haven.apiserver.htmllinks import rewrite_page, rewrite_url
 
 PREFIX = "/api/v1/namespaces/n/pods/p:80/proxy"
 

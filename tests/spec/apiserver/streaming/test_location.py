@@ -83,3 +83,52 @@ def test_what_follows_the_proxy_is_passed_on_whatever_the_names(
     path: str, is_namespaced: bool, prefix: str, rest: str
 ) -> None:
     assert location.split_proxy_path(path, is_namespaced=is_namespaced) == (prefix, rest)
+
+
+def some_endpoints() -> core.Endpoints:
+    def address(ip: str, pod: str, namespace: str = "n") -> core.EndpointAddress:
+        return core.EndpointAddress(ip=ip, target_ref=core.ObjectReference(kind="Pod", namespace=namespace, name=pod))
+
+    subset = core.EndpointSubset(
+        addresses=[
+            address("10.0.0.1", "a"),
+            address("10.0.0.2", "moved"),
+            address("10.0.0.3", "a", "elsewhere"),
+            core.EndpointAddress(ip="10.0.0.4"),
+        ],
+        ports=[core.EndpointPort(name="web", port=80), core.EndpointPort(name="more", port=81)],
+    )
+    return core.Endpoints(metadata=meta.ObjectMeta(name="s", namespace="n"), subsets=[subset])
+
+
+def test_a_service_is_proxied_to_pods_of_its_namespace_only() -> None:
+    addresses = {"a": ["10.0.0.1", "10.0.0.3"], "moved": ["10.0.0.9"]}
+
+    found = location.pod_addresses(some_endpoints(), "web", addresses.__getitem__)
+
+    assert found == [("10.0.0.1", 80)]
+    assert not location.pod_addresses(some_endpoints(), "", addresses.__getitem__)
+
+
+def test_a_service_port_is_found_by_its_number() -> None:
+    service = core.Service(
+        metadata=meta.ObjectMeta(name="s"), spec=core.ServiceSpec(ports=[core.ServicePort(name="web", port=80)])
+    )
+
+    assert location.named_port(service, 80) == "web"
+    with pytest.raises(apierrors.ServiceUnavailable, match='no service port 81 found for service "s"'):
+        location.named_port(service, 81)
+
+
+@pytest.mark.parametrize("name", ["a:b:c:d", "ftp:a:80", ":80", ""])
+def test_a_proxied_name_that_cannot_be_read_is_refused(name: str) -> None:
+    with pytest.raises(apierrors.BadRequest, match=f'invalid pod request "{name}"'):
+        location.split_target(name, "pod")
+
+
+def test_a_port_must_be_one() -> None:
+    assert location.port_number("443") == 443
+    with pytest.raises(apierrors.ServiceUnavailable, match="address 99999: invalid port"):
+        location.port_number("99999")
+    with pytest.raises(apierrors.ServiceUnavailable, match="lookup tcp/x: unknown port"):
+        location.port_number("x")

@@ -29,8 +29,11 @@ _URL_ATTRIBUTES: dict[str, frozenset[str]] = {
 _ATTRIBUTE = re.compile(r"""([^\s"'<>/=]+)(\s*=\s*)("[^"]*"|'[^']*'|[^\s"'>]+)""")
 
 
-def rewrite_url(url: str, prefix: str, hosts: Collection[str]) -> str:
-    """Return the URL led through the proxy at `prefix`, or as it is if it is relative or means another server."""
+def rewrite_url(url: str, prefix: str, hosts: Collection[str], *, origin: str = "") -> str:
+    """Return the URL led through the proxy at `prefix`, or as it is if it is relative or means another server.
+
+    It becomes one at `origin` (https://host), if that is given.
+    """
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -40,12 +43,12 @@ def rewrite_url(url: str, prefix: str, hosts: Collection[str]) -> str:
     path = parts.path
     if not path.startswith(prefix):
         path = posixpath.normpath(f"{prefix}/{path}") + ("/" if path.endswith("/") else "")
-    return urlunsplit(("", "", path, parts.query, parts.fragment))
+    return origin + urlunsplit(("", "", path, parts.query, parts.fragment))
 
 
-def rewrite_page(page: str, prefix: str, hosts: Collection[str]) -> str:
+def rewrite_page(page: str, prefix: str, hosts: Collection[str], *, origin: str = "") -> str:
     """Return the page with its links led through the proxy at `prefix`."""
-    rewriter = _Rewriter(prefix, hosts)
+    rewriter = _Rewriter(prefix, hosts, origin)
     rewriter.feed(page)
     rewriter.close()
     out: list[str] = []
@@ -63,10 +66,11 @@ def rewrite_page(page: str, prefix: str, hosts: Collection[str]) -> str:
 class _Rewriter(HTMLParser):
     """Collects (place, start tag as it was, start tag as it shall be)."""
 
-    def __init__(self, prefix: str, hosts: Collection[str]) -> None:
+    def __init__(self, prefix: str, hosts: Collection[str], origin: str) -> None:
         super().__init__(convert_charrefs=False)
         self._prefix = prefix
         self._hosts = hosts
+        self._origin = origin
         self.changes: list[tuple[tuple[int, int], str, str]] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -80,7 +84,7 @@ class _Rewriter(HTMLParser):
             if name.lower() not in names:
                 return match[0]
             given = unescape(value.strip("\"'"))
-            url = rewrite_url(given, self._prefix, self._hosts)
+            url = rewrite_url(given, self._prefix, self._hosts, origin=self._origin)
             return match[0] if url == given else f'{name}{equals}"{escape(url)}"'
 
         new = _ATTRIBUTE.sub(replace, old)
