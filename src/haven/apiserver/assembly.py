@@ -133,7 +133,7 @@ async def start(
     served = endpoints(storages, table, states)
     await storages.load()
 
-    objects = StoredObjects(storages)
+    objects = StoredObjects(storages, clock)
     services: ServiceAddresses = (
         EndpointAddresses(objects, chance) if settings.aggregator_routing else ClusterAddresses(objects)
     )
@@ -204,7 +204,7 @@ async def start(
         from haven.apiserver.admission.podcertificates import PodCertificateAnswers
 
         answers.append(PodCertificateAnswers(authorizer, clock))
-    recorded = RecordedObjects(storages)
+    recorded = RecordedObjects(storages, clock)
     manifests: list[Manifests] = []
     admission = AdmissionChain(
         make_plugins(

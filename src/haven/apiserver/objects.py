@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from haven.api.scheme import Resource
-from haven.apimachinery import apierrors, serialization
+from haven.apimachinery import apierrors, serialization, times
 from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.names import Revision
 from haven.apiserver.authorization.interface import Observer
+from haven.apiserver.registry import serverwrites
 from haven.apiserver.registry.recipes import Read, ReadAll
 from haven.apiserver.registry.storage import Storage, Storages, Write
 from haven.apiserver.registry.writing import OPTIMISTIC_LOCK
 from haven.apiserver.watchcache import DELETED, Entry, Watched
+from haven.clock import Clock
 from haven.store.interface import TransactionFailed
 
 __all__ = ["Observers", "RecordedObjects", "StoredObjects"]
@@ -24,8 +26,9 @@ T = TypeVar("T")
 class StoredObjects:
     """The newest state of stored objects. The caches show every acknowledged write, so a fresh read is a plain one."""
 
-    def __init__(self, storages: Storages) -> None:
+    def __init__(self, storages: Storages, clock: Clock) -> None:
         self._storages = storages
+        self._clock = clock
 
     def get(self, resource: Resource[T], namespace: str, name: str) -> T | None:
         entry = self._storages.of(resource.group_resource).get(namespace, name)
@@ -51,7 +54,8 @@ class StoredObjects:
         entry = storage.get(metadata.namespace, metadata.name)
         if entry is None or entry.revision != expected:
             raise conflict
-        metadata.managed_fields = entry.decoded().metadata.managed_fields  # Shared objects come without.
+        metadata.managed_fields = []  # Shared objects come without, this is no attempt to reset them.
+        metadata.managed_fields = serverwrites.updated(new, entry, storage.resource, self._now(), subresource="status")
         try:
             await self._storages.commit([Write(storage, key, new, expected=expected)])
         except TransactionFailed:
@@ -62,12 +66,32 @@ class StoredObjects:
         result: T = entry.object
         return result
 
+    async def apply_status(self, resource: Resource[Any], name: str, status: dict[str, Any], manager: str) -> None:
+        storage = self._storages.of(resource.group_resource)
+        while True:
+            entry = storage.get("", name)
+            if entry is None:
+                return
+            tree = serverwrites.apply_status(entry, status, storage.resource, manager, self._now())
+            new = serialization.convert(tree, storage.resource.type)
+            write = Write(storage, storage.key("", name), new, expected=entry.revision)
+            if entry.holds(write.value):
+                return
+            try:
+                await self._storages.commit([write])
+            except TransactionFailed:
+                continue
+            return
+
+    def _now(self) -> str:
+        return times.format_time(self._clock.now_seconds())
+
 
 class RecordedObjects(StoredObjects):
     """The same for plugins whose answers are remembered: what they read is written down for who wants to know."""
 
-    def __init__(self, storages: Storages) -> None:
-        super().__init__(storages)
+    def __init__(self, storages: Storages, clock: Clock) -> None:
+        super().__init__(storages, clock)
         self._readers: list[list[Read | ReadAll | None]] = []
 
     def start(self) -> list[Read | ReadAll | None]:

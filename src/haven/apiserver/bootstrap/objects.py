@@ -82,7 +82,7 @@ def bootstrap_objects(settings: BootstrapSettings) -> Iterator[Any]:
     for row in facts["apiservices"]:
         yield _plain(apiregistration.APIService, row, labels={"kube-aggregator.kubernetes.io/automanaged": "onstart"})
     yield networking.ServiceCIDR(
-        metadata=meta.ObjectMeta(name="kubernetes", finalizers=["networking.k8s.io/service-cidr-finalizer"]),
+        metadata=meta.ObjectMeta(name="kubernetes"),
         spec=networking.ServiceCIDRSpec(cidrs=list(settings.service_networks)),
     )
     if settings.client_ca_pem:

@@ -8,13 +8,15 @@ from __future__ import annotations
 from haven import telemetry
 from haven.api.apiregistration import v1 as apiregistration
 from haven.api.flowcontrol import v1 as flowcontrol
-from haven.apimachinery import apierrors
+from haven.api.networking import v1 as networking
+from haven.apimachinery import apierrors, meta, times
 from haven.apimachinery.names import Revision
 from haven.apiserver.bootstrap.objects import BootstrapSettings, bootstrap_objects
+from haven.apiserver.bootstrap.ownership import manager_of, owners
 from haven.apiserver.bootstrap.reconcile import plan
 from haven.apiserver.flowcontrol.matching import dangling
 from haven.apiserver.objects import StoredObjects
-from haven.apiserver.registry import systemfields
+from haven.apiserver.registry import serverwrites, systemfields
 from haven.apiserver.registry.storage import Storages, Write
 from haven.clock import Clock
 from haven.store.interface import StoreError, TransactionFailed
@@ -23,7 +25,7 @@ __all__ = ["keep_flow_objects", "write_bootstrap_objects"]
 
 KEEP_SECONDS = 60.0
 _SHARED_BATCH = 100  # etcd takes 128 operations in a transaction unless told otherwise.
-_WITH_GENERATION = frozenset({"flowcontrol.apiserver.k8s.io", "networking.k8s.io", "scheduling.k8s.io"})
+_WITH_GENERATION = frozenset({"flowcontrol.apiserver.k8s.io", "scheduling.k8s.io"})
 _log = telemetry.logger("apiserver")
 
 
@@ -79,10 +81,22 @@ def _missing(
                 new.status.conditions = [dangling(level, metadata.creation_timestamp, exists=True)]
             if isinstance(new, apiregistration.APIService) and new.spec.service is None:
                 new.status.conditions = [_locally_available(metadata.creation_timestamp)]
+            if isinstance(new, networking.ServiceCIDR):
+                new.status.conditions = [_ready(metadata.creation_timestamp)]
+            metadata.managed_fields = owners(new, change.resource.api_version, metadata.creation_timestamp or "")
         entry = storage.get(metadata.namespace, metadata.name)
+        if change.old is not None and entry is not None and not change.replace:
+            now = times.format_time(clock.now_seconds())
+            metadata.managed_fields = serverwrites.updated(new, entry, change.resource, now, manager=manager_of(new))
         expected = entry.revision if entry is not None else Revision(0)
         writes.append(Write(storage, storage.key(metadata.namespace, metadata.name), new, expected=expected))
     return writes
+
+
+def _ready(since: str | None) -> meta.Condition:
+    return meta.Condition(
+        type="Ready", status="True", last_transition_time=since, message="Kubernetes default Service CIDR is ready"
+    )
 
 
 def _locally_available(since: str | None) -> apiregistration.APIServiceCondition:

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from haven.api.flowcontrol import v1 as flowcontrol
 from haven.apiserver.request import RequestInfo, UserInfo
 
-__all__ = ["Test", "compile_schema", "dangling", "distinguisher", "flow_hash"]
+__all__ = ["CONFIG_CONSUMER", "Test", "compile_schema", "dangling", "distinguisher", "flow_hash"]
 
+CONFIG_CONSUMER = "api-priority-and-fairness-config-consumer-v1"
+"""Who says in the status of flow schemas whether their level exists."""
 Test = Callable[[UserInfo, RequestInfo], bool]
 
 

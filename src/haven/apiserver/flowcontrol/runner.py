@@ -13,17 +13,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from haven import telemetry
 from haven.api import scheme
 from haven.api.flowcontrol import v1 as flowcontrol
 from haven.api.scheme import Resource
 from haven.apimachinery import apierrors, serialization, times
-from haven.apiserver.admission.interface import Objects
 from haven.apiserver.flowcontrol.allocation import lend, set_nominal
 from haven.apiserver.flowcontrol.levels import Level, Queuing, SchemaCounts, Ticket
-from haven.apiserver.flowcontrol.matching import Test, compile_schema, dangling, distinguisher, flow_hash
+from haven.apiserver.flowcontrol.matching import (
+    CONFIG_CONSUMER,
+    Test,
+    compile_schema,
+    dangling,
+    distinguisher,
+    flow_hash,
+)
 from haven.apiserver.flowcontrol.width import ONE, Sizes, WatchCounts, Width, list_seats, write_width
 from haven.apiserver.request import Request, RequestInfo, UserInfo
 from haven.clock import Clock
@@ -40,6 +46,14 @@ WAIT_SECONDS_MAX = 15.0
 LENDING_SECONDS = 10.0
 _WRITES = frozenset({"create", "update", "patch", "delete"})
 _log = telemetry.logger("apiserver")
+
+
+class Statuses(Protocol):
+    """Where the status of schemas is written."""
+
+    async def apply_status(self, resource: Resource[Any], name: str, status: dict[str, Any], manager: str) -> None:
+        """Apply a part of an object's status, by force; nothing happens if the object is gone."""
+        ...
 
 
 class TooManyRequests(Exception):
@@ -301,28 +315,28 @@ class FlowControl:
 
     # Status of schemas
 
-    async def run(self, objects: Objects) -> None:
+    async def run(self, statuses: Statuses) -> None:
         """Lend seats, and keep the condition of schemas that tells whether their level exists, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._lend_now_and_then(), name="flow-seats")
-            tasks.create_task(self._keep_conditions(objects), name="flow-conditions")
+            tasks.create_task(self._keep_conditions(statuses), name="flow-conditions")
 
     async def _lend_now_and_then(self) -> None:
         while True:
             await self._clock.sleep(LENDING_SECONDS)
             self.lend_seats()
 
-    async def _keep_conditions(self, objects: Objects) -> None:
+    async def _keep_conditions(self, statuses: Statuses) -> None:
         while True:
             await self._changed.wait()
             self._changed.clear()
             for schema, _ in list(self._schemas):
                 try:
-                    await self._settle(objects, schema)
+                    await self._settle(statuses, schema)
                 except apierrors.ApiError as error:
                     _log.debug("A flow schema's status was not written.", schema=schema.metadata.name, error=str(error))
 
-    async def _settle(self, objects: Objects, schema: flowcontrol.FlowSchema) -> None:
+    async def _settle(self, statuses: Statuses, schema: flowcontrol.FlowSchema) -> None:
         name = schema.spec.priority_level_configuration.name
         level = self.levels.get(name)
         exists = level is not None and not level.leaving
@@ -330,9 +344,8 @@ class FlowControl:
         for one in schema.status.conditions:
             if (one.type, one.status, one.message) == (condition.type, condition.status, condition.message):
                 return
-        new = serialization.copy(schema)
-        new.status.conditions = [*(one for one in new.status.conditions if one.type != condition.type), condition]
-        await objects.update_status(_SCHEMAS, new)
+        status = {"conditions": [serialization.to_tree(condition)]}
+        await statuses.apply_status(_SCHEMAS, schema.metadata.name, status, CONFIG_CONSUMER)
 
     def statistics(self) -> Mapping[str, tuple[int, int]]:
         """Return (executing, waiting) by level."""

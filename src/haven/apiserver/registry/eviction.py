@@ -12,7 +12,7 @@ from haven.apimachinery import apierrors, meta, serialization, times
 from haven.apimachinery.selectors import SelectorError, from_label_selector
 from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.interface import CREATE, AdmissionRequest
-from haven.apiserver.registry import systemfields
+from haven.apiserver.registry import serverwrites, systemfields
 from haven.apiserver.registry.bindings import condition_set
 from haven.apiserver.registry.deletion import Deletion
 from haven.apiserver.registry.endpoint import Endpoint
@@ -200,6 +200,7 @@ class Evictions:
             if dry_run:
                 return
             status.disrupted_pods = {**status.disrupted_pods, pod_name: now}
+            new.metadata.managed_fields = serverwrites.updated(new, entry, storage.resource, now, subresource="status")
             write = Write(storage, storage.key(entry.namespace, entry.name), new, expected=entry.revision)
             try:
                 await self._storages.commit([write])

@@ -92,14 +92,11 @@ class KubernetesService:
 
     def _service(self) -> core.Service:
         address = str(self._network.network_address + 1)
-        family = "IPv4" if self._network.version == 4 else "IPv6"
         return core.Service(
             metadata=meta.ObjectMeta(name=_NAME, namespace=_NAMESPACE, labels=dict(_LABELS)),
             spec=core.ServiceSpec(
                 ports=[core.ServicePort(name="https", protocol="TCP", port=443, target_port=self._port)],
                 cluster_ip=address,
-                cluster_ips=[address],
-                ip_families=[family],
                 ip_family_policy="SingleStack",
                 session_affinity="None",
                 type="ClusterIP",

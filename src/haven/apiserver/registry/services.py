@@ -20,6 +20,7 @@ from haven.apimachinery import apierrors, meta
 from haven.apimachinery.fielderrors import ErrorList, Path, invalid
 from haven.apimachinery.names import Revision
 from haven.apiserver.registry import systemfields
+from haven.apiserver.registry.serverwrites import SERVER
 from haven.apiserver.registry.storage import ROOT, Reservation, Storage, Storages, Write
 from haven.apiserver.watchcache import DELETED, Watched
 from haven.clock import Clock
@@ -37,6 +38,18 @@ _V4, _V6 = "IPv4", "IPv6"
 _RANDOM_ATTEMPTS = 32
 _PRETENDED_PORT = 32768
 """A dry run shows node ports beyond this one: the number is made up."""
+
+_ADDRESS_FIELDS: dict[str, Any] = {
+    "f:metadata": {
+        "f:labels": {
+            ".": {},
+            "f:ipaddress.kubernetes.io/ip-family": {},
+            "f:ipaddress.kubernetes.io/managed-by": {},
+        }
+    },
+    "f:spec": {"f:parentRef": {".": {}, "f:name": {}, "f:namespace": {}, "f:resource": {}}},
+}
+"""What the server owns of an IPAddress: it makes them through a request to itself upstream."""
 
 Network = IPv4Network | IPv6Network
 
@@ -155,7 +168,6 @@ class ServiceAllocation:
             api_version="networking.k8s.io/v1",
             metadata=meta.ObjectMeta(
                 name=str(ip_address(text)),
-                generation=1,
                 labels={
                     "ipaddress.kubernetes.io/ip-family": _family(text),
                     "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
@@ -168,6 +180,16 @@ class ServiceAllocation:
             ),
         )
         systemfields.fill(address.metadata, self._clock.now_seconds())
+        address.metadata.managed_fields = [
+            meta.ManagedFieldsEntry(
+                manager=SERVER,
+                operation="Update",
+                api_version="networking.k8s.io/v1",
+                time=address.metadata.creation_timestamp,
+                fields_type="FieldsV1",
+                fields_v1=_ADDRESS_FIELDS,
+            )
+        ]
         return address
 
     # ---- families
