@@ -93,11 +93,25 @@ class _Born:
 class _Adopted:
     """A process that another supervisor started: its end can be seen, its exit status cannot."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, descriptor: int) -> None:
         self.pid = pid
-        self._descriptor = os.pidfd_open(pid)
+        self._descriptor = descriptor
         self._ended = asyncio.Event()
         asyncio.get_running_loop().add_reader(self._descriptor, self._end)
+
+    @classmethod
+    def of(cls, facts: dict[str, Any]) -> _Adopted | None:
+        """Take over what a state file tells of; None if it has ended."""
+        if not facts.get("pid"):
+            return None
+        try:
+            descriptor = os.pidfd_open(facts["pid"])
+        except ProcessLookupError:
+            return None
+        if not _lives(facts):  # Asked after it was opened: a pid may be another's by then.
+            os.close(descriptor)
+            return None
+        return cls(facts["pid"], descriptor)
 
     def _end(self) -> None:
         asyncio.get_running_loop().remove_reader(self._descriptor)
@@ -163,9 +177,9 @@ class _Supervisor:
     async def _adopt(self, child: Child) -> _Process | None:
         """Take over what a killed supervisor left running; end it first if it should run differently now."""
         former = self._former.get(child.name, {})
-        if not _lives(former):
+        process = _Adopted.of(former)
+        if process is None:
             return None
-        process = _Adopted(former["pid"])
         if tuple(former.get("command", ())) != child.command:
             await _stop(process)
             return None
@@ -266,8 +280,9 @@ def stop_orphans(state: Path) -> None:
     """End what a killed supervisor left running, in reverse order."""
 
     async def stop_all() -> None:
-        for pid in reversed(orphans(state).values()):
-            await _stop(_Adopted(pid))
+        for facts in reversed(read_state(state).values()):
+            if (process := _Adopted.of(facts)) is not None:
+                await _stop(process)
 
     asyncio.run(stop_all())
     state.unlink(missing_ok=True)
