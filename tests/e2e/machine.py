@@ -259,7 +259,12 @@ def a_machine() -> Iterator[Machine]:
     try:
         if holder.stdout.readline() != "ready\n":
             pytest.fail(f"no machine could be made: {holder.stderr.read()}")
-        yield Machine(_children(holder.pid)[0], scratch)
+        (first,) = _children(holder.pid)
+        try:
+            yield Machine(first, scratch)
+        finally:
+            holder.kill()
+            wait_until(lambda: _is_gone(first), "the first process of the machine, and so all of them, ended")
     finally:
         holder.kill()
         holder.wait()
@@ -267,6 +272,13 @@ def a_machine() -> Iterator[Machine]:
         holder.stderr.close()
         _remove_cgroups(scratch)
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 def _children(pid: int) -> Sequence[int]:
