@@ -21,6 +21,7 @@ from haven.apiserver.admission.plugins import AdmissionSettings, Parts, make_plu
 from haven.apiserver.admission.policies.plugins import PolicyAdmission, WebhookConditions
 from haven.apiserver.admission.rolewrites import RoleWrites
 from haven.apiserver.admission.signingrequests import SigningRequests
+from haven.apiserver.admission.unreadable import CONFIGURATIONS, UnreadableConfiguration
 from haven.apiserver.admission.versions import ServedVersions
 from haven.apiserver.admission.webhooks.plugins import WebhookAdmission
 from haven.apiserver.aggregation.proxy import ExtensionServers
@@ -75,6 +76,7 @@ from haven.apiserver.registry.scale import Scales
 from haven.apiserver.registry.services import ServiceAllocation
 from haven.apiserver.registry.storage import Storages
 from haven.apiserver.registry.storemeter import StoreMeter
+from haven.apiserver.registry.unreaddeletion import UnreadDeletion
 from haven.apiserver.registry.watching import Watching
 from haven.apiserver.registry.writing import Writing
 from haven.apiserver.reviews.accessreviews import AccessReviews
@@ -121,14 +123,15 @@ async def start(
     chance = chance or random.Random()
     registry = make_registry(_metrics_switches(settings))
     encryption = _encryption(settings, clock)
+    states = set_gates(settings.feature_gates)
     storages = Storages(
         store,
         history_max=settings.watch_history_events_max,
         queue_max=settings.watch_queue_events_max,
         encryption=encryption,
+        is_gated=states["AllowUnsafeMalformedObjectDeletion"],
     )
     storages.meter = StoreMeter(registry)
-    states = set_gates(settings.feature_gates)
     table = served_resources((*settings.unstable_versions, *settings.runtime_config), states)
     served = endpoints(storages, table, states)
     await storages.load()
@@ -241,6 +244,11 @@ async def start(
         guards=[RoleWrites(EscalationGuard(rbac, authorizer)), SigningRequests(clock), AdminAccess(objects), *answers],
         registry=registry,
     )
+    storages.when_damaged(
+        lambda: admission.require(
+            UnreadableConfiguration(lambda: all(not storages.of(one).cache.damaged for one in CONFIGURATIONS))
+        )
+    )
     fields = FieldManagement(clock)
     reading = Reading(store, clock, storages.meter)
     writing = Writing(
@@ -265,7 +273,14 @@ async def start(
         ),
         writing=writing,
         patching=Patching(writing),
-        deletion=Deletion(storages, admission, reading, writing, clock),
+        deletion=Deletion(
+            storages,
+            admission,
+            reading,
+            writing,
+            clock,
+            UnreadDeletion(storages, authorizer) if states["AllowUnsafeMalformedObjectDeletion"] else None,
+        ),
     )
     resources = Resources(handlers)
     components = Components(stored(store_check(store)))
@@ -415,6 +430,7 @@ async def start(
         clock=clock,
         ready_seconds=time.monotonic() - began,
     )
+    server.keep(storages.keep_mending(clock), "unreadable-objects")
     server.keep(flows.run(objects), "flow-schemas")
     server.keep(keep_flow_objects(storages, objects, beginning, clock), "flow-objects")
     server.keep(keeper.run(), "definitions")

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from haven.api.scheme import Resource
+from haven.apimachinery.apierrors import GroupResource
 from haven.apimachinery.codecs.negotiate import JSON_ONLY, Offer, check_route
 from haven.apiserver.authentication.tokenkeys import JWKS_PATH, OPENID_CONFIGURATION_PATH, SigningKeys
 from haven.apiserver.chain import PathHandler
+from haven.apiserver.damage import FIX
 from haven.apiserver.discovery import Discovery, built_in
 from haven.apiserver.health import Check, CheckMeter, health_paths
 from haven.apiserver.metrics import Metrics
@@ -57,6 +59,33 @@ _HOOKS = (
     "poststarthook/apiservice-openapiv3-controller",
 )
 """Upstream's start-up steps, which its health endpoints list. Ours are all done before the first request is taken."""
+
+
+_FOLLOWED = frozenset(
+    GroupResource(group, plural)
+    for group, plurals in {
+        "": (
+            "configmaps", "endpoints", "limitranges", "namespaces", "nodes", "persistentvolumeclaims",
+            "persistentvolumes", "pods", "resourcequotas", "secrets", "serviceaccounts", "services",
+        ),
+        "admissionregistration.k8s.io": (
+            "mutatingwebhookconfigurations", "validatingadmissionpolicies", "validatingadmissionpolicybindings",
+            "validatingwebhookconfigurations",
+        ),
+        "apiextensions.k8s.io": ("customresourcedefinitions",),
+        "apiregistration.k8s.io": ("apiservices",),
+        "discovery.k8s.io": ("endpointslices",),
+        "flowcontrol.apiserver.k8s.io": ("flowschemas", "prioritylevelconfigurations"),
+        "networking.k8s.io": ("ingressclasses", "ipaddresses", "servicecidrs"),
+        "node.k8s.io": ("runtimeclasses",),
+        "rbac.authorization.k8s.io": ("clusterrolebindings", "clusterroles", "rolebindings", "roles"),
+        "resource.k8s.io": ("resourceclaims", "resourceslices"),
+        "scheduling.k8s.io": ("priorityclasses",),
+        "storage.k8s.io": ("storageclasses", "volumeattachments"),
+    }.items()
+    for plural in plurals
+)  # fmt: skip
+"""What upstream's API server has informers for: it is ready when they have all been read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +150,9 @@ def document_paths(
         return Response(200, headers, keys.jwks())
 
     paths: dict[str, PathHandler] = {
-        **health_paths(_checks(store_check(storages.store), more_checks or {}, shutdown.check), check_meter),
+        **health_paths(
+            _checks(store_check(storages.store), more_checks or {}, shutdown.check, _readable(storages)), check_meter
+        ),
         "/metrics": show_metrics,
         "/metrics/slis": check_meter.show,
         OPENID_CONFIGURATION_PATH: openid_configuration,
@@ -157,9 +188,25 @@ def store_check(store: Store) -> Check:
     return reach_store
 
 
-def _checks(reach_store: Check, more: Mapping[str, Check], shutdown: Check) -> Mapping[str, Mapping[str, Check]]:
+def _readable(storages: Storages) -> Check:
+    """Return the check whether all can be read that this server itself goes by."""
+
+    async def check() -> str:
+        found = [damage for resource, damage in storages.unreadable() if resource.group_resource in _FOLLOWED]
+        if not found:
+            return ""
+        first = found[0]
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        return f"{first.key} cannot be read: {first.because}{more}; {FIX}"
+
+    return check
+
+
+def _checks(
+    reach_store: Check, more: Mapping[str, Check], shutdown: Check, readable: Check
+) -> Mapping[str, Mapping[str, Check]]:
     first: dict[str, Check] = {"log": _done, "etcd": reach_store, **more}
     hooks: dict[str, Check] = dict.fromkeys(_HOOKS, _done)
     alive = {"log": _done, "loopback-serving-certificate": _done, **first, **hooks}
-    ready = {**first, "etcd-readiness": reach_store, "informer-sync": _done, **hooks, "shutdown": shutdown}
+    ready = {**first, "etcd-readiness": reach_store, "informer-sync": readable, **hooks, "shutdown": shutdown}
     return {"livez": alive, "readyz": ready, "healthz": alive}

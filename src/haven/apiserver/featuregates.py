@@ -26,6 +26,7 @@ RESOURCE_GATES = {
 """The resources that are not served, whatever --runtime-config says, without a gate."""
 SWITCHES = frozenset(
     {
+        "AllowUnsafeMalformedObjectDeletion",
         "CBORServingAndStorage",
         "ComponentFlagz",
         "ComponentStatusz",

@@ -38,8 +38,10 @@ class StoredObjects:
         return result
 
     def list(self, resource: Resource[T], namespace: str = "") -> Sequence[T]:
-        cache = self._storages.of(resource.group_resource).cache
-        return [entry.object for entry in cache.entries(namespace)]
+        storage = self._storages.of(resource.group_resource)
+        if storage.cache.damaged:
+            storage.refuse_list(namespace, None, None, None)
+        return [entry.object for entry in storage.cache.entries(namespace)]
 
     async def get_fresh(self, resource: Resource[T], namespace: str, name: str) -> T | None:
         return self.get(resource, namespace, name)

@@ -24,6 +24,7 @@ from haven.apimachinery import serialization
 from haven.apimachinery.names import UID, Revision
 from haven.apimachinery.selectors import FieldSelector, LabelSelector
 from haven.apiserver.audience import Audience
+from haven.apiserver.damage import Damage
 from haven.apiserver.watcher import Watcher, Waves
 
 __all__ = [
@@ -371,6 +372,8 @@ class WatchCache:
         """How many changes came, and how many watchers were cut off because they lagged."""
         self._count = 0
         self.waves = Waves()
+        self.damaged: dict[tuple[str, str], Damage] = {}
+        """What is stored but cannot be read, by namespace and name: it is in no list, so lists have to be refused."""
 
     def __len__(self) -> int:
         return self._count
@@ -415,7 +418,7 @@ class WatchCache:
         """Take in a change and show it to the watchers."""
         assert event.revision >= self.newest, (event.revision, self.newest)
         if event.type == DELETED:
-            self._remove(event.entry.namespace, event.entry.name)
+            self.remove(event.entry.namespace, event.entry.name)
         else:
             self._put(event.entry)
         self.newest = event.revision
@@ -445,7 +448,8 @@ class WatchCache:
         names[entry.name] = entry
         self.bytes += len(entry.data)
 
-    def _remove(self, namespace: str, name: str) -> None:
+    def remove(self, namespace: str, name: str) -> None:
+        """Take an object out, unseen by watchers."""
         names = self._entries[namespace]
         old = names.pop(name)
         self.bytes -= len(old.data)

@@ -40,11 +40,15 @@ def collect(settings: ClusterSettings) -> dict[str, Any]:
         facts.pop("command", None)
     nodes: list[dict[str, str]] = []
     ready = False
+    unreadable = ""
     pods: dict[str, int] = {}
     if running:
         try:
             api = Api(settings)
             ready = api.get_json("/readyz")[0] == 200
+            if not ready:
+                status, text = api.request("GET", "/readyz/informer-sync")
+                unreadable = text.decode(errors="replace").strip() if status == 500 else ""
             _, found = api.get_json("/api/v1/nodes")
             for node in (found or {}).get("items", []):
                 conditions = {c["type"]: c["status"] for c in node["status"].get("conditions", [])}
@@ -60,6 +64,7 @@ def collect(settings: ClusterSettings) -> dict[str, Any]:
         "running": running,
         "supervised": supervised,
         "api": ready,
+        "unreadable": unreadable,
         "components": components,
         "nodes": nodes,
         "pods": pods,
@@ -81,7 +86,8 @@ def _show(report: dict[str, Any]) -> None:
         again = f", started {starts} times, last exit {facts.get('last_exit')}" if starts > 1 else ""
         why = f": {facts['said']}" if not pid and facts.get("said") else ""
         click.echo(f"{mark(bool(pid))} {name:8} pid {pid}{again}{why}")
-    click.echo(f"{mark(report['api'])} API server {'ready' if report['api'] else 'not ready'}")
+    because = f": {report['unreadable'].removeprefix('internal server error: ')}" if report["unreadable"] else ""
+    click.echo(f"{mark(report['api'])} API server {'ready' if report['api'] else f'not ready{because}'}")
     for node in report["nodes"]:
         click.echo(f"{mark(node['ready'] == 'True')} node {node['name']}")
     click.echo("  pods " + (", ".join(f"{count} {phase}" for phase, count in sorted(report["pods"].items())) or "none"))

@@ -71,6 +71,11 @@ class AdmissionChain:
             registry.add_collector(self._count_repeated)
         self._steps: dict[tuple[str, str, str], _Steps] = {}
 
+    def require(self, guard: Plugin) -> None:
+        """Ask one more guard from now on."""
+        self._guards = (*self._guards, guard)
+        self._steps.clear()
+
     async def admit(self, request: AdmissionRequest) -> None:
         """Let plugins change or refuse a request, before validation.
 

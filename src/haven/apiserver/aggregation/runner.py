@@ -111,8 +111,8 @@ class Aggregator:
 
     def load(self) -> None:
         """Take note of what the store holds. Call once, before anything is served."""
-        for service in self._objects.list(_SERVICES):
-            self._note(service.metadata.name, service)
+        for entry in self._storages.of(_SERVICES.group_resource).cache.entries():
+            self._note(entry.name, entry.object)
         self._storages.after_change.append(self._changed)
         self._publish()
 
@@ -236,13 +236,13 @@ class Aggregator:
         while True:
             follower.wake.clear()
             remote = follower.remote
-            finding = await self._check(remote)
             try:
+                finding = await self._check(remote)
                 await self._report(name, finding)
                 is_available = finding is PASSED
                 is_settled = await self._learn(follower, is_available=is_available) and is_available
             except apierrors.ApiError as error:
-                _log.warning("An APIService's status cannot be written.", api_service=name, because=str(error))
+                _log.warning("An APIService cannot be checked.", api_service=name, because=str(error))
                 is_settled = False
             delay = RETRY_SECONDS_MIN if is_settled else min(delay * 2, RETRY_SECONDS_MAX)
             await self._wait(follower.wake, CHECK_SECONDS if is_settled else delay)

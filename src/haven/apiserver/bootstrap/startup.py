@@ -5,10 +5,13 @@ Source: https://kubernetes.io/docs/concepts/cluster-administration/flow-control/
 
 from __future__ import annotations
 
+from typing import Any
+
 from haven import telemetry
 from haven.api.apiregistration import v1 as apiregistration
 from haven.api.flowcontrol import v1 as flowcontrol
 from haven.api.networking import v1 as networking
+from haven.api.scheme import resource_of
 from haven.apimachinery import apierrors, meta, times
 from haven.apimachinery.names import Revision
 from haven.apiserver.bootstrap.objects import BootstrapSettings, bootstrap_objects
@@ -63,7 +66,7 @@ async def keep_flow_objects(
 def _missing(
     storages: Storages, objects: StoredObjects, settings: BootstrapSettings, clock: Clock, *, only_flows: bool
 ) -> list[Write]:
-    wanted = bootstrap_objects(settings)
+    wanted = (obj for obj in bootstrap_objects(settings) if _is_readable(storages, obj))
     if only_flows:
         kinds = flowcontrol.FlowSchema | flowcontrol.PriorityLevelConfiguration
         wanted = (obj for obj in wanted if isinstance(obj, kinds))
@@ -97,6 +100,12 @@ def _ready(since: str | None) -> meta.Condition:
     return meta.Condition(
         type="Ready", status="True", last_transition_time=since, message="Kubernetes default Service CIDR is ready"
     )
+
+
+def _is_readable(storages: Storages, obj: Any) -> bool:
+    """Tell whether an object can be put right: what is stored in its place may be beyond reading."""
+    storage = storages.of(resource_of(type(obj)).group_resource)
+    return storage.damage_of(obj.metadata.namespace, obj.metadata.name) is None
 
 
 def _locally_available(since: str | None) -> apiregistration.APIServiceCondition:

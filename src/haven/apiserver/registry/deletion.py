@@ -17,6 +17,7 @@ from haven.apiserver.registry.options import DeleteParameters, delete_parameters
 from haven.apiserver.registry.output import answer_form, entry_response, list_response, object_response
 from haven.apiserver.registry.reading import Reading
 from haven.apiserver.registry.storage import Storages, Write
+from haven.apiserver.registry.unreaddeletion import UnreadDeletion
 from haven.apiserver.registry.writing import Writing
 from haven.apiserver.request import Request, Response
 from haven.apiserver.watchcache import Entry
@@ -49,9 +50,17 @@ class Deletion:
     """DELETE of stored resources."""
 
     def __init__(
-        self, storages: Storages, admission: AdmissionChain, reading: Reading, writing: Writing, clock: Clock
+        self,
+        storages: Storages,
+        admission: AdmissionChain,
+        reading: Reading,
+        writing: Writing,
+        clock: Clock,
+        unread: UnreadDeletion | None = None,
     ) -> None:
         self._storages = storages
+        self._unread = unread
+        """How to delete what cannot be read; None unless the gate is on."""
         self._admission = admission
         self._reading = reading
         self._writing = writing
@@ -62,6 +71,10 @@ class Deletion:
         form = answer_form(request, endpoint)
         parameters = self._parameters(request)
         _warn_of_orphans(request, endpoint, parameters)
+        if parameters.unread:
+            assert self._unread is not None
+            answer = await self._unread.delete(request, endpoint)
+            return object_response(request, endpoint, replace(form, kind=""), answer, served=True)
         outcome = await self.delete_one(request, endpoint, request.info.namespace, request.info.name, parameters)
         status = 202 if not outcome.deleted and parameters.orphan_dependents is False else 200
         if endpoint.returns_deleted or outcome.shows_object:
@@ -77,13 +90,12 @@ class Deletion:
             return Response(status, object=answer)
         return object_response(request, endpoint, replace(form, kind=""), answer, status, served=True)
 
-    @staticmethod
-    def _parameters(request: Request) -> DeleteParameters:
-        if isinstance(request.object, meta.DeleteOptions):
-            return delete_parameters(request.query, request.object)
-        return delete_parameters(
-            request.query, decode_delete_options(request.body, request.headers.get("content-type", ""))
-        )
+    def _parameters(self, request: Request, *, of_collection: bool = False) -> DeleteParameters:
+        body = request.object
+        if not isinstance(body, meta.DeleteOptions):
+            body = decode_delete_options(request.body, request.headers.get("content-type", ""))
+        is_gated = self._unread is not None
+        return delete_parameters(request.query, body, is_gated=is_gated, of_collection=of_collection)
 
     async def delete_collection(self, request: Request, endpoint: Endpoint) -> Response:
         """Answer a DELETE of a collection with the objects as they were listed."""
@@ -91,7 +103,7 @@ class Deletion:
         selection = list_parameters(request.query)
         if selection.resource_version not in ("", "0") and not selection.limit:
             selection = replace(selection, limit=_PAGE)  # Page by page, so the version must still be held.
-        parameters = self._parameters(request)
+        parameters = self._parameters(request, of_collection=True)
         _warn_of_orphans(request, endpoint, parameters)
         page = await self._reading.page(endpoint, selection, request.info.namespace, request.info.name)
         for entry in list(page.entries):

@@ -9,6 +9,7 @@ from haven.api.core import v1 as core
 from haven.api.policy import v1 as policy
 from haven.api.scheme import GroupVersionKind
 from haven.apimachinery import apierrors, meta, serialization, times
+from haven.apimachinery.fielderrors import Path, invalid
 from haven.apimachinery.selectors import SelectorError, from_label_selector
 from haven.apiserver.admission.chain import AdmissionChain
 from haven.apiserver.admission.interface import CREATE, AdmissionRequest
@@ -16,7 +17,7 @@ from haven.apiserver.registry import serverwrites, systemfields
 from haven.apiserver.registry.bindings import condition_set
 from haven.apiserver.registry.deletion import Deletion
 from haven.apiserver.registry.endpoint import Endpoint
-from haven.apiserver.registry.options import DeleteParameters, delete_parameters, write_parameters
+from haven.apiserver.registry.options import UNREAD, DeleteParameters, delete_parameters, write_parameters
 from haven.apiserver.registry.output import answer_form, object_response
 from haven.apiserver.registry.requestobjects import body_of
 from haven.apiserver.registry.storage import Storages, Write
@@ -66,13 +67,18 @@ class Evictions:
         systemfields.ensure_namespace(eviction.metadata, namespace)
         if eviction.metadata.name != name:
             raise apierrors.BadRequest("name in URL does not match name in Eviction object")
+        given = eviction.delete_options
+        if given is not None and given.ignore_store_read_error_with_cluster_breaking_potential:
+            kind = apierrors.GroupKind("policy", "Eviction")
+            text = "can not be set for pod eviction, try after removing the option"
+            raise apierrors.Invalid.of(kind, name, [invalid(Path("deleteOptions").child(UNREAD), True, text)])
         if eviction.delete_options is not None and eviction.delete_options.dry_run and parameters.dry_run:
             asked, told = parameters.tree["dryRun"], eviction.delete_options.dry_run
             if asked != told:
                 raise MismatchedDryRun(
                     f"Non-matching dry-run options in request and content: [{' '.join(asked)}] and [{' '.join(told)}]"
                 )
-        options = delete_parameters({}, eviction.delete_options or meta.DeleteOptions())
+        options = delete_parameters({}, eviction.delete_options or meta.DeleteOptions(), is_gated=False)
         options.dry_run = options.dry_run or parameters.dry_run
         admission = AdmissionRequest(
             operation=CREATE,
@@ -170,7 +176,10 @@ class Evictions:
 
     def _budget_of(self, pod: core.Pod) -> Entry | None:
         found: list[Entry] = []
-        for entry in self._storages.of(_BUDGETS).cache.entries(pod.metadata.namespace):
+        storage = self._storages.of(_BUDGETS)
+        if storage.cache.damaged:
+            storage.refuse_list(pod.metadata.namespace, None, None, None)
+        for entry in storage.cache.entries(pod.metadata.namespace):
             try:
                 selector = from_label_selector(entry.glimpse.spec.selector)
             except SelectorError:

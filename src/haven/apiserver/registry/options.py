@@ -30,6 +30,7 @@ from haven.apimachinery.selectors import FieldSelector, LabelSelector, SelectorE
 __all__ = [
     "IGNORE",
     "STRICT",
+    "UNREAD",
     "WARN",
     "DeleteParameters",
     "ListParameters",
@@ -267,6 +268,8 @@ class DeleteParameters:
     orphan_dependents: bool | None = None
     propagation_policy: str | None = None
     dry_run: bool = False
+    unread: bool = False
+    """Whether it is to go although it cannot be read."""
     tree: Mapping[str, Any] = field(default_factory=dict)
 
     def copy(self) -> DeleteParameters:
@@ -274,14 +277,23 @@ class DeleteParameters:
         return replace(self)
 
 
-def delete_parameters(query: Query, body: meta.DeleteOptions | None) -> DeleteParameters:
-    """Return the options, from the body if there is one, else from the query; raise BadRequest or Invalid."""
+UNREAD = "ignoreStoreReadErrorWithClusterBreakingPotential"
+
+
+def delete_parameters(
+    query: Query, body: meta.DeleteOptions | None, *, is_gated: bool, of_collection: bool = False
+) -> DeleteParameters:
+    """Return the options, from the body if there is one, else from the query; raise BadRequest or Invalid.
+
+    `is_gated` tells whether the gate AllowUnsafeMalformedObjectDeletion is on.
+    """
     if body is None:
         body = meta.DeleteOptions(
             grace_period_seconds=_integer(query, "gracePeriodSeconds"),
             orphan_dependents=_boolean(query, "orphanDependents"),
             propagation_policy=query["propagationPolicy"][0] if query.get("propagationPolicy") else None,
             dry_run=list(query.get("dryRun", ())),
+            ignore_store_read_error_with_cluster_breaking_potential=_boolean(query, UNREAD),
             preconditions=meta.Preconditions(
                 uid=UID(query["uid"][0]) if query.get("uid") else None,
                 resource_version=query["resourceVersion"][0] if query.get("resourceVersion") else None,
@@ -297,6 +309,21 @@ def delete_parameters(query: Query, body: meta.DeleteOptions | None) -> DeletePa
     if policy not in (None, "Foreground", "Background", "Orphan"):
         errors.append(not_supported(path, policy, ["Foreground", "Background", "Orphan", "nil"]))
     errors += _dry_run_errors(body.dry_run)
+    if not is_gated:
+        body = msgspec.structs.replace(body, ignore_store_read_error_with_cluster_breaking_potential=None)
+    unread = bool(body.ignore_store_read_error_with_cluster_breaking_potential)
+    if unread:
+        given = {
+            "dryRun": bool(body.dry_run),
+            "propagationPolicy": policy is not None,
+            "orphanDependents": body.orphan_dependents is not None,
+            "gracePeriodSeconds": body.grace_period_seconds is not None,
+            "preconditions": body.preconditions is not None,
+        }
+        errors += [invalid(Path(UNREAD), True, f"cannot be set together with .{name}") for name in given if given[name]]
+        if of_collection and not errors:
+            text = "is not allowed with DELETECOLLECTION, try again after removing the option"
+            errors.append(invalid(Path(UNREAD), True, text))
     if errors:
         raise apierrors.Invalid.of(apierrors.GroupKind("meta.k8s.io", "DeleteOptions"), "", errors)
     preconditions = body.preconditions or meta.Preconditions()
@@ -309,5 +336,6 @@ def delete_parameters(query: Query, body: meta.DeleteOptions | None) -> DeletePa
         orphan_dependents=body.orphan_dependents,
         propagation_policy=policy,
         dry_run=bool(body.dry_run),
+        unread=unread,
         tree=tree,
     )

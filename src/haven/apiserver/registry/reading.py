@@ -13,6 +13,7 @@ from haven.apimachinery import apierrors, meta
 from haven.apimachinery.fielderrors import Path, invalid
 from haven.apimachinery.names import Revision
 from haven.apimachinery.selectors import FieldRequirement, FieldSelector, SelectorError
+from haven.apiserver.damage import Unreadable, not_listed
 from haven.apiserver.registry import continuation
 from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.fieldlabels import convert_field_labels
@@ -177,7 +178,11 @@ class Reading:
         if parameters.continue_ and revision < self._store.compacted:
             raise continuation.expired(after)  # Even if the cache could tell: tokens are promised no longer than this.
         if revision >= cache.newest:
+            if cache.damaged and parameters.resource_version and not parameters.continue_:
+                raise endpoint.storage.not_watched()
             found = await self._page_from_cache(endpoint, selection, after, limit, revision)
+            if cache.damaged:
+                _refuse_damaged(endpoint, selection, after, found)
             if self._meter is not None:
                 looked_at = cache.count(selection.namespace) if not selection.is_everything else len(found.entries)
                 self._meter.listed_from_cache(endpoint.resource, fetched=looked_at, returned=len(found.entries))
@@ -188,6 +193,8 @@ class Reading:
                 entries = len(found.entries)
                 self._meter.listed(endpoint.resource, fetched=entries, returned=entries)
             return found
+        except Unreadable as error:
+            raise not_listed(endpoint.resource, [error.damage], gated=endpoint.storage.is_gated) from None
         except Compacted:
             if parameters.continue_:
                 raise continuation.expired(after) from None
@@ -251,6 +258,17 @@ class Reading:
             if not chunk.more:
                 return Page(entries, revision)
             last = chunk.records[-1].key
+
+
+def _refuse_damaged(endpoint: Endpoint, selection: Selection, after: str, page: Page) -> None:
+    """Raise ApiError if something that cannot be read would be on a page, or might be."""
+    last = page.entries[-1] if page.continue_ else None
+    endpoint.storage.refuse_list(
+        selection.namespace,
+        selection.fields.exact("metadata.name") if selection.fields is not None else None,
+        _after(endpoint, after, selection.namespace),
+        (last.namespace, last.name) if last is not None else None,
+    )
 
 
 def _relative(endpoint: Endpoint, entry: Entry, selection: Selection) -> str:

@@ -92,7 +92,7 @@ class Repeating:
                 admission.name, admission.object = name, storage.kind.decode(value)
                 for judge in judges:
                     await judge(admission)
-            existing = storage.get(namespace, name)
+            existing = storage.holder(namespace, name)
             if existing is None:
                 write = Write(
                     storage,
@@ -104,7 +104,7 @@ class Repeating:
                 try:
                     await self._storages.commit([write])
                 except TransactionFailed:
-                    existing = storage.get(namespace, name)
+                    existing = storage.holder(namespace, name)
                     if existing is None:  # It came and went.
                         return None
                 else:

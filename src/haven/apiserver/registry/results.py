@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from haven.apimachinery import apierrors
+from haven.apiserver.damage import Damage
 from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.storage import Storage
 from haven.apiserver.watchcache import Entry
@@ -31,14 +32,14 @@ class Result:
         return self.entry.object if self.entry is not None else self.object
 
 
-def already_exists(endpoint: Endpoint, existing: Entry, *, generated: bool) -> apierrors.AlreadyExists:
+def already_exists(endpoint: Endpoint, existing: Entry | Damage, *, generated: bool) -> apierrors.AlreadyExists:
     """Return the refusal of a new object whose name is taken."""
     error = apierrors.AlreadyExists.of(endpoint.group_resource, existing.name)
     if generated:
         error.message += ", the server was not able to generate a unique name for the object"
         assert error.details is not None
         error.details = msgspec.structs.replace(error.details, retry_after_seconds=1)
-    if existing.glimpse.metadata.deletion_timestamp:
+    if not isinstance(existing, Damage) and existing.glimpse.metadata.deletion_timestamp:
         error.message = f"object is being deleted: {error.message}"
     return error
 

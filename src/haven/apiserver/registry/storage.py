@@ -6,19 +6,30 @@ knows about the object it commits (labels, the typed object) is handed to the ca
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from time import perf_counter
 from typing import Any
+
+import msgspec
 
 from haven import telemetry
 from haven.api.scheme import Resource
 from haven.api.strategy import FieldSelectors
 from haven.apimachinery import apierrors, serialization
 from haven.apimachinery.apierrors import GroupResource
-from haven.apimachinery.goformat import quote
 from haven.apimachinery.names import Revision
-from haven.apiserver.encryption.transformers import ENCRYPTED, DecryptionFailed, Opened, SealFailed, Transformer, Ways
+from haven.apimachinery.schema.gojson import syntax_error
+from haven.apiserver.damage import FIX, Damage, Unreadable, not_listed, not_watched
+from haven.apiserver.encryption.transformers import (
+    DecryptionFailed,
+    Identity,
+    Opened,
+    SealFailed,
+    Transformer,
+    Ways,
+)
 from haven.apiserver.registry.storemeter import StoreMeter
 from haven.apiserver.tracing import Spans, no_span
 from haven.apiserver.watchcache import (
@@ -51,6 +62,8 @@ ROOT = b"/registry/"
 _LOAD_PAGE = 5000
 _SAMPLE = 8
 _ENDING_STEPS = 100
+_MEND_SECONDS = 5.0
+_PLAINTEXT = Identity()
 _log = telemetry.logger("apiserver")
 
 
@@ -68,6 +81,10 @@ class Storage:
         """Whether somebody in this process reads typed objects: then those that are written need no decoding."""
         self.loaded = Revision(0)
         """The revision at which the cache was filled."""
+        self.is_gated = False
+        """Whether errors tell what the gate AllowUnsafeMalformedObjectDeletion has them tell."""
+        self.is_suspicious = False
+        """Whether others write too, so that values are looked through when they are read."""
         self.prefix = ROOT + f"{resource.group or 'core'}/{resource.plural}/".encode()
 
     def key(self, namespace: str, name: str) -> bytes:
@@ -85,8 +102,22 @@ class Storage:
         return "", rest
 
     def entry(self, key: bytes, stored: bytes, revision: Revision, created: Revision) -> Entry:
-        """Return a stored value as an entry that no cache holds; raise InternalError if it cannot be decrypted."""
-        return Entry.parsed(self.kind, self.open(key, stored).value, revision, created)
+        """Return a stored value as an entry that no cache holds; raise Unreadable."""
+        value = self.open(key, stored, revision).value
+        place = self.place(key)
+        try:
+            entry = Entry.parsed(self.kind, value, revision, created)
+            if self.is_suspicious:
+                self.kind.decode(entry.data)
+        except (msgspec.MsgspecError, ValueError) as error:
+            text = str(error) if isinstance(error, msgspec.MsgspecError) else "metadata.uid is missing"
+            if wrong := syntax_error(value):
+                text = f"couldn't get version/kind; json parse error: {wrong}"
+            raise Unreadable(Damage(*place, key.decode(), revision, text, is_decrypted=True)) from None
+        if (entry.namespace, entry.name) != place:
+            text = f"it says that it is {'/'.join(filter(None, (entry.namespace, entry.name)))}"
+            raise Unreadable(Damage(*place, key.decode(), revision, text, is_decrypted=True))
+        return entry
 
     def seal(self, key: bytes, value: bytes) -> bytes:
         """Return a value as it is stored; raise InternalError if it cannot be encrypted now."""
@@ -98,17 +129,13 @@ class Storage:
         except SealFailed as error:
             raise apierrors.InternalError.because(str(error)) from None
 
-    def open(self, key: bytes, stored: bytes) -> Opened:
-        """Return a stored value as it was written; raise InternalError if it cannot be decrypted."""
-        transformer = self._transformer
-        if transformer is None:
-            if stored.startswith(ENCRYPTED):
-                raise apierrors.InternalError.because(f"{key.decode()} is encrypted, and there are no keys")
-            return Opened(stored, False)
+    def open(self, key: bytes, stored: bytes, revision: Revision) -> Opened:
+        """Return a stored value as it was written; raise Unreadable."""
         try:
-            return transformer.open(key, stored)
+            return (self._transformer or _PLAINTEXT).open(key, stored)
         except DecryptionFailed as error:
-            raise apierrors.InternalError.because(f"unable to transform key {quote(key.decode())}: {error}") from None
+            damage = Damage(*self.place(key), key.decode(), revision, str(error), is_decrypted=False)
+            raise Unreadable(damage) from None
 
     @property
     def _transformer(self) -> Transformer | None:
@@ -117,8 +144,51 @@ class Storage:
         return self.encryption.of(self.resource.group, self.resource.plural)
 
     def get(self, namespace: str, name: str) -> Entry | None:
-        """Return the newest state of an object."""
-        return self.cache.get(namespace if self.resource.namespaced else "", name)
+        """Return the newest state of an object; raise ApiError if it cannot be read."""
+        found = self.cache.get(namespace if self.resource.namespaced else "", name)
+        if found is None and self.cache.damaged:
+            damage = self.damage_of(namespace, name)
+            if damage is not None:
+                raise Unreadable(damage).of_read(gated=self.is_gated)
+        return found
+
+    def live(self, namespace: str, name: str) -> Entry | None:
+        """Return the newest state of an object that is to be changed; raise ApiError if it cannot be read."""
+        found = self.cache.get(namespace if self.resource.namespaced else "", name)
+        if found is None and self.cache.damaged:
+            damage = self.damage_of(namespace, name)
+            if damage is not None:
+                raise Unreadable(damage).of_update(gated=self.is_gated)
+        return found
+
+    def holder(self, namespace: str, name: str) -> Entry | Damage | None:
+        """Return who has a name, be it readable or not."""
+        found = self.cache.get(namespace if self.resource.namespaced else "", name)
+        return self.damage_of(namespace, name) if found is None and self.cache.damaged else found
+
+    def damage_of(self, namespace: str, name: str) -> Damage | None:
+        """Return what is known of a stored object that cannot be read; None if there is none."""
+        return self.cache.damaged.get((namespace if self.resource.namespaced else "", name))
+
+    def refuse_list(
+        self, namespace: str, name: str | None, after: tuple[str, str] | None, until: tuple[str, str] | None
+    ) -> None:
+        """Raise ApiError if something between two places of a namespace (or of all) cannot be read."""
+        found = [
+            damage
+            for place, damage in sorted(self.cache.damaged.items())
+            if (not namespace or place[0] == namespace)
+            and (name is None or place[1] == name)
+            and (after is None or place > after)
+            and (until is None or place <= until)
+        ]
+        if found:
+            raise not_listed(self.resource, found, gated=self.is_gated)
+
+    def not_watched(self) -> apierrors.ApiError:
+        """Return the refusal of a watch while something of the kind cannot be read."""
+        found = [damage for _, damage in sorted(self.cache.damaged.items())]
+        return not_watched(self.resource, found, gated=self.is_gated)
 
 
 class Write:
@@ -169,8 +239,19 @@ def _metadata_first(metadata: Mapping[str, Any]) -> dict[str, Any]:
 class Storages:
     """All stored kinds over one store."""
 
-    def __init__(self, store: Store, *, history_max: int, queue_max: int, encryption: Ways | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        history_max: int,
+        queue_max: int,
+        encryption: Ways | None = None,
+        is_gated: bool = False,
+    ) -> None:
         self.store = store
+        self._is_gated = is_gated
+        self._hurt = asyncio.Event()
+        self._first_damage: Callable[[], None] | None = None
         self._encryption = encryption
         self._history_max = history_max
         self._queue_max = queue_max
@@ -189,6 +270,8 @@ class Storages:
         kind = Kind(decode, fields)
         cache = WatchCache(start=self.store.revision, history_max=self._history_max, queue_max=self._queue_max)
         storage = Storage(resource, kind, cache, self._encryption)
+        storage.is_gated = self._is_gated
+        storage.is_suspicious = self.store.shared
         self._storages[_address(storage.prefix)] = storage
         self._by_resource[resource.group_resource] = storage
         self._missed[storage] = []
@@ -228,7 +311,10 @@ class Storages:
             for record in page.records:
                 storage = self._find(record.key)
                 if storage is not None:
-                    storage.cache.load(_loaded(storage, record))
+                    try:
+                        storage.cache.load(storage.entry(record.key, record.value, record.modified, record.created))
+                    except Unreadable as error:
+                        self._damaged(storage, error.damage)
             if not page.more:
                 break
             after = page.records[-1].key
@@ -257,13 +343,19 @@ class Storages:
 
     def _replace(self, storage: Storage, wanted: dict[tuple[str, str], Record], revision: Revision) -> None:
         cache = storage.cache
+        for damage in list(cache.damaged.values()):
+            self._readmit(cache, damage)
         for entry in list(cache.entries()):
             if (entry.namespace, entry.name) not in wanted:
                 self._show(storage, Watched(DELETED, entry.at(revision), entry, revision))
         for (namespace, name), record in wanted.items():
             previous = cache.get(namespace, name)
             if previous is None or previous.revision != record.modified:
-                entry = storage.entry(record.key, record.value, record.modified, record.created)
+                try:
+                    entry = storage.entry(record.key, record.value, record.modified, record.created)
+                except Unreadable as error:
+                    self._damaged(storage, error.damage)
+                    continue
                 kind = MODIFIED if previous is not None else ADDED
                 self._show(storage, Watched(kind, entry, previous, revision))
 
@@ -317,7 +409,7 @@ class Storages:
         if storage.encryption is None:
             return False
         record = await self.store.get(key)
-        return record is not None and storage.open(key, record.value).stale
+        return record is not None and storage.open(key, record.value, record.modified).stale
 
     def _find(self, key: bytes) -> Storage | None:
         return self._storages.get(_address(key))
@@ -338,6 +430,8 @@ class Storages:
             return  # What was read is newer than what a shared store has told so far.
         cache = storage.cache
         namespace, name = storage.place(change.key)
+        if cache.damaged and (damage := cache.damaged.get((namespace, name))) is not None:
+            self._readmit(cache, damage)
         previous = cache.get(namespace, name)
         if change.value is None:
             if previous is None:
@@ -346,8 +440,8 @@ class Storages:
         else:
             try:
                 entry = self._entry(storage, change, namespace, name)
-            except apierrors.ApiError as error:
-                _log.error("A change cannot be read.", key=change.key.decode(), error=str(error))
+            except Unreadable as error:
+                self._damaged(storage, error.damage)
                 return
             event = Watched(MODIFIED if previous is not None else ADDED, entry, previous, change.revision)
         self._show(storage, event)
@@ -388,6 +482,76 @@ class Storages:
             entry.read_fields(write.obj)
         return entry
 
+    # ---- what cannot be read
+
+    def _damaged(self, storage: Storage, damage: Damage) -> None:
+        """Note that something cannot be read: nobody can have the whole of its kind from now on."""
+        cache = storage.cache
+        last = cache.get(damage.namespace, damage.name)
+        if last is not None:
+            cache.remove(damage.namespace, damage.name)
+        cache.damaged[damage.namespace, damage.name] = damage._replace(last=last)
+        cache.stop_watchers(storage.not_watched())
+        _log.error("A stored object cannot be read.", key=damage.key, because=damage.because, fix=FIX)
+        self._hurt.set()
+        if self._first_damage is not None:
+            self._first_damage()
+            self._first_damage = None
+
+    def when_damaged(self, tell: Callable[[], None]) -> None:
+        """Call somebody once, when something is found that cannot be read."""
+        self._first_damage = tell
+        if self.unreadable():
+            tell()
+            self._first_damage = None
+
+    @staticmethod
+    def _readmit(cache: WatchCache, damage: Damage) -> None:
+        """Put back what was known of an object before it could not be read, as the state before its next change."""
+        del cache.damaged[damage.namespace, damage.name]
+        if damage.last is not None:
+            cache.load(damage.last)
+
+    def unreadable(self) -> list[tuple[Resource[Any], Damage]]:
+        """Return what cannot be read at present."""
+        return [(one.resource, damage) for one in self.all() for _, damage in sorted(one.cache.damaged.items())]
+
+    async def mend(self) -> None:
+        """Try again to read what could not be read: a key may have come, or a KMS plugin come back."""
+        for storage in self.all():
+            for place, damage in list(storage.cache.damaged.items()):
+                record = await self.store.get(damage.key.encode())
+                if record is None or record.modified != damage.revision:
+                    continue  # The change is on its way to us.
+                try:
+                    entry = await asyncio.to_thread(
+                        storage.entry, record.key, record.value, record.modified, record.created
+                    )
+                except Unreadable:
+                    continue
+                if storage.cache.damaged.get(place) is damage:
+                    self._mended(storage, damage, entry)
+
+    def _mended(self, storage: Storage, damage: Damage, entry: Entry) -> None:
+        cache = storage.cache
+        self._readmit(cache, damage)
+        revision = max(cache.newest, entry.revision)
+        cache.load(entry)
+        cache.forget_history(revision)  # Who watched before has not been told of this state, and lists anew.
+        event = Watched(MODIFIED if damage.last is not None else ADDED, entry, damage.last, revision)
+        for hook in self.after_change:
+            hook(storage, event)
+        _log.info("A stored object can be read again.", key=damage.key)
+
+    async def keep_mending(self, clock: Clock) -> None:
+        """Try again now and then, until cancelled."""
+        while True:
+            await self._hurt.wait()
+            await clock.sleep(_MEND_SECONDS)
+            await self.mend()
+            if not self.unreadable():
+                self._hurt.clear()
+
     async def end_watches(self, seconds: float, clock: Clock) -> None:
         """End all watches, spread over so many seconds."""
         found = [watcher for storage in self.all() for watcher in storage.cache.watchers()]
@@ -415,13 +579,9 @@ def _spoken(writes: Sequence[Write | Reservation]) -> tuple[str, dict[str, str |
     return f"{name} etcd3", {"key": first.key.decode(), "type": kind.kind, "resource": str(kind.group_resource)}
 
 
-def _loaded(storage: Storage, record: Record) -> Entry:
-    try:
-        return storage.entry(record.key, record.value, record.modified, record.created)
-    except apierrors.ApiError as error:
-        raise StoreError(f"{error}: start with an --encryption-provider-config that has its key") from None
-
-
 def _address(key: bytes) -> tuple[bytes, bytes]:
-    _, _, group, plural, _ = key.split(b"/", 4)
+    try:
+        _, _, group, plural, _ = key.split(b"/", 4)
+    except ValueError:
+        return key, b""  # Somebody else's.
     return group, plural

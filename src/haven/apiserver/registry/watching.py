@@ -17,6 +17,7 @@ from haven.apimachinery.codecs import protobuf
 from haven.apimachinery.codecs.negotiate import JSON, PROTOBUF, STREAM_SUFFIX, YAML, Answer, negotiate_stream
 from haven.apimachinery.names import Revision
 from haven.apiserver.audience import Sink
+from haven.apiserver.damage import Unreadable
 from haven.apiserver.registry.endpoint import Endpoint, View
 from haven.apiserver.registry.options import ListParameters, list_parameters
 from haven.apiserver.registry.output import answer_form, entry_bytes, partial_bytes
@@ -80,6 +81,8 @@ class Watching:
         parameters = list_parameters(request.query, force_watch=force)
         selection = selection_of(endpoint, parameters, info.namespace, info.name)
         revision = checked_revision(parameters.resource_version)
+        if endpoint.storage.cache.damaged:
+            raise endpoint.storage.not_watched()
         form = self._stream_form(request, endpoint, form)
         frames = _Frames(request, endpoint, form, self._sent(endpoint))
         stream = _Stream(frames)
@@ -150,6 +153,9 @@ class Watching:
         sink: Sink | None = None,
     ) -> AsyncIterator[list[Signal]]:
         cache = endpoint.storage.cache
+        if cache.damaged:
+            yield [Failure(endpoint.storage.not_watched())]
+            return
         deadline = self._clock.monotonic_seconds() + self.timeout_seconds(parameters)
         future = revision if revision > self._store.revision else 0
         if future and parameters.send_initial_events:
@@ -176,6 +182,9 @@ class Watching:
                 except Compacted as error:
                     message = f"too old resource version: {revision} ({error.oldest})"
                     yield [Failure(apierrors.Expired(message))]
+                    return
+                except Unreadable as error:
+                    yield [Failure(error.of_read(gated=endpoint.storage.is_gated))]
                     return
             watcher.sink = None if future else sink
             async for batch in self._live(watcher, parameters, deadline):

@@ -300,7 +300,7 @@ class Writing:
         if not parameters.dry_run:
             metadata.resource_version = ""
         storage = endpoint.storage
-        existing = storage.get(metadata.namespace, metadata.name)
+        existing = storage.holder(metadata.namespace, metadata.name)
         if existing is not None:
             raise already_exists(endpoint, existing, generated=generated)
         if parameters.dry_run:
@@ -309,7 +309,7 @@ class Writing:
         try:
             await self._storages.commit([write, *extra])
         except TransactionFailed as error:
-            existing = storage.get(metadata.namespace, metadata.name)
+            existing = storage.holder(metadata.namespace, metadata.name)
             if error.key == write.key and existing is not None:
                 raise already_exists(endpoint, existing, generated=generated) from None
             raise _Taken from error
@@ -386,7 +386,7 @@ class Writing:
         """Bring an object to a new state computed from its newest one; raise what refuses it."""
         storage = update.endpoint.storage
         while True:
-            live = storage.get(update.namespace, update.name)
+            live = storage.live(update.namespace, update.name)
             try:
                 return await self._modify_once(update, live)
             except TransactionFailed:

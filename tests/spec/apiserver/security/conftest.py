@@ -72,8 +72,16 @@ Serve = Callable[..., Awaitable[Client]]
 async def serve(signing_keys: SigningKeys) -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
-        async def start(store: MemoryStore | None = None, *, clock: Clock | None = None, **security: Any) -> Client:
-            settings = Settings(serve_kubernetes_service=False, security=SecuritySettings(**security))
+        async def start(
+            store: MemoryStore | None = None,
+            *,
+            clock: Clock | None = None,
+            feature_gates: tuple[str, ...] = (),
+            **security: Any,
+        ) -> Client:
+            settings = Settings(
+                serve_kubernetes_service=False, feature_gates=feature_gates, security=SecuritySettings(**security)
+            )
             trust = assembly.Trust(signing_keys, static_tokens=USERS)
             server = await assembly.start(
                 settings, store or MemoryStore(), trust, chance=random.Random(7), listen=False, clock=clock
