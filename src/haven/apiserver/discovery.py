@@ -222,8 +222,11 @@ def version_order(version: str) -> tuple[Any, ...]:
     return (-stage, -major, -minor, other)
 
 
-def _ordered(versions: Iterable[ServedVersion]) -> list[list[ServedVersion]]:
-    """Return the versions by group, both in order of preference."""
+def _ordered(versions: Iterable[ServedVersion], *, is_aggregated: bool = False) -> list[list[ServedVersion]]:
+    """Return the versions by group, both in order of preference.
+
+    Groups preferred alike are ordered by name in the aggregated document, elsewhere by those of their APIServices.
+    """
     by_group: dict[str, list[ServedVersion]] = {}
     for served in versions:
         by_group.setdefault(served.group, []).append(served)
@@ -232,7 +235,11 @@ def _ordered(versions: Iterable[ServedVersion]) -> list[list[ServedVersion]]:
     def rank(served: ServedVersion) -> tuple[Any, ...]:
         return (-served.version_priority, *version_order(served.version))
 
-    return [sorted(by_group[group], key=rank) for group in sorted(by_group, key=lambda name: (-priority[name], name))]
+    def group_rank(group: str) -> tuple[int, str]:
+        first = [f"{one.version}.{group}" for one in by_group[group] if one.group_priority == priority[group]]
+        return (-priority[group], group if is_aggregated else min(first))
+
+    return [sorted(by_group[group], key=rank) for group in sorted(by_group, key=group_rank)]
 
 
 def version_info() -> Info:
@@ -264,6 +271,7 @@ class Discovery:
         self._server_address = server_address
         self._paths = tuple(paths)
         self._groups: list[list[ServedVersion]] = []
+        self._aggregated_groups: list[list[ServedVersion]] = []
         self._documents: dict[tuple[str, Answer], tuple[bytes, str]] = {}
         self.replace(())
 
@@ -277,6 +285,7 @@ class Discovery:
         for listed in (self._built_in, self._added.get("custom", ()), self._added.get("remote", ())):
             merged.update({(one.group, one.version): one for one in listed})
         self._groups = _ordered(merged.values())
+        self._aggregated_groups = _ordered(merged.values(), is_aggregated=True)
         self._documents.clear()
 
     def list_paths(self, paths: Iterable[str]) -> None:
@@ -336,7 +345,7 @@ class Discovery:
             case ["api"] if form.kind:
                 document = self._aggregated([group for group in self._groups if not group[0].group])
             case ["apis"] if form.kind:
-                document = self._aggregated([group for group in self._groups if group[0].group])
+                document = self._aggregated([group for group in self._aggregated_groups if group[0].group])
             case ["api"]:
                 document = self._api_versions()
             case ["apis"]:

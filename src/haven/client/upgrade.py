@@ -80,7 +80,7 @@ class _Head(asyncio.Protocol):
 
 
 async def dial(backend: Backend, protocol: asyncio.Protocol) -> asyncio.Transport:
-    """Return a connection; raise ServiceUnavailable in upstream's words if there is none."""
+    """Return a connection; raise ApiError (500) in upstream's words if there is none."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(DIAL_SECONDS):
@@ -92,9 +92,9 @@ async def dial(backend: Backend, protocol: asyncio.Protocol) -> asyncio.Transpor
                 server_hostname=_name(backend),
             )
     except TimeoutError:
-        raise apierrors.InternalError(f"error dialing backend: dial tcp {backend.authority}: i/o timeout") from None
+        raise apierrors.ApiError(f"error dialing backend: dial tcp {backend.authority}: i/o timeout") from None
     except OSError as error:
-        raise apierrors.InternalError(
+        raise apierrors.ApiError(
             f"error dialing backend: dial tcp {backend.authority}: connect: {(error.strerror or str(error)).lower()}"
         ) from error
     return transport

@@ -191,3 +191,16 @@ def read(message: bytes) -> dict[int, list[bytes]]:
         result.setdefault(tag >> 3, []).append(message[place : place + size])
         place += size
     return result
+
+
+async def test_groups_preferred_alike_are_ordered_by_their_api_services() -> None:
+    served = discovery()
+    added = [("a.example.com", "v2"), ("b.example.com", "v1"), ("b.example.com", "v3")]
+    served.replace([ServedVersion(group, version, ()) for group, version in added])
+
+    plain = json.loads((await get(served, "/apis")).body)
+    aggregated = json.loads((await get(served, "/apis", AGGREGATED)).body)
+
+    assert [one["name"] for one in plain["groups"] if "example" in one["name"]] == ["b.example.com", "a.example.com"]
+    names = [one["metadata"]["name"] for one in aggregated["items"]]
+    assert [name for name in names if "example" in name] == ["a.example.com", "b.example.com"]

@@ -55,7 +55,12 @@ def _complete(resource: v2.APIResourceDiscovery) -> v2.APIResourceDiscovery:
 def from_resource_list(body: bytes) -> list[v2.APIResourceDiscovery]:
     """Return the same from the old document of one group and version. Raises DecodeError."""
     listed = msgspec.json.decode(body, type=meta.APIResourceList)
-    resources = sorted(listed.resources or (), key=lambda one: one.name.partition("/")[0])
+    resources = list(listed.resources or ())
+    # Subresources may stand anywhere; what they belong to keeps its place.
+    places: dict[str, int] = {}
+    for one in resources:
+        places.setdefault(one.name.partition("/")[0], len(places))
+    resources.sort(key=lambda one: places[one.name.partition("/")[0]])
     return aggregate(resources)
 
 

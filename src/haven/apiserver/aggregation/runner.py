@@ -65,8 +65,6 @@ class _Knowledge:
 
     resources: list[v2.APIResourceDiscovery] | None = None
     is_current: bool = False
-    is_kept: bool = True
-    """Whether the resources are listed on while the server is away; upstream keeps aggregated documents only."""
     etag: str = ""
     spec: ForeignSpec | None = None
     spec_etag: str = ""
@@ -187,7 +185,7 @@ class Aggregator:
             source="remote",
         )
         self._openapi.replace_foreign(
-            [one.known.spec for one in followers if one.known.spec is not None],
+            [one.known.spec for one in _by_priority(followers) if one.known.spec is not None],
             {
                 one.remote.path.strip("/"): (one.known.v3_url, _Forward(self._servers, one.remote))
                 for one in followers
@@ -323,8 +321,8 @@ class Aggregator:
                 _log.warning(
                     "An extension server's documents failed.", api_service=follower.remote.name, error=str(error)
                 )
-        if not known.is_current and not known.is_kept:
-            known.resources = None
+        if not known.is_current:
+            known.resources, known.etag = None, ""
         if before != (known.resources, known.is_current, known.spec, known.v3_url):
             self._publish()
         return known.is_current
@@ -340,12 +338,11 @@ class Aggregator:
         if answer.status == 200 and documents.is_aggregated(answer.headers.get("Content-Type", "")):
             known.resources = documents.from_aggregated(answer.body, remote)
             known.etag = answer.headers.get("ETag", "")
-            known.is_kept = True
             return True
         answer = await self._servers.ask(remote, remote.path, timeout_seconds=DOCUMENT_TIMEOUT_SECONDS)
         if answer.status != 200:
             return False
-        known.resources, known.etag, known.is_kept = documents.from_resource_list(answer.body), "", False
+        known.resources, known.etag = documents.from_resource_list(answer.body), ""
         return True
 
     async def _hear_specs(self, remote: Remote, known: _Knowledge) -> None:
@@ -363,6 +360,14 @@ class Aggregator:
             known.v3_url = (listed.get(remote.path.strip("/")) or {}).get("serverRelativeURL", "")
         elif answer.status == 404:
             known.v3_url = ""
+
+
+def _by_priority(followers: list[_Follower]) -> list[_Follower]:
+    """Return first those whose names hold where documents contradict each other; `followers` are in order of name."""
+    priority: dict[str, int] = {}
+    for one in followers:
+        priority[one.remote.group] = max(priority.get(one.remote.group, 0), one.remote.group_priority)
+    return sorted(followers, key=lambda one: -priority[one.remote.group])
 
 
 def _part(data: bytes, prefix: str) -> ForeignSpec:

@@ -6,7 +6,7 @@ Definitions that several servers give the same name but different contents are r
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = ["ForeignSpec", "merged", "part_of"]
@@ -29,66 +29,60 @@ _SCHEMA = frozenset(
 
 @dataclass(frozen=True)
 class ForeignSpec:
-    """Paths and the definitions that they need, all of OpenAPI v2."""
+    """Paths, and the definitions and parameters that come with them, all of OpenAPI v2."""
 
     paths: Mapping[str, Tree]
     definitions: Mapping[str, Tree]
+    parameters: Mapping[str, Tree] = field(default_factory=dict)
 
 
 def part_of(document: Tree, prefix: str) -> ForeignSpec:
-    """Return what lies below a path; parameters that operations share are written out."""
-    parameters = document.get("parameters") or {}
-    paths = {
-        path: _without_shared(item, parameters)
-        for path, item in (document.get("paths") or {}).items()
-        if path == prefix or path.startswith(prefix.rstrip("/") + "/")
-    }
-    paths = {path: _complete(item) for path, item in paths.items()}
-    definitions = document.get("definitions") or {}
-    needed: dict[str, Tree] = {}
-    waiting = list(_references(paths))
-    while waiting:
-        name = waiting.pop()
-        if name in needed or name not in definitions:
-            continue
-        needed[name] = _known(definitions[name])
-        waiting.extend(_references(needed[name]))
-    return ForeignSpec(dict(sorted(paths.items())), dict(sorted(needed.items())))
+    """Return what lies below a path, without definitions that only other paths need."""
+    below = prefix.rstrip("/") + "/"
+    given = document.get("paths") or {}
+    paths = {path: _known_item(item) for path, item in given.items() if path.startswith(below)}
+    definitions = {name: _known(schema) for name, schema in (document.get("definitions") or {}).items()}
+    parameters = {name: _parameter(one) for name, one in (document.get("parameters") or {}).items()}
+    needed = set(_references([paths, definitions, parameters]))
+    elsewhere = set(_references([item for path, item in given.items() if path not in paths])) - needed
+    kept = {name: schema for name, schema in sorted(definitions.items()) if name not in elsewhere}
+    return ForeignSpec(dict(sorted(paths.items())), kept, dict(sorted(parameters.items())))
 
 
-def merged(own: Mapping[str, Tree], specs: Iterable[ForeignSpec]) -> ForeignSpec:
-    """Return all specs together, without definitions that `own` has alike; the first to claim a path keeps it."""
+def merged(
+    own: Mapping[str, Tree], specs: Iterable[ForeignSpec], own_parameters: Mapping[str, Tree] | None = None
+) -> ForeignSpec:
+    """Return all specs together, without what `own` has alike; the first to claim a path keeps it."""
+    ours = own_parameters or {}
     paths: dict[str, Tree] = {}
     definitions: dict[str, Tree] = {}
+    parameters: dict[str, Tree] = {}
     for spec in specs:
-        names: dict[str, str] = {}
-        for name, schema in spec.definitions.items():
-            names[name] = _free_name(name, schema, own, definitions)
-        renamed = {old: new for old, new in names.items() if old != new}
+        names = {name: _free_name(name, schema, own, definitions) for name, schema in spec.definitions.items()}
+        of_parameters = {name: _free_name(name, one, ours, parameters) for name, one in spec.parameters.items()}
+        renamed = {_DEFINITIONS + old: _DEFINITIONS + new for old, new in names.items() if old != new}
+        renamed |= {_PARAMETERS + old: _PARAMETERS + new for old, new in of_parameters.items() if old != new}
         for name, schema in spec.definitions.items():
             if names[name] not in own:
                 definitions[names[name]] = _renamed(schema, renamed) if renamed else schema
+        for name, one in spec.parameters.items():
+            if of_parameters[name] not in ours:
+                parameters[of_parameters[name]] = _renamed(one, renamed) if renamed else one
         for path, item in spec.paths.items():
             paths.setdefault(path, _renamed(item, renamed) if renamed else item)
-    return ForeignSpec(paths, definitions)
+    return ForeignSpec(paths, definitions, parameters)
 
 
-def _complete(item: Tree) -> Tree:
-    """Return a path's entry with everything that ours have, and nothing else."""
+def _known_item(item: Tree) -> Tree:
+    """Return a path's entry without what OpenAPI v2 lacks."""
     result: Tree = {}
     if "parameters" in item:
-        result["parameters"] = [_parameter(one) for one in item["parameters"] if one.get("in") in _PLACES]
+        result["parameters"] = _parameters(item["parameters"])
     for method in _METHODS:
         operation = item.get(method)
         if operation is None:
             continue
         result[method] = {
-            "consumes": ["*/*"],
-            "description": "",
-            "operationId": "",
-            "produces": [],
-            "schemes": ["https"],
-            "tags": [],
             **{name: value for name, value in operation.items() if name in _OPERATION or name.startswith("x-")},
             "responses": {
                 code: {name: _known(one[name]) if name == "schema" else one[name] for name in _RESPONSE if name in one}
@@ -98,16 +92,18 @@ def _complete(item: Tree) -> Tree:
         for one in result[method]["responses"].values():
             one.setdefault("description", "")
         if "parameters" in operation:
-            result[method]["parameters"] = [
-                _parameter(one) for one in operation["parameters"] if one.get("in") in _PLACES
-            ]
+            result[method]["parameters"] = _parameters(operation["parameters"])
     return result
 
 
+def _parameters(items: Iterable[Tree]) -> list[Tree]:
+    return [_parameter(one) for one in items if "$ref" in one or one.get("in") in _PLACES]
+
+
 def _parameter(parameter: Tree) -> Tree:
-    if parameter["in"] == "body":
+    if parameter.get("in") == "body":
         return {**parameter, "schema": _known(parameter.get("schema") or {})}
-    return {"description": "", "type": "string", **parameter}
+    return parameter
 
 
 def _known(schema: Any) -> Any:
@@ -154,17 +150,6 @@ def _bare(value: Any) -> Any:
     return value
 
 
-def _without_shared(value: Any, parameters: Mapping[str, Tree]) -> Any:
-    if isinstance(value, dict):
-        reference = value.get("$ref")
-        if isinstance(reference, str) and reference.startswith(_PARAMETERS):
-            return parameters.get(reference.removeprefix(_PARAMETERS), value)
-        return {key: _without_shared(item, parameters) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_shared(item, parameters) for item in value]
-    return value
-
-
 def _references(value: Any) -> Iterable[str]:
     if isinstance(value, dict):
         for key, item in value.items():
@@ -180,9 +165,7 @@ def _references(value: Any) -> Iterable[str]:
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
         return {
-            key: _DEFINITIONS + names.get(item.removeprefix(_DEFINITIONS), item.removeprefix(_DEFINITIONS))
-            if key == "$ref" and isinstance(item, str) and item.startswith(_DEFINITIONS)
-            else _renamed(item, names)
+            key: names.get(item, item) if key == "$ref" and isinstance(item, str) else _renamed(item, names)
             for key, item in value.items()
         }
     if isinstance(value, list):

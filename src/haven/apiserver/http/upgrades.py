@@ -12,7 +12,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from haven.apiserver.clientcertificates import presented
-from haven.apiserver.http.answers import audit_id_of
+from haven.apiserver.http.answers import answer_head, audit_id_of, has_body
 from haven.apiserver.http.connection import Handle
 from haven.apiserver.http.messages import Headers, Malformed, split_target
 from haven.apiserver.http.takeover import Connection
@@ -84,6 +84,14 @@ class Upgrades:
 
     @staticmethod
     async def _answer(raw: web.BaseRequest, request: Request, response: Response) -> web.StreamResponse:
+        if response.stream is None:
+            transport = cast("Connection", request.connection).transport
+            body = response.body if has_body(request.method, response.status) else b""
+            framing = b"Content-Length: %d\r\nConnection: close\r\n" % len(response.body)
+            if not transport.is_closing():
+                transport.write(answer_head(request, response, framing) + body)
+                transport.close()
+            raise asyncio.CancelledError  # Nothing is left to be written.
         headers: CIMultiDict[str] = CIMultiDict(
             {"Audit-Id": audit_id_of(request), "Cache-Control": "no-cache, private", **response.headers}
         )
@@ -93,10 +101,6 @@ class Upgrades:
             del headers["Warning"]
             headers.extend(("Warning", text) for text in response.warnings)
         headers.extend(one for one in response.further if one[0] != "Warning")
-        if response.stream is None:
-            answer = web.Response(status=response.status, headers=headers, body=response.body)
-            answer.force_close()
-            return answer
         stream: Any = response.stream
         streamed = web.StreamResponse(status=response.status, headers=headers)
         streamed.force_close()

@@ -101,6 +101,11 @@ def double(number: int, value: float) -> bytes:
     return varint(number << 3 | 1) + struct.pack("<d", value)
 
 
+def _told(number: int, tree: Tree, name: str) -> bytes:
+    """Return a text, or nothing where another server says nothing."""
+    return text(number, tree[name]) if name in tree else b""
+
+
 def _parameter(tree: Tree) -> bytes:
     if tree["in"] == "body":
         body = text(2, tree["name"]) + text(3, "body") + flag(4, tree.get("required", False))
@@ -112,9 +117,9 @@ def _parameter(tree: Tree) -> bytes:
         (
             flag(1, tree.get("required", False)),
             text(2, tree["in"]),
-            text(3, tree["description"]),
+            _told(3, tree, "description"),
             text(4, tree["name"]),
-            text(6 if is_query else 5, tree["type"]),
+            _told(6 if is_query else 5, tree, "type"),
             flag(20 if is_query else 19, tree.get("uniqueItems", False)),
         )
     )
@@ -139,13 +144,13 @@ def _response(tree: Tree) -> bytes:
 
 
 def _operation(tree: Tree) -> bytes:
-    out = [text(1, tag) for tag in tree["tags"]]
-    out += [text(3, tree["description"]), text(5, tree["operationId"])]
-    out += [text(6, one) for one in tree["produces"]]
+    out = [text(1, tag) for tag in tree.get("tags", ())]
+    out += [_told(3, tree, "description"), _told(5, tree, "operationId")]
+    out += [text(6, one) for one in tree.get("produces", ())]
     out += [text(7, one) for one in tree.get("consumes", ())]
     out += _parameter_items(8, tree.get("parameters", ()))
     out.append(sized(key(9), b"".join(named(1, code, _response(one)) for code, one in tree["responses"].items())))
-    out += [text(10, one) for one in tree["schemes"]]
+    out += [text(10, one) for one in tree.get("schemes", ())]
     return b"".join(out) + _extensions(13, tree)
 
 

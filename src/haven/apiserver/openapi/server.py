@@ -165,28 +165,30 @@ class OpenAPI:
 
     def _build_v2_json(self, custom: Sequence[CustomKind], foreign: Sequence[ForeignSpec]) -> bytes:
         members = [orjson.dumps(swagger.head())[1:-1]]
-        paths, definitions = self._v2_parts(custom, foreign)
+        paths, definitions, parameters = self._v2_parts(custom, foreign)
         members.append(b'"paths":' + _object((name, orjson.dumps(item)) for name, item in paths))
         members.append(b'"definitions":' + _object((name, orjson.dumps(schema)) for name, schema in definitions))
-        members.append(b'"parameters":' + orjson.dumps(swagger.parameters()))
+        members.append(b'"parameters":' + orjson.dumps(parameters))
         return b"{" + b",".join(members) + b"}"
 
     def _build_v2_protobuf(self, custom: Sequence[CustomKind], foreign: Sequence[ForeignSpec]) -> bytes:
-        paths, definitions = self._v2_parts(custom, foreign)
-        return gnostic.document(swagger.head(), paths, definitions, swagger.parameters())
+        paths, definitions, parameters = self._v2_parts(custom, foreign)
+        return gnostic.document(swagger.head(), paths, definitions, parameters)
 
     def _v2_parts(
         self, custom: Sequence[CustomKind], foreign: Sequence[ForeignSpec]
-    ) -> tuple[Iterable[tuple[str, Tree]], Iterable[tuple[str, Tree]]]:
-        """Return the paths and the definitions, piece by piece."""
+    ) -> tuple[Iterable[tuple[str, Tree]], Iterable[tuple[str, Tree]], Tree]:
+        """Return the paths and the definitions, piece by piece, and the parameters."""
         listed = swagger.all_paths(self._resources, custom)
         paths = ((path.path, swagger.path_item(path)) for path in listed)
         definitions = swagger.definitions(listed, custom)
+        parameters = swagger.parameters()
         if not foreign:
-            return paths, definitions
+            return paths, definitions, parameters
         own = dict(definitions)
-        more = merged(own, foreign)
-        return {**more.paths, **dict(paths)}.items(), {**own, **more.definitions}.items()
+        more = merged(own, foreign, parameters)
+        all_paths, all_definitions = {**more.paths, **dict(paths)}, {**own, **more.definitions}
+        return all_paths.items(), all_definitions.items(), {**parameters, **more.parameters}
 
 
 class _Same:

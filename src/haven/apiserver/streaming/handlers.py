@@ -64,7 +64,8 @@ class NodeBackends:
             for item in node.status.addresses:
                 if item.type == wanted:
                     return Backend(item.address, port, tls)
-        raise apierrors.InternalError("no preferred addresses found; known addresses: []")
+        known = " ".join(f"{{{item.type} {item.address}}}" for item in node.status.addresses)
+        raise apierrors.ApiError(f"no preferred addresses found; known addresses: [{known}]")
 
 
 @cache

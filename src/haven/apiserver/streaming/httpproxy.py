@@ -5,7 +5,6 @@ Redirects and the links of HTML pages lead through the proxy again, as far as th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote_to_bytes
 
@@ -99,19 +98,22 @@ class HttpProxy:
         return self._session
 
 
-async def pass_upgrade(
-    request: Request, backend: Backend, path: str, headers: Mapping[str, str] | None = None
-) -> Response:
+async def pass_upgrade(request: Request, backend: Backend, path: str) -> Response:
     """Pass on a request for another protocol; if the backend agrees, connect both sides."""
     query = _raw_query(request)
-    passed = {
-        name: value
-        for name, value in request.headers.items()
-        if not is_identity_header(name) and name not in ("host", "content-length")
-    }
+    given = [one for one in all_headers(request) if not is_identity_header(one[0].lower())]
+    lines = [one for one in given if one[0].lower() not in ("host", "content-length", "x-forwarded-for")]
+    if request.remote:
+        lines.append(("X-Forwarded-For", forwarded_for(given, request.remote)))
     answer = await upgrade(
-        backend, request.method, path + (f"?{query}" if query else ""), {**passed, **(headers or {})}
+        backend,
+        request.method,
+        path + (f"?{query}" if query else ""),
+        {"Host": request.headers.get("host", backend.authority)},
+        repeated=lines,
     )
+    if isinstance(answer, Refused) and answer.status < 400:
+        raise apierrors.ApiError(f"invalid upgrade response: status code {answer.status}")
     if isinstance(answer, Refused):
         refusal = passed_answer(answer.headers.items(), is_rewritten=True)
         return Response(answer.status, refusal.headers, answer.body, further=refusal.further)

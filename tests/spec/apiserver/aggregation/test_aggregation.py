@@ -296,6 +296,35 @@ async def test_discovery_lists_what_the_extension_serves(world: World) -> None:
     assert [one["resource"] for one in found["versions"][0]["resources"]] == ["flunders"]
 
 
+async def test_what_a_server_that_went_away_served_is_stale_and_unknown(world: World) -> None:
+    await world.register()
+    await world.wait_condition("Passed")
+
+    def version(document: Any) -> Any:
+        found = next((one for one in document["items"] if one["metadata"]["name"] == GROUP), None)
+        return found["versions"][0] if found else {}
+
+    await world.wait_answer("/apis", lambda one: version(one).get("resources"), Accept=AGGREGATED)
+    world.extension.is_well = False
+    spec = {"spec": {"versionPriority": 201}}
+    path, kind = f"{SERVICES}/v1alpha1.{GROUP}", "application/merge-patch+json"
+    async with world.client.patch(path, data=json.dumps(spec), headers={"Content-Type": kind}) as answer:
+        assert answer.status == 200
+
+    document = await world.wait_answer("/apis", lambda one: version(one).get("freshness") == "Stale", Accept=AGGREGATED)
+    assert "resources" not in version(document)
+
+
+async def test_a_server_that_does_not_switch_protocols_is_told_of(world: World) -> None:
+    await world.register()
+    await world.wait_condition("Passed")
+
+    headers = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}
+    status, answer = await world.send("GET", f"{PATH}/flunders", **headers)
+
+    assert (status, answer) == (503, "invalid upgrade response: status code 201\n")
+
+
 async def test_openapi_contains_what_the_extension_says(world: World) -> None:
     await world.register()
     await world.wait_condition("Passed")

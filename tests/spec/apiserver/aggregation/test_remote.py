@@ -151,20 +151,27 @@ def test_only_the_aggregated_document_counts_as_such() -> None:
 
 def test_a_foreign_document_is_cut_to_what_belongs_to_the_api_service() -> None:
     operation = {"parameters": [{"$ref": "#/parameters/pretty"}], "responses": {"200": {"schema": _ref("F")}}}
+    other = {"responses": {"200": {"schema": _ref("Other")}}}
     document = {
-        "paths": {"/apis/w/v1/flunders": {"get": operation}, "/apis/w/v1beta1/x": {}, "/version/": {}},
+        "paths": {"/apis/w/v1/flunders": {"get": operation}, "/apis/w/v1beta1/x": {"get": other}, "/version/": {}},
         "parameters": {"pretty": {"in": "query", "name": "pretty", "type": "string"}},
         "definitions": {
             "F": {"type": "object", "properties": {"m": _ref("Meta")}, "nullable": True},
             "Meta": {"type": "object"},
             "Unused": {"type": "object"},
+            "Other": {"type": "object"},
         },
     }
     part = part_of(document, "/apis/w/v1")
 
     assert list(part.paths) == ["/apis/w/v1/flunders"]
-    assert part.paths["/apis/w/v1/flunders"]["get"]["parameters"][0]["name"] == "pretty"
-    assert part.definitions == {"F": {"type": "object", "properties": {"m": _ref("Meta")}}, "Meta": {"type": "object"}}
+    assert part.paths["/apis/w/v1/flunders"]["get"]["parameters"] == [{"$ref": "#/parameters/pretty"}]
+    assert part.parameters["pretty"]["name"] == "pretty"
+    assert part.definitions == {
+        "F": {"type": "object", "properties": {"m": _ref("Meta")}},
+        "Meta": {"type": "object"},
+        "Unused": {"type": "object"},
+    }
 
 
 def test_definitions_of_the_same_name_but_other_contents_are_renamed() -> None:
@@ -179,6 +186,30 @@ def test_definitions_of_the_same_name_but_other_contents_are_renamed() -> None:
 
     assert set(result.definitions) == {"Meta_v2"}
     assert "F" not in result.definitions, "alike as far as its own fields go"
+
+
+def test_parameters_of_the_same_name_but_other_contents_are_renamed() -> None:
+    operation = {"parameters": [{"$ref": "#/parameters/pretty"}], "responses": {}}
+    document = {
+        "paths": {"/apis/w/v1/flunders": {"get": operation}},
+        "parameters": {"pretty": {"in": "query", "name": "pretty", "type": "boolean"}},
+    }
+    own = {"pretty": {"in": "query", "name": "pretty", "type": "string"}}
+
+    result = merged({}, [part_of(document, "/apis/w/v1")], own)
+
+    assert result.parameters == {"pretty_v2": document["parameters"]["pretty"]}
+    assert result.paths["/apis/w/v1/flunders"]["get"]["parameters"] == [{"$ref": "#/parameters/pretty_v2"}]
+
+
+def test_resources_of_the_old_document_keep_their_places() -> None:
+    names = ["things", "others", "things/status", "lost/scale"]
+    resources = [{"name": name, "kind": "K", "namespaced": True, "verbs": ["get"]} for name in names]
+
+    found = documents.from_resource_list(json.dumps({"resources": resources}).encode())
+
+    assert [one.resource for one in found] == ["things", "others", "lost"]
+    assert [one.subresource for one in found[0].subresources] == ["status"]
 
 
 def _ref(name: str) -> dict[str, str]:
