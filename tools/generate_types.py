@@ -71,6 +71,7 @@ NOT_STRUCTS = {name.rpartition(".")[2] for name in SCALARS if name.startswith("k
 # Required lists that no valid object leaves out: [] is handier than None and never reaches a client.
 BUILTINS = {"bool", "bytes", "dict", "float", "int", "list", "str"}  # Names that annotations need.
 NEVER_NULL = {"containers", "items"}
+TELLS_EMPTY = {"policies"}  # Lists with defaults for who gives none, and complaints for who gives an empty one.
 HEADERS = {
     "Any": "from typing import Any",
     "Quantity": "from haven.apimachinery.quantity import Quantity",
@@ -243,6 +244,8 @@ class Package:
             zero = "None"
         if kind == "struct":
             return f"{attribute}: {annotation} = field(default_factory={zero}{wire})"
+        if json_name in TELLS_EMPTY and kind == "list":
+            return f"{attribute}: {annotation} | None = None"
         if kind in ("list", "map") and omit:
             return f"{attribute}: {annotation} = " + (
                 f"field(default_factory={'list' if kind == 'list' else 'dict'}{wire})" if name else zero

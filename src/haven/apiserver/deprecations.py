@@ -10,6 +10,7 @@ from typing import Any
 
 from haven.api.lifecycle import DEPRECATED
 from haven.api.scheme import Resource
+from haven.apimachinery.codecs.negotiate import RESOURCES, Offer, has_route
 from haven.apiserver.request import Request
 from haven.metrics.families import Family, Registry
 
@@ -22,11 +23,14 @@ class DeprecatedUse:
     def __init__(self) -> None:
         self._seen: set[tuple[str, str, str, str, str]] = set()
 
-    def note_built_in(self, request: Request, resource: Resource[Any]) -> None:
-        """Note a request to a built-in resource if its kind is deprecated."""
+    def note_built_in(self, request: Request, resource: Resource[Any], offer: Offer = RESOURCES) -> None:
+        """Note a request to a built-in resource if its kind is deprecated.
+
+        What the route refuses, as it has nothing that the client takes, has not reached the API.
+        """
         kinds = DEPRECATED.get(resource.api_version)
         deprecation = kinds.get(resource.kind) if kinds is not None else None
-        if deprecation is not None and not request.local:
+        if deprecation is not None and not request.local and has_route(request.headers.get("accept", ""), offer):
             warning = deprecation.warning(resource.api_version, resource.kind)
             self.note(request, (warning,), deprecation.removed)
 

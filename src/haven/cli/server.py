@@ -28,6 +28,7 @@ from haven.cli.settings import ClusterSettings
 
 if TYPE_CHECKING:
     from haven.apiserver.assembly import ApiServer
+    from haven.apiserver.settings import Settings
     from haven.client.interface import Client
     from haven.clock import Clock
     from haven.cluster.serveridentity import ServerIdentity
@@ -156,7 +157,9 @@ async def serve(settings: ClusterSettings) -> None:
     )
     scheduler_user = UserInfo("system:kube-scheduler", groups=("system:authenticated",))
     scheduler_client = server.local_client(scheduler_user, agent="kube-scheduler")
-    recorder = EventRecorder(scheduler_client, "default-scheduler", series=True, clock=clock, chance=chance)
+    recorder = EventRecorder(
+        scheduler_client, "default-scheduler", host=socket.gethostname(), series=True, clock=clock, chance=chance
+    )
     scheduler = Scheduler(SchedulerSettings(), scheduler_client, informers, recorder, clock, chance)
     show_controllers(server.metrics, controllers.statistics)
     show_scheduler(server.metrics, "default-scheduler", scheduler.statistics, scheduler.times)
@@ -175,7 +178,11 @@ async def serve(settings: ClusterSettings) -> None:
     reload = functools.partial(_reload, trust, keys)
     fresh = functools.partial(follow, files, clock, reload)
     identity = ServerIdentity(
-        server.local_client(), hostname=socket.gethostname(), process=str(uuid.uuid4()), clock=clock
+        server.local_client(),
+        hostname=socket.gethostname(),
+        process=str(uuid.uuid4()),
+        clock=clock,
+        address=_address(server.settings),
     )
     server.keep(laterimports.imported_rest(), "later-imports")
     if "StorageVersionAPI" in _features(server):
@@ -278,6 +285,12 @@ async def _publish_storage_versions(server: ApiServer, identity: ServerIdentity,
     await identity.renew()
     stored = stored_versions(server.resources.endpoints.values())
     await StorageVersions(server.local_client(), identity_name(socket.gethostname()), stored, clock).publish()
+
+
+def _address(settings: Settings) -> str:
+    """Return where other servers of the cluster reach this one."""
+    host = settings.advertise_address or settings.pod_side_address or settings.host
+    return f"[{host}]:{settings.port}" if ":" in host else f"{host}:{settings.port}"
 
 
 def _features(server: ApiServer) -> frozenset[str]:

@@ -3,8 +3,9 @@
 `EventRecorder.event` never waits and never fails: observations go into a bounded queue, the oldest are dropped when
 it is full, and an Event that the server refuses is logged and forgotten. `run` writes them, one after another.
 
-The scheduler speaks the newer dialect (`series=True`): eventTime, action and reporting controller in place of source
-and count, and repetitions as a series that is written when it begins, then every half hour and when it ends.
+The scheduler speaks the newer dialect (`series=True`), events.k8s.io: eventTime, action and reporting controller in
+place of source and count, and repetitions as a series that is written when it begins, then every half hour and when it
+ends.
 Source: https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/ and client-go's tools/events.
 """
 
@@ -14,10 +15,11 @@ import asyncio
 import random
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from haven import telemetry
 from haven.api.core import v1 as core_v1
+from haven.api.events import v1 as events_v1
 from haven.api.scheme import resource_of
 from haven.apimachinery import apierrors, meta, serialization, times
 from haven.client.cache import metadata_of
@@ -35,7 +37,7 @@ SERIES_FINISH_SECONDS = 360.0
 MESSAGE_BYTES_MAX = 1024
 SERIES_MAX = 4096
 
-_EVENTS = resource_of(core_v1.Event)
+E = TypeVar("E", core_v1.Event, events_v1.Event)
 
 _log = telemetry.logger("events")
 
@@ -54,7 +56,7 @@ class EventStatistics:
 class _Series:
     """An Event of the newer dialect and how often it was seen since it was written."""
 
-    event: core_v1.Event
+    event: events_v1.Event
     last_seconds: float
     written_seconds: float
 
@@ -75,7 +77,7 @@ class EventRecorder:
         clock: Clock | None = None,
         chance: random.Random | None = None,
     ) -> None:
-        """`host` is the node, for components that run on each; with `series`, the reporting instance."""
+        """`host` is the node, for components that run on each; with `series`, what tells instances apart."""
         self._client = client
         self._source = core_v1.EventSource(component=component, host=host)
         self._series_dialect = series
@@ -170,7 +172,7 @@ class EventRecorder:
         known.last_seconds = now
         began = known.event.series is None
         count = 2 if known.event.series is None else known.event.series.count + 1
-        known.event.series = core_v1.EventSeries(count=count, last_observed_time=times.format_micro_time(now))
+        known.event.series = events_v1.EventSeries(count=count, last_observed_time=times.format_micro_time(now))
         if began:
             await self._write_series(known, now)
 
@@ -193,28 +195,28 @@ class EventRecorder:
 
     def _new_event(
         self, observation: Observation, action: str, related: core_v1.ObjectReference | None, now: float
-    ) -> core_v1.Event:
+    ) -> events_v1.Event:
         regarding = observation.regarding
-        return core_v1.Event(
+        return events_v1.Event(
             metadata=meta.ObjectMeta(
                 name=f"{regarding.name}.{round(now * 1e9):x}",
                 namespace=regarding.namespace or "default",
                 annotations=dict(observation.annotations),
             ),
             event_time=times.format_micro_time(now),
-            involved_object=regarding,
+            regarding=regarding,
             type=observation.type,
             reason=observation.reason,
-            message=observation.message,
+            note=observation.message,
             action=action or observation.reason,
             related=related,
-            reporting_component=observation.source.component,
-            reporting_instance=observation.source.host or observation.source.component,
+            reporting_controller=observation.source.component,
+            reporting_instance="-".join(filter(None, (observation.source.component, observation.source.host))),
         )
 
     # Writing
 
-    async def _write(self, event: core_v1.Event, change: dict[str, Any] | None) -> core_v1.Event | None:
+    async def _write(self, event: E, change: dict[str, Any] | None) -> E | None:
         """Create an Event, or change the one that is there; return it, None if the server would not have it."""
         for attempt in range(TRIES_MAX):
             if attempt:
@@ -226,10 +228,10 @@ class EventRecorder:
                 _log.debug("could not write an event, trying again", because=error.message)
             except apierrors.ApiError as error:
                 self._refused += 1
+                of = event.regarding if isinstance(event, events_v1.Event) else event.involved_object
                 _log.info(
                     "the server refused an event",
-                    object=f"{event.involved_object.kind} {event.involved_object.namespace}/"
-                    f"{event.involved_object.name}",
+                    object=f"{of.kind} {of.namespace}/{of.name}",
                     reason=event.reason,
                     because=error.message,
                 )
@@ -241,14 +243,15 @@ class EventRecorder:
         _log.warning("an event could not be written", reason=event.reason, tries=TRIES_MAX)
         return None
 
-    async def _write_once(self, event: core_v1.Event, change: dict[str, Any] | None) -> core_v1.Event:
+    async def _write_once(self, event: E, change: dict[str, Any] | None) -> E:
+        resource = resource_of(type(event))
         namespace, name = event.metadata.namespace, event.metadata.name
         if change is not None:
             try:
-                return await self._client.patch(_EVENTS, namespace, name, Patch(PatchType.STRATEGIC, change))
+                return await self._client.patch(resource, namespace, name, Patch(PatchType.STRATEGIC, change))
             except apierrors.NotFound:
                 pass  # Its time was over: it begins anew under the same name.
-        return await self._client.create(_EVENTS, event)
+        return await self._client.create(resource, event)
 
 
 def reference_to(obj: object, field_path: str = "") -> core_v1.ObjectReference:

@@ -23,6 +23,8 @@ __all__ = ["NAMESPACE", "ServerIdentity", "identity_name", "is_over", "kept"]
 NAMESPACE = "kube-system"
 LABEL = "apiserver.kubernetes.io/identity"
 COMPONENT = "kube-apiserver"
+PEER_ADDRESS = "kubernetes.io/peer-advertise-address"
+"""Where other servers of the cluster reach this one."""
 LEASE_SECONDS = 3600
 RENEW_SECONDS = 10.0
 CLEAN_SECONDS = 3600.0
@@ -39,7 +41,7 @@ def identity_name(hostname: str) -> str:
     return "apiserver-" + base64.b32encode(digest[:16]).decode().rstrip("=").lower()
 
 
-def kept(seen: v1.Lease | None, *, hostname: str, holder: str, now: float) -> v1.Lease | None:
+def kept(seen: v1.Lease | None, *, hostname: str, holder: str, now: float, address: str = "") -> v1.Lease | None:
     """Return the Lease to write, None if another process of this machine keeps it."""
     name = identity_name(hostname)
     lease = v1.Lease(metadata=meta.ObjectMeta(name=name, namespace=NAMESPACE))
@@ -50,6 +52,8 @@ def kept(seen: v1.Lease | None, *, hostname: str, holder: str, now: float) -> v1
             return None
         lease = serialization.copy(seen)
     lease.metadata.labels = {**(lease.metadata.labels or {}), LABEL: COMPONENT, "kubernetes.io/hostname": hostname}
+    if address:
+        lease.metadata.annotations = {**lease.metadata.annotations, PEER_ADDRESS: address}
     lease.spec.holder_identity = holder
     lease.spec.lease_duration_seconds = LEASE_SECONDS
     lease.spec.renew_time = times.format_micro_time(now)
@@ -67,7 +71,8 @@ def is_over(lease: v1.Lease, now: float) -> bool:
 class ServerIdentity:
     """Keeps the Lease of this process's machine, and removes those of servers that are no more."""
 
-    def __init__(self, client: Client, *, hostname: str, process: str, clock: Clock) -> None:
+    def __init__(self, client: Client, *, hostname: str, process: str, clock: Clock, address: str = "") -> None:
+        self._address = address
         self._client = client
         self._hostname = hostname
         self._name = identity_name(hostname)
@@ -93,7 +98,9 @@ class ServerIdentity:
             seen = await self._client.get(_LEASES, NAMESPACE, self._name)
         except apierrors.NotFound:
             seen = None
-        lease = kept(seen, hostname=self._hostname, holder=self._holder, now=self._clock.now_seconds())
+        lease = kept(
+            seen, hostname=self._hostname, holder=self._holder, now=self._clock.now_seconds(), address=self._address
+        )
         if lease is None:
             return
         if seen is None:

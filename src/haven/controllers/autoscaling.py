@@ -247,7 +247,7 @@ class History:
         if behavior is None or after == before:
             return
         rules, changes = (behavior.scale_up, self.added) if after > before else (behavior.scale_down, self.removed)
-        period = max((policy.period_seconds for policy in rules.policies), default=0) if rules is not None else 0
+        period = max((policy.period_seconds for policy in rules.policies or ()), default=0) if rules is not None else 0
         changes[:] = [*(each for each in changes if each[0] >= now - period), (now, abs(after - before))]
 
     def at_start(self, replicas: int, period_seconds: int, now: float) -> int:
@@ -341,7 +341,7 @@ def _limit(current: int, rules: autoscaling.HPAScalingRules, history: History, n
     if rules.select_policy == "Disabled":
         return current
     proposals = []
-    for policy in rules.policies:
+    for policy in rules.policies or ():
         start = history.at_start(current, policy.period_seconds, now)
         change = policy.value if policy.type == "Pods" else None
         if is_up:

@@ -13,6 +13,7 @@ from haven.api.scheme import resource_of
 from haven.apimachinery.names import NamespacedName
 from haven.client.interface import Patch, PatchType
 from haven.controllers.actions import Change, Emit, Steps, Wiring, key_from
+from haven.controllers.nodelifecycle import reference
 
 __all__ = ["NodeIPAMController", "free_network"]
 
@@ -67,7 +68,7 @@ class NodeIPAMController:
             free = free_network(cluster, taken)
             if free is None:
                 message = f"Node {key.name} status is now: CIDRNotAvailable"
-                yield Emit(node, "Normal", "CIDRNotAvailable", message)
+                yield Emit(reference(node), "Normal", "CIDRNotAvailable", message)
                 return
             found.append(str(free))
         spec = {"podCIDR": found[0], "podCIDRs": found}

@@ -19,7 +19,7 @@ from haven.controllers.actions import Change, Emit, Requeue, Steps, Wiring
 from haven.controllers.nodehealth import NOT_READY, UNREACHABLE, Health
 from haven.controllers.zones import EvictionRates, Verdict, Zones
 
-__all__ = ["ON_NODE", "NodeLifecycleController", "index_by_node"]
+__all__ = ["ON_NODE", "NodeLifecycleController", "index_by_node", "reference"]
 
 LEASES = "kube-node-lease"
 ON_NODE = "spec.nodeName"
@@ -53,6 +53,11 @@ class _Evict:
 
 
 _Key = _Monitor | _NodeChanged | _PodAssigned | _Evict
+
+
+def reference(node: core.Node) -> core.ObjectReference:
+    """Return what an Event about a Node is about: the Node as such, at no version of it."""
+    return core.ObjectReference(kind="Node", api_version="v1", name=node.metadata.name, uid=node.metadata.uid)
 
 
 def index_by_node(pod: core.Pod) -> Iterable[str]:
@@ -154,11 +159,11 @@ class NodeLifecycleController:
         for name, node in current.items():
             if name not in self._known:
                 message = f"Node {name} event: Registered Node {name} in Controller"
-                yield Emit(node, "Normal", "RegisteredNode", message)
+                yield Emit(reference(node), "Normal", "RegisteredNode", message)
         for name, node in self._known.items():
             if name not in current:
                 message = f"Node {name} event: Removing Node {name} from Controller"
-                yield Emit(node, "Normal", "RemovingNode", message)
+                yield Emit(reference(node), "Normal", "RemovingNode", message)
                 self._health.pop(name, None)
                 for waiting in self._waiting.values():
                     waiting.pop(name, None)
@@ -184,7 +189,7 @@ class NodeLifecycleController:
         status = health.ready.status
         yield from self._taint_for_eviction(node, status)
         if status != "True" and was_ready:
-            yield Emit(node, "Normal", "NodeNotReady", f"Node {name} status is now: NodeNotReady")
+            yield Emit(reference(node), "Normal", "NodeNotReady", f"Node {name} status is now: NodeNotReady")
             self._unmarked.add(name)
         if status != "True" and name in self._unmarked:
             yield from self._mark_all(name)

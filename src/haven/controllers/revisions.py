@@ -92,13 +92,16 @@ def new_revision(owner: Any, number: int, collision_count: int) -> apps.Controll
 
 
 def create_revision(
-    owner: Any, number: int, collision_count: int, extra_label: str = ""
+    owner: Any, number: int, collision_count: int, label: str = ""
 ) -> Steps[tuple[apps.ControllerRevision, int]]:
-    """Create the revision of the owner's template under a free name; return it and the new collision count."""
+    """Create the revision of the owner's template under a free name; return it and the new collision count.
+
+    `label` is where DaemonSets have the hash.
+    """
     while True:
         wanted = new_revision(owner, number, collision_count)
-        if extra_label:
-            wanted.metadata.labels[extra_label] = wanted.metadata.labels[HASH]
+        if label:
+            wanted.metadata.labels[label] = wanted.metadata.labels.pop(HASH)
         try:
             return (yield Create(wanted)), collision_count
         except apierrors.AlreadyExists:

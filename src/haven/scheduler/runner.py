@@ -383,7 +383,7 @@ class Scheduler:
 
     async def _report(self, info: PodInfo, failure: Failure, preemption: Preemption) -> None:
         """Tell the user why the Pod waits; evict the victims, if any, after the Pod is nominated for their node."""
-        message = f"{failure.message} {preemption.message}".strip()
+        message = f"{failure.message} {_in_vain(info, preemption)}".strip()
         if await self._report_waiting(info, "Unschedulable", message, nominated=preemption.node_name):
             for victim in preemption.victims:
                 await self._evict(victim, info, preemption.node_name)
@@ -440,6 +440,14 @@ class Scheduler:
             f"Preempted by pod {preemptor.uid} on node {node_name}",
             action="Preempting",
         )
+
+
+def _in_vain(info: PodInfo, preemption: Preemption) -> str:
+    """Return why nobody could be helped by giving something up: first claims of devices, then Pods."""
+    if not preemption.message:
+        return ""
+    claims = "still not schedulable" if info.pod.spec.resource_claims else "no new claims to deallocate"
+    return f"{claims}, {preemption.message}"
 
 
 def _not_scheduled(pod: core.Pod, reason: str, message: str, clock: Clock) -> dict[str, Any]:

@@ -204,12 +204,14 @@ async def test_the_newer_dialect_counts_repetitions_in_a_series(
             recorder.event(a_pod(), "Warning", "FailedScheduling", "0/1 nodes are available", action="Scheduling")
             await settle()
         (event,) = client.objects.values()
-        assert (event.event_time, event.action, event.reporting_component) == (
+        assert (event.event_time, event.action, event.reporting_controller) == (
             "2023-11-14T22:13:20.000000Z",
             "Scheduling",
             "default-scheduler",
         )
-        assert (event.count, event.first_timestamp, event.source.component) == (0, None, "")
+        assert (event.api_version, event.note) == ("events.k8s.io/v1", "0/1 nodes are available")
+        assert (event.deprecated_count, event.deprecated_first_timestamp) == (0, None)
+        assert event.deprecated_source.component == ""
         assert event.series is not None
         assert event.series.count == 2
         assert [call[0] for call in client.calls] == ["create", "patch"]

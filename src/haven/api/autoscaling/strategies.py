@@ -66,7 +66,7 @@ def _rules(
         rules.select_policy = "Max"
     if rules.stabilization_window_seconds is None:
         rules.stabilization_window_seconds = window
-    if not rules.policies:
+    if rules.policies is None:
         rules.policies = policies
     return rules
 
@@ -280,7 +280,7 @@ def _scaling_rules(rules: v2.HPAScalingRules | None, path: Path) -> ErrorList:
     return errors
 
 
-def _policies(policies: Sequence[v2.HPAScalingPolicy], path: Path) -> ErrorList:
+def _policies(policies: Sequence[v2.HPAScalingPolicy] | None, path: Path) -> ErrorList:
     if not policies:
         return [required(path, "must specify at least one Policy")]
     errors: ErrorList = []

@@ -68,7 +68,7 @@ class HPAScalingPolicy(Struct):
 class HPAScalingRules(Struct):
     stabilization_window_seconds: int | None = None
     select_policy: str | None = None
-    policies: list[HPAScalingPolicy] = []
+    policies: list[HPAScalingPolicy] | None = None
     tolerance: Quantity | None = None
 
 

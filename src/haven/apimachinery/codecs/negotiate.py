@@ -28,6 +28,7 @@ __all__ = [
     "accepted_types",
     "body_media_type",
     "check_route",
+    "has_route",
     "is_pretty",
     "negotiate",
     "negotiate_stream",
@@ -220,6 +221,11 @@ def check_route(accept: str, offer: Offer = RESOURCES, *, streams: bool = False)
     if not _route_accepts(accept, produced):
         text = f"406: Not Acceptable\n\nAvailable representations: {', '.join(produced)}"
         raise NotAcceptable(text, meta.StatusDetails())
+
+
+def has_route(accept: str, offer: Offer = RESOURCES) -> bool:
+    """Tell whether one of the types that a client names is among those of a built-in resource's route."""
+    return _route_accepts(accept, offer.media_types)
 
 
 @lru_cache(maxsize=1024)

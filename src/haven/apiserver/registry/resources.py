@@ -121,7 +121,7 @@ class Resources:
         if endpoint.view is not None:
             return await self._custom(request, endpoint, endpoint.view)
         if info.subresource or (info.verb in resource.verbs and request.method != "HEAD"):
-            self.deprecated.note_built_in(request, resource)
+            self.deprecated.note_built_in(request, resource, endpoint.offer)
         if info.verb == "proxy" or (info.namespace and not resource.namespaced and not _is_of_itself(info)):
             raise path_not_found()
         own = self.virtual.get((resource.group, resource.plural))

@@ -99,7 +99,7 @@ def component_statuses(parts: Parts) -> Mapping[str, Handler]:
         return object_response(request, endpoint, form, found, served=True)
 
     async def list_all(request: Request, endpoint: Endpoint) -> Response:
-        form = answer_form(request, endpoint)
+        form = answer_form(request, endpoint, streams=True)
         parameters = list_parameters(request.query)
         found = await asyncio.gather(*(status_of(name) for name in sorted(parts)))
         if parameters.labels is not None:

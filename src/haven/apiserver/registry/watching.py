@@ -86,7 +86,10 @@ class Watching:
         form = self._stream_form(request, endpoint, form)
         frames = _Frames(request, endpoint, form, self._sent(endpoint))
         stream = _Stream(frames)
-        stream.signals = self.signals(endpoint, parameters, selection, revision, stream)
+        if form.kind == "PartialObjectMetadataList":
+            stream.signals = _until_told(self.signals(endpoint, parameters, selection, revision))
+        else:
+            stream.signals = self.signals(endpoint, parameters, selection, revision, stream)
         media_type = form.media_type if form.media_type == JSON else form.media_type + STREAM_SUFFIX
         return Response(200, {"Content-Type": media_type}, stream=stream)
 
@@ -261,6 +264,18 @@ class Watching:
                 next_bookmark = now + self._bookmark_interval_seconds
                 if next_bookmark > deadline - _BOOKMARK_BEFORE_END_SECONDS > now:
                     next_bookmark = deadline - _BOOKMARK_BEFORE_END_SECONDS
+
+
+async def _until_told(signals: AsyncGenerator[list[Signal], None]) -> AsyncGenerator[list[Signal], None]:
+    """Yield failures alone: changes are no lists, so that a watch which asks for lists of metadata ends with the first.
+
+    Upstream cannot write the change either, and can say so no more.
+    """
+    async for batch in signals:
+        if not isinstance(batch[0], Failure):
+            break
+        yield batch
+    await signals.aclose()
 
 
 async def _shown(view: View, batch: list[Signal]) -> list[Signal]:
