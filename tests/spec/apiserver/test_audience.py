@@ -88,7 +88,7 @@ async def test_a_change_is_encoded_once_for_all_who_want_it_in_the_same_form() -
     assert alone.seen == other.seen == clients[0].seen == ["ADDED a 1"]
     assert len(store.cache.watchers()) == 7
     store.cache.stop_watchers()
-    await asyncio.wait_for(asyncio.gather(*(client.task for client in (*clients, other, alone))), 5)
+    await asyncio.wait_for(asyncio.gather(*(client.task for client in (*clients, other, alone))), 60)
     assert store.cache.statistics().watchers == 0
 
 

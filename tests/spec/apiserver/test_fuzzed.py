@@ -23,7 +23,7 @@ from haven.apiserver.authentication.tokenkeys import SigningKeys
 from haven.apiserver.settings import Settings
 from haven.store.memory import MemoryStore
 
-SECONDS_MAX = 20
+SECONDS_MAX = 120
 FEW = settings_of(
     max_examples=150,
     derandomize=True,  # The same requests every time; raise the number and leave this out to look for more.
