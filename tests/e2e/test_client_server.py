@@ -21,7 +21,7 @@ from haven.client.connection import Connection, parse_kubeconfig
 from haven.client.events import EventRecorder
 from haven.client.http import HttpTransport
 from haven.client.interface import Patch, PatchType
-from haven.client.leaderelection import LeaderElector
+from haven.client.leaderelection import ElectionSettings, LeaderElector
 from haven.client.metadata import metadata_only
 from haven.client.sharedinformers import SharedInformers
 from haven.client.typed import RestClient
@@ -85,7 +85,8 @@ async def test_objects_informers_events_and_leases_work_over_https_and_survive_t
         informer = informers.informer(CONFIG_MAPS, namespace="default")
         names = informers.informer(metadata_only(CONFIG_MAPS), namespace="default")
         recorder = EventRecorder(client, "test", host="here")
-        elector = LeaderElector(client, namespace="default", name="it", identity="me")
+        patient = ElectionSettings(lease_duration_seconds=600.0, renew_deadline_seconds=500.0)  # The server goes away.
+        elector = LeaderElector(client, namespace="default", name="it", identity="me", settings=patient)
         leading = asyncio.Event()
 
         async def lead() -> None:
