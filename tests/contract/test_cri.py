@@ -197,12 +197,12 @@ async def test_a_command_returns_its_exit_code_and_one_in_a_dead_container_fails
     container_id = await runtime.create_container(sandbox_id, a_container(), config)
     await runtime.start_container(container_id)
 
-    result = await runtime.exec_sync(container_id, ["true"], 10)
+    result = await runtime.exec_sync(container_id, ["true"], 60)
     await runtime.stop_container(container_id, 0)
 
     assert result.exit_code == 0
     with pytest.raises(errors.RuntimeFailure):
-        await runtime.exec_sync(container_id, ["true"], 10)
+        await runtime.exec_sync(container_id, ["true"], 60)
 
 
 async def test_a_command_that_takes_too_long_is_cut_off(bench: Bench) -> None:

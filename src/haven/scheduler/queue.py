@@ -175,7 +175,9 @@ class Queue:
         """Return how long until `pop` may have something without an event; 0 if it has now, None if never."""
         if self._in_active:
             return 0.0
-        times = [due for due, _, uid in self._backoff[:1] if uid in self._in_backoff]
+        while self._backoff and self._backoff[0][2] not in self._in_backoff:
+            heapq.heappop(self._backoff)  # A stale ticket hides the others, whose time nobody would then wait for.
+        times = [due for due, _, _ in self._backoff[:1]]
         times += [self._entries[uid].due_seconds + WAITING_MAX_SECONDS for uid in self._waiting]
         return max(0.0, min(times) - now_seconds) if times else None
 

@@ -60,6 +60,19 @@ def test_backoff_doubles_up_to_ten_seconds() -> None:
     assert pauses == [1, 2, 4, 8, 10, 10]
 
 
+def test_the_time_of_one_that_backs_off_is_known_though_one_before_it_has_gone() -> None:
+    queue = Queue()
+    first, second = PodInfo.of(a_pod("first")), PodInfo.of(a_pod("second"))
+    for info, now in ((first, 0), (second, 0.5)):
+        queue.add(info, now)
+        assert queue.pop(now) is info
+        queue.failed(info.uid, frozenset(), now, retry=True)
+
+    queue.remove(first.uid)
+
+    assert queue.next_due_seconds(0.5) == 1.0
+
+
 def test_nobody_waits_longer_than_five_minutes_without_a_try() -> None:
     queue = Queue()
     info = PodInfo.of(a_pod())
