@@ -49,12 +49,15 @@ def control_plane() -> Iterator[tuple[str, str]]:
 
 
 def replay(
-    server: str, token: str, wanted: Collection[str] | None, words: Collection[str] = ()
+    server: str, token: str, wanted: Collection[str] | None, words: Collection[str] = (), *, patience: float = 1.0
 ) -> tuple[set[str], str]:
-    """Replay scenarios (all, or the wanted ones); return (those that passed, what the replay printed)."""
+    """Replay scenarios (all, or the wanted ones); return (those that passed, what the replay printed).
+
+    `patience` multiplies the time that recorded watches are listened to.
+    """
     with tempfile.TemporaryDirectory(prefix="haven-golden-") as folder:
         place = Path(folder)
-        names = _select(place, wanted)
+        names = _select(place, wanted, patience)
         figures = place / "figures.json"
         done = subprocess.run(
             [sys.executable, str(RECORDINGS / "replay.py"), "--server", server, "--token", token, "--dir", folder,
@@ -68,7 +71,7 @@ def replay(
         return asked - failed, done.stdout
 
 
-def _select(place: Path, wanted: Collection[str] | None) -> set[str]:
+def _select(place: Path, wanted: Collection[str] | None, patience: float) -> set[str]:
     """Copy the recordings, or the wanted part of them, to a folder; return the names of their scenarios."""
     (place / "scenarios").mkdir()
     shutil.copytree(RECORDINGS / "expected", place / "expected")
@@ -77,6 +80,8 @@ def _select(place: Path, wanted: Collection[str] | None) -> set[str]:
         scenarios: list[dict[str, Any]] = yaml.safe_load(source.read_text(encoding="utf-8"))
         kept = [one for one in scenarios if wanted is None or f"{source.name}: {one['name']}" in wanted]
         names |= {f"{source.name}: {one['name']}" for one in kept}
+        for step in (step for one in kept for step in one["steps"] if "watch" in step):
+            step["watch"] = float(step["watch"]) * patience
         if kept:
             (place / "scenarios" / source.name).write_text(yaml.safe_dump(kept, sort_keys=False), encoding="utf-8")
     return names

@@ -20,6 +20,13 @@ def test_every_scenario_that_passed_before_passes_now() -> None:
 
     with ratchet.control_plane() as (server, token):
         passed, printed = ratchet.replay(server, token, set(wanted))
+    late = set(wanted) - passed
+    if late:  # Watches are listened to for half a second: a busy machine gets more, on a cluster as fresh as the first.
+        files = {name.split(":")[0] for name in late}
+        beside = {name for name in wanted if name.split(":")[0] in files}
+        with ratchet.control_plane() as (server, token):
+            again, printed = ratchet.replay(server, token, beside, patience=10.0)
+        passed |= again
 
     lost = sorted(set(wanted) - passed)
     assert not lost, f"no longer passing: {lost}\n{printed}"
