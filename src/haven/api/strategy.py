@@ -13,12 +13,14 @@ from typing import Any, Generic, TypeVar
 
 from haven.api.likeness import Likeness
 from haven.api.storedform import forget_empty_lists
+from haven.apimachinery import apierrors
 from haven.apimachinery.fielderrors import ErrorList
 from haven.apimachinery.validation.objectmeta import validate_object_meta, validate_object_meta_update
 
 __all__ = [
     "FieldSelectors",
     "Strategy",
+    "Unreadable",
     "create_errors",
     "make_canonical",
     "no_errors",
@@ -32,6 +34,14 @@ T = TypeVar("T")
 
 FieldSelectors = Mapping[str, Callable[[Any], str]]
 """Fields that a field selector may name, beyond metadata.name and metadata.namespace, and how to read each."""
+
+
+class Unreadable(apierrors.BadRequest):
+    """An object of the right form that upstream cannot read even so: text somewhere in it is no number."""
+
+    def __init__(self, kind: str, version: str, because: str) -> None:
+        super().__init__(f'{kind} in version "{version}" cannot be handled as a {kind}: {because}')
+        self.because = because
 
 
 def nothing(*_objects: Any) -> None:

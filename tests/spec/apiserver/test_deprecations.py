@@ -52,6 +52,15 @@ def test_a_client_is_told_since_when_until_when_and_what_to_use(
     assert request.warnings == [warning]
 
 
+def test_who_takes_nothing_that_there_is_has_not_reached_the_kind() -> None:
+    request = a_request("", "v1", "endpoints")
+    request.headers["accept"] = "text/plain"
+
+    DeprecatedUse().note_built_in(request, of("", "v1", "endpoints"))
+
+    assert (request.warnings, request.audit_annotations) == ([], {})
+
+
 def test_use_is_in_the_audit_log_and_in_the_metrics() -> None:
     use = DeprecatedUse()
     registry = make_registry()

@@ -6,9 +6,9 @@ Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/ 
 from __future__ import annotations
 
 from haven.api.apps import v1
-from haven.api.apps.validation import TEMPLATE_GENERATION
+from haven.api.apps.validation import ROLLBACK, TEMPLATE_GENERATION
 from haven.api.core.pod_defaults import default_claim_spec, default_pod_template
-from haven.apimachinery import apierrors
+from haven.api.strategy import Unreadable
 from haven.apimachinery.gonumbers import NotANumber, parse_int
 
 __all__ = ["default_daemon_set", "default_deployment", "default_replica_set", "default_stateful_set"]
@@ -18,7 +18,17 @@ _PROGRESS_SECONDS = 600
 
 
 def default_deployment(deployment: v1.Deployment) -> None:
-    """Fill in a Deployment."""
+    """Fill in a Deployment; raise Unreadable. What an annotation says of a rollback is a number, or is not said."""
+    annotations = deployment.metadata.annotations
+    if ROLLBACK in annotations:
+        text = annotations[ROLLBACK]
+        try:
+            revision = str(parse_int(text)) if text else None
+        except NotANumber as error:
+            because = f"failed to parse annotation[{ROLLBACK}]={text} as int64: {error}"
+            raise Unreadable("Deployment", "v1", because) from None
+        rest = {name: value for name, value in annotations.items() if name != ROLLBACK}
+        deployment.metadata.annotations = rest if revision is None else rest | {ROLLBACK: revision}
     spec = deployment.spec
     if spec.replicas is None:
         spec.replicas = 1
@@ -47,12 +57,11 @@ def default_replica_set(replica_set: v1.ReplicaSet) -> None:
 
 
 def default_daemon_set(daemon_set: v1.DaemonSet) -> None:
-    """Fill in a DaemonSet; raise BadRequest where upstream cannot even read one."""
+    """Fill in a DaemonSet; raise Unreadable."""
     try:
         parse_int(daemon_set.metadata.annotations.get(TEMPLATE_GENERATION, "0"))
     except NotANumber as error:
-        words = f'DaemonSet in version "v1" cannot be handled as a DaemonSet: {error}'
-        raise apierrors.BadRequest(words) from None
+        raise Unreadable("DaemonSet", "v1", str(error)) from None
     spec = daemon_set.spec
     strategy = spec.update_strategy
     if not strategy.type:

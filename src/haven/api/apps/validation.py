@@ -33,6 +33,7 @@ from haven.apimachinery.validation.objectmeta import validate_immutable, validat
 
 __all__ = [
     "NO_MATCH",
+    "ROLLBACK",
     "TEMPLATE_GENERATION",
     "selector_or_none",
     "template_generation",
@@ -50,7 +51,7 @@ __all__ = [
 ]
 
 TEMPLATE_GENERATION = "deprecated.daemonset.template.generation"
-_ROLLBACK = "deprecated.deployment.rollback.to"
+ROLLBACK = "deprecated.deployment.rollback.to"
 NO_MATCH = "`selector` does not match template `labels`"
 _NOT_MORE = "cannot be greater than status.replicas"
 _SPEC = Path("spec")
@@ -119,7 +120,7 @@ def _deployment_spec(deployment: v1.Deployment, options: PodOptions) -> ErrorLis
     errors += validate_not_negative(spec.min_ready_seconds, _SPEC.child("minReadySeconds"))
     if spec.revision_history_limit is not None:
         errors += validate_not_negative(spec.revision_history_limit, _SPEC.child("revisionHistoryLimit"))
-    revision = deployment.metadata.annotations.get(_ROLLBACK, "")
+    revision = deployment.metadata.annotations.get(ROLLBACK, "")
     if revision.removeprefix("-").isdigit():
         errors += validate_not_negative(int(revision), _SPEC.child("rollback").child("version"))
     deadline = spec.progress_deadline_seconds

@@ -9,10 +9,11 @@ from typing import Any
 
 import orjson
 
-from haven.api.strategy import Strategy
+from haven.api.strategy import Strategy, Unreadable
 from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.codecs import yaml
-from haven.apimachinery.patch.dispatch import PATCH_TYPES, PatchType, json_kind, merged, patched
+from haven.apimachinery.patch.dispatch import PATCH_TYPES, PatchType, json_kind, merged, patched, refused
+from haven.apimachinery.patch.written import as_written
 from haven.apimachinery.schema.gojson import readable
 from haven.apiserver.registry import systemfields
 from haven.apiserver.registry.bodies import strict_yaml_error
@@ -147,7 +148,16 @@ class Patching:
             is_own=True,
         )
         warnings.extend(found)
-        return self._stored(tree, endpoint), tree
+        try:
+            return self._stored(tree, endpoint), tree
+        except Unreadable as error:
+            if kind == PatchType.STRATEGIC.value:
+                raise apierrors.ApiError(error.because) from None
+            before = orjson.loads(served_bytes(live, endpoint))
+            change = orjson.loads(readable(body))
+            is_json_patch = kind == PatchType.JSON.value
+            written = as_written(tree, before, change, endpoint.schema, is_json_patch=is_json_patch)
+            raise refused(written, error.because) from None
 
     async def _applied(
         self,
@@ -167,7 +177,13 @@ class Patching:
                 text = f"error converting YAML to JSON: {strict_yaml_error(repeated)}"
                 raise apierrors.BadRequest(f"error strict decoding YAML: {text}")
             warnings.extend(repeated)
-        return self._stored(tree, endpoint)
+        try:
+            return self._stored(tree, endpoint)
+        except Unreadable as error:
+            metadata, resource = patch.get("metadata") or {}, endpoint.resource
+            who = f"{metadata.get('namespace', '')}/{metadata.get('name', '')}"
+            what = f"{who}; {resource.api_version}, Kind={resource.kind}"
+            raise apierrors.ApiError(f"failed to convert to unversioned ({what}): {error.because}") from None
 
     @staticmethod
     def _stored(tree: dict[str, Any], endpoint: Endpoint) -> Any:
