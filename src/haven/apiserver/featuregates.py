@@ -32,6 +32,7 @@ SWITCHES = frozenset(
         "ComponentStatusz",
         "NodeDeclaredFeatures",
         "DRADeviceTaintRules",
+        "DRAResourcePoolStatus",
         "ManifestBasedAdmissionControlConfig",
         "PodTopologyLabelsAdmission",
         "StorageVersionAPI",

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["command", "serve"]
 
 SYSTEM_NAMESPACE = "kube-system"
+CONTROLLERS = "controllers"
 _LEASES = b"/registry/coordination.k8s.io/leases/"
 HEARTBEATS = (_LEASES + b"kube-node-lease/", _LEASES + b"kube-system/apiserver-")  # Written all the time, read by few.
 
@@ -149,7 +150,12 @@ async def serve(settings: ClusterSettings) -> None:
 
     informers = SharedInformers(server.local_client(), clock=clock, chance=chance)
     controllers = ControllerManager(
-        _controller_settings(keys, coordinated_leader_election=_are_leaders_chosen(server), features=_features(server)),
+        _controller_settings(
+            keys,
+            controllers=_chosen_controllers(settings),
+            coordinated_leader_election=_are_leaders_chosen(server),
+            features=_features(server),
+        ),
         client_for,
         informers,
         clock=clock,
@@ -161,7 +167,7 @@ async def serve(settings: ClusterSettings) -> None:
         scheduler_client, "default-scheduler", host=socket.gethostname(), series=True, clock=clock, chance=chance
     )
     scheduler = Scheduler(SchedulerSettings(), scheduler_client, informers, recorder, clock, chance)
-    show_controllers(server.metrics, controllers.statistics)
+    show_controllers(server.metrics, controllers.statistics, controllers.measure)
     show_scheduler(server.metrics, "default-scheduler", scheduler.statistics, scheduler.times)
     await ensure_addons(server.local_client(), settings)
     garbage.settle()
@@ -262,7 +268,13 @@ def _api_settings(settings: ClusterSettings) -> Any:
         service_networks=(ipaddress.ip_network(settings.service_cidr),),
         service_node_ports=range(settings.node_port_first, settings.node_port_last + 1),
     )
-    return with_flags(own, settings.server)
+    return with_flags(own, {name: value for name, value in settings.server.items() if name != CONTROLLERS})
+
+
+def _chosen_controllers(settings: ClusterSettings) -> tuple[str, ...]:
+    """Return the values of --controllers, a flag of kube-controller-manager's."""
+    value = settings.server.get(CONTROLLERS, "*")
+    return tuple(name for part in ([value] if isinstance(value, str) else value) for name in part.split(",") if name)
 
 
 def _are_leaders_chosen(server: ApiServer) -> bool:
@@ -301,6 +313,7 @@ def _features(server: ApiServer) -> frozenset[str]:
     kinds = {
         "ClusterTrustBundle": ("certificates.k8s.io", "v1beta1", "clustertrustbundles"),
         "DRADeviceTaintRules": ("resource.k8s.io", "v1beta2", "devicetaintrules"),
+        "DRAResourcePoolStatus": ("resource.k8s.io", "v1alpha3", "resourcepoolstatusrequests"),
         "DRADeviceTaints": ("resource.k8s.io", "v1", "resourceslices"),
         "GenericWorkload": ("scheduling.k8s.io", "v1alpha2", "podgroups"),
         "PodCertificateRequest": ("certificates.k8s.io", "v1beta1", "podcertificaterequests"),
@@ -310,7 +323,9 @@ def _features(server: ApiServer) -> frozenset[str]:
     return frozenset(name for name, kind in kinds.items() if states[name] and server.resources.find(*kind) is not None)
 
 
-def _controller_settings(keys: Any, *, coordinated_leader_election: bool, features: frozenset[str]) -> Any:
+def _controller_settings(
+    keys: Any, *, controllers: tuple[str, ...], coordinated_leader_election: bool, features: frozenset[str]
+) -> Any:
     from haven.apiserver.authentication.tokenkeys import SigningKeys
     from haven.controllers.certificateauthority import CertificateAuthority
     from haven.controllers.settings import Settings
@@ -320,6 +335,7 @@ def _controller_settings(keys: Any, *, coordinated_leader_election: bool, featur
         root_ca_pem=authority.decode(),
         sign_token=SigningKeys(keys.token_key.read_bytes()).sign,
         sign_certificate=CertificateAuthority(authority, keys.ca_key.read_bytes()).sign,
+        controllers=controllers,
         coordinated_leader_election=coordinated_leader_election,
         features=features,
     )

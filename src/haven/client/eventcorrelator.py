@@ -113,18 +113,21 @@ class EventCorrelator:
     def _count(self, observation: Observation, message: str, key: Key, now_seconds: float) -> core_v1.Event:
         regarding, now = observation.regarding, times.format_time(now_seconds)
         known = self._logged.get(key)
+        alone = message == observation.message  # A combined Event keeps less of those that it stands for.
         name = known.name if known is not None else f"{regarding.name}.{round(now_seconds * 1e9):x}"
         event = core_v1.Event(
             metadata=meta.ObjectMeta(
-                name=name, namespace=regarding.namespace or "default", annotations=dict(observation.annotations)
+                name=name,
+                namespace=regarding.namespace or "default",
+                annotations=dict(observation.annotations) if alone else {},
             ),
             involved_object=regarding,
             type=observation.type,
             reason=observation.reason,
             message=message,
             source=observation.source,
-            reporting_component=observation.source.component,
-            reporting_instance=observation.source.host,
+            reporting_component=observation.source.component if alone else "",
+            reporting_instance=observation.source.host if alone else "",
             first_timestamp=known.first_timestamp if known is not None else now,
             last_timestamp=now,
             count=known.count + 1 if known is not None else 1,

@@ -10,11 +10,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from haven.api.scheme import Resource
 from haven.apimachinery.names import UID, NamespacedName
 from haven.client.interface import Patch
+from haven.metrics.families import Registry
 
 __all__ = [
     "Action",
@@ -26,6 +27,7 @@ __all__ = [
     "Emit",
     "Fetch",
     "ListNow",
+    "Measured",
     "Reader",
     "Request",
     "Requeue",
@@ -220,6 +222,15 @@ class Controller(Protocol):
 
     def sync(self, key: Any) -> Steps[None]:
         """Bring the world one step closer to what the object at this key asks for."""
+        ...
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A controller with metrics of its own."""
+
+    def measure(self, registry: Registry) -> None:
+        """Write down what there is to tell now."""
         ...
 
 

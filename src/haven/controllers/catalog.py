@@ -194,7 +194,7 @@ def catalog(settings: Settings) -> list[Entry]:
 
 
 def _gated(settings: Settings) -> list[Entry]:
-    """Return the controllers of features; what is off is not imported."""
+    """Return the controllers of features, and those that run only when asked for; what is off is not imported."""
     features, entries = settings.features, []
     if "DRADeviceTaints" in features:
         from haven.controllers.devicetainteviction import DeviceTaintEvictionController
@@ -220,6 +220,16 @@ def _gated(settings: Settings) -> list[Entry]:
 
         user = "podcertificaterequestcleaner"
         entries.append(Entry("podcertificaterequest-cleaner", user, user, PodCertificateRequestCleaner))
+    if "DRAResourcePoolStatus" in features:
+        from haven.controllers.resourcepoolstatusrequest import ResourcePoolStatusRequestController
+
+        user = "resourcepoolstatusrequest-controller"
+        entries.append(Entry("resourcepoolstatusrequest", user, user, ResourcePoolStatusRequestController))
+    if settings.is_enabled("selinux-warning", by_default=False):
+        from haven.controllers.selinuxwarning import SELinuxWarningController
+
+        user = "selinux-warning-controller"
+        entries.append(Entry("selinux-warning", user, "selinux_warning", SELinuxWarningController))
     if "GenericWorkload" in features:
         from haven.controllers.podgroupprotection import PodGroupProtectionController
 
@@ -270,8 +280,8 @@ def _tokens(settings: Settings) -> list[Entry]:
                 lambda wiring: TokensController(wiring, sign=sign, root_ca_pem=settings.root_ca_pem),
             )
         )
-    if settings.sign_cluster_info:
+    if settings.is_enabled("bootstrap-signer", by_default=settings.sign_cluster_info):
         entries.append(Entry("bootstrap-signer", "bootstrap-signer", "bootstrap-signer", BootstrapSigner))
-    if settings.clean_bootstrap_tokens:
+    if settings.is_enabled("token-cleaner", by_default=settings.clean_bootstrap_tokens):
         entries.append(Entry("token-cleaner", "token-cleaner", "token-cleaner", TokenCleaner))
     return entries

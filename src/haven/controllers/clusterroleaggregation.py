@@ -5,6 +5,8 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/rbac/#aggregated
 
 from __future__ import annotations
 
+from typing import Any
+
 from haven.api.rbac import v1 as rbac
 from haven.api.scheme import resource_of
 from haven.apimachinery import selectors, serialization
@@ -52,11 +54,12 @@ class ClusterRoleAggregationController:
         rules = gathered_rules(role, list(self._roles.list()))
         if rules == (role.rules or []):
             return
-        body = {
+        body: dict[str, Any] = {
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "ClusterRole",
             "metadata": {"name": key.name},
-            "rules": [serialization.to_tree(rule) for rule in rules],
         }
+        if rules:  # No rules are not applied as an empty list: then nobody owns the field.
+            body["rules"] = [serialization.to_tree(rule) for rule in rules]
         patch = Patch(PatchType.APPLY, body, field_manager=MANAGER, force=True)
         yield Change(resource_of(rbac.ClusterRole), "", key.name, patch)

@@ -19,6 +19,7 @@ from haven.controllers.actions import Controller, Wiring
 from haven.controllers.catalog import Entry, catalog
 from haven.controllers.runner import ControllerRunner, ControllerStatistics
 from haven.controllers.settings import Settings
+from haven.metrics.families import Registry
 
 __all__ = ["ControllerManager"]
 
@@ -71,6 +72,11 @@ class ControllerManager:
             for member in self._members:
                 tasks.create_task(member.recorder.run(), name=f"events-{member.runner.name}")
                 tasks.create_task(member.runner.run(), name=f"controller-{member.runner.name}")
+
+    def measure(self, registry: Registry) -> None:
+        """Have the controllers that count things of their own write them down."""
+        for member in self._members:
+            member.runner.measure(registry)
 
     def statistics(self) -> Sequence[ControllerStatistics]:
         """Return a snapshot of each controller."""

@@ -10,8 +10,10 @@ from haven.metrics.families import Registry
 __all__ = ["show_controllers"]
 
 
-def show_controllers(registry: Registry, read: Callable[[], Sequence[ControllerStatistics]]) -> None:
-    """Have the controllers' figures shown among a process's metrics."""
+def show_controllers(
+    registry: Registry, read: Callable[[], Sequence[ControllerStatistics]], measure: Callable[[Registry], None]
+) -> None:
+    """Have the controllers' figures shown among a process's metrics; `measure` adds those of single controllers."""
 
     def collect() -> None:
         for one in read():
@@ -24,5 +26,7 @@ def show_controllers(registry: Registry, read: Callable[[], Sequence[ControllerS
             registry["workqueue_longest_running_processor_seconds"].set(labels, queue.longest_seconds)
             registry["workqueue_queue_duration_seconds"].show(labels, one.waits)
             registry["workqueue_work_duration_seconds"].show(labels, one.work)
+
+        measure(registry)
 
     registry.add_collector(collect)

@@ -32,6 +32,7 @@ from haven.controllers.actions import (
     Emit,
     Fetch,
     ListNow,
+    Measured,
     Reader,
     Request,
     Requeue,
@@ -41,7 +42,7 @@ from haven.controllers.actions import (
     Wiring,
     key_from,
 )
-from haven.metrics.families import Histogram
+from haven.metrics.families import Histogram, Registry
 
 __all__ = ["ControllerRunner", "ControllerStatistics", "Recorder"]
 
@@ -127,6 +128,11 @@ class ControllerRunner:
 
     def now_seconds(self) -> float:
         return self._clock.now_seconds()
+
+    def measure(self, registry: Registry) -> None:
+        """Have a controller that counts things of its own write them down."""
+        if isinstance(self._controller, Measured):
+            self._controller.measure(registry)
 
     # Running it
 

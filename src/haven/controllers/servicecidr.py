@@ -41,13 +41,8 @@ def may_go(
     every: Iterable[networking.ServiceCIDR],
     addresses: Iterable[IPv4Address | IPv6Address],
 ) -> bool:
-    """Tell whether every address in use would still be in some ServiceCIDR."""
-    others = [
-        network
-        for other in every
-        if other.metadata.name != cidr.metadata.name and other.metadata.deletion_timestamp is None
-        for network in _networks(other)
-    ]
+    """Tell whether every address in use would still be in some ServiceCIDR, be that one on its way out too."""
+    others = [network for other in every if other.metadata.name != cidr.metadata.name for network in _networks(other)]
     mine = _networks(cidr)
     if all(any(_contains(other, network) for other in others) for network in mine):
         return True

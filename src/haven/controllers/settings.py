@@ -18,6 +18,9 @@ class Settings:
     """The authority that signs API servers' certificates, as PEM, for kube-root-ca.crt; "" publishes nothing."""
     disabled: frozenset[str] = frozenset()
     """Names of controllers that do not run, because another program does their work."""
+    controllers: tuple[str, ...] = ("*",)
+    """Which controllers run, as kube-controller-manager's --controllers has it: names, -names, and * for those that do
+    by default; a name may end in -controller."""
     finished_pods_max: int = 12_500
     """Finished Pods beyond this number are removed."""
 
@@ -44,6 +47,11 @@ class Settings:
     features: frozenset[str] = frozenset({"DRADeviceTaints"})
     """The feature gates that are on and whose kinds are served; some have controllers of their own."""
 
-    def is_enabled(self, name: str) -> bool:
+    def is_enabled(self, name: str, *, by_default: bool = True) -> bool:
         """Tell whether a controller runs."""
-        return name not in self.disabled
+        if name in self.disabled:
+            return False
+        named = [each for each in self.controllers if each.removeprefix("-").removesuffix("-controller") == name]
+        if named:
+            return not named[0].startswith("-")
+        return by_default and "*" in self.controllers

@@ -218,7 +218,7 @@ class World:
             self.controllers: ControllerManager | None = ControllerManager(
                 settings, self._account_client, self.informers, clock=self.clock, chance=self.chance
             )
-            show_controllers(self.server.metrics, self.controllers.statistics)
+            show_controllers(self.server.metrics, self.controllers.statistics, self.controllers.measure)
             self._spawn(self.server.components.host(CONTROLLER_MANAGER, self.controllers.run)(), "controllers")
         else:
             self.controllers = None

@@ -74,6 +74,7 @@ def test_the_tenth_message_of_one_kind_is_combined() -> None:
     ]
     assert [event.count for event in messages[9:] if event is not None] == [1, 2, 3]
     assert len({event.metadata.name for event in messages[9:] if event is not None}) == 1
+    assert [bool(event.reporting_component) for event in messages if event is not None] == [True] * 9 + [False] * 3
 
 
 def test_messages_that_lie_ten_minutes_apart_are_not_combined() -> None:

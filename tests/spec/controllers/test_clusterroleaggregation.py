@@ -30,9 +30,24 @@ def test_a_role_gathers_the_rules_of_others_by_name_and_each_once() -> None:
     assert verbs(world) == ["get", "list"]
 
 
+def test_rules_that_somebody_wrote_stay_until_there_are_some_to_gather() -> None:
+    world = World()
+    world.put(a_role("all", "stale", gathers="all"))
+    world.start(ClusterRoleAggregationController)
+    assert verbs(world) == ["stale"]
+
+    world.put(a_role("a", "get", label="all"))
+    world.settle()
+    assert verbs(world) == ["get"]
+    world.remove(rbac.ClusterRole, "", "a")
+    world.settle()
+
+    assert verbs(world) == []
+
+
 def test_it_follows_roles_that_come_change_and_go() -> None:
     world = World()
-    world.put(a_role("all", "stale", gathers="all"), a_role("other", "delete", label="else"))
+    world.put(a_role("all", gathers="all"), a_role("other", "delete", label="else"))
     world.start(ClusterRoleAggregationController)
     assert verbs(world) == []
 

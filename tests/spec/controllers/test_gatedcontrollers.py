@@ -29,7 +29,7 @@ from haven.controllers.trustbundles import (
 def test_features_bring_their_controllers() -> None:
     everything = frozenset(
         {
-            "ClusterTrustBundle", "DRADeviceTaintRules", "DRADeviceTaints", "GenericWorkload",
+            "ClusterTrustBundle", "DRADeviceTaintRules", "DRADeviceTaints", "DRAResourcePoolStatus", "GenericWorkload",
             "PodCertificateRequest", "StorageVersionAPI", "StorageVersionMigrator",
         }
     )  # fmt: skip
@@ -39,8 +39,23 @@ def test_features_bring_their_controllers() -> None:
 
     assert names(everything) - names(frozenset()) == {
         "device-taint-eviction", "kube-apiserver-serving-clustertrustbundle-publisher", "podgroup-protection",
-        "podcertificaterequest-cleaner", "storage-version-garbage-collector", "storage-version-migrator",
+        "podcertificaterequest-cleaner", "resourcepoolstatusrequest", "storage-version-garbage-collector",
+        "storage-version-migrator",
     }  # fmt: skip
+
+
+def test_controllers_are_chosen_by_name_and_a_star_stands_for_those_that_run_by_default() -> None:
+    def running(*controllers: str) -> set[str]:
+        settings = Settings(controllers=controllers)
+        return {entry.name for entry in catalog(settings) if settings.is_enabled(entry.name)}
+
+    usual = running("*")
+    assert "job" in usual
+    assert usual.isdisjoint({"selinux-warning", "bootstrap-signer", "token-cleaner"})
+    assert running("*", "selinux-warning-controller", "token-cleaner") - usual == {"selinux-warning", "token-cleaner"}
+    assert usual - running("-job-controller", "*") == {"job"}
+    assert running("job-controller", "garbage-collector") == {"job", "garbage-collector"}
+    assert running("*", "job", "-job") == usual  # The first word on a controller counts.
 
 
 def test_the_authority_of_servers_is_published_once() -> None:

@@ -98,3 +98,12 @@ def test_what_admission_counted_is_not_written_again() -> None:
     world.wait(1000)
 
     assert world.get(core.ResourceQuota, "default", "q").metadata.resource_version == before
+
+
+def test_a_limit_on_what_no_quota_counts_has_no_count() -> None:
+    world = World()
+    world.put(a_quota(count__events="5", count__secrets="5"))
+
+    world.start(ResourceQuotaController)
+
+    assert used(world) == {"count/secrets": "0"}

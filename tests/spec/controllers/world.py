@@ -86,6 +86,7 @@ class World:
         self.chance = random.Random(1)
         self.now = START
         self.events: list[Event] = []
+        self._applied: dict[Any, frozenset[str]] = {}  # The fields that each manager applied last.
         self.deleted: list[Delete] = []
         self.requests: list[Request] = []
         self.answer: Callable[[Request], bytes] = lambda _request: b""
@@ -283,9 +284,14 @@ class World:
             schema = schema_for(resource.group, resource.version, resource.kind)
             assert schema is not None
             tree = strategic.apply(tree, body, schema)
-        elif action.patch.type in (PatchType.MERGE, PatchType.APPLY):
-            # One writer alone: applying its fields is merging them.
+        elif action.patch.type is PatchType.MERGE:
             tree = merge_patch.apply(tree, body)
+        elif action.patch.type is PatchType.APPLY:
+            # One writer alone: applying its fields is merging them; those that it applied before and no more are gone.
+            place = (resource, action.namespace, action.name, action.patch.field_manager)
+            gone = dict.fromkeys(self._applied.get(place, frozenset()).difference(body))
+            self._applied[place] = frozenset(body)
+            tree = merge_patch.apply(tree, {**body, **gone})
         elif action.patch.type is PatchType.JSON:
             tree = json_patch.apply(tree, body)
         else:
@@ -294,7 +300,7 @@ class World:
         before = current.metadata
         if (changed.metadata.uid, changed.metadata.resource_version) != (before.uid, before.resource_version):
             raise apierrors.Conflict.of(resource.group_resource, action.name, "it changed")
-        return self._store(changed)
+        return current if changed == current else self._store(changed)
 
     def _delete(self, action: Delete) -> None:
         current = self.reader(action.resource).get(action.namespace, action.name)

@@ -129,7 +129,7 @@ def _resources(names: Iterable[str]) -> list[GroupResource]:
         if kind == "count" and slash:
             plural, _, group = resource.partition(".")
             result[GroupResource(group, plural)] = None
-    return list(result)
+    return [each for each in result if each not in IGNORED]
 
 
 def _picking(own: Iterable[str]) -> Callable[[Iterable[str]], list[str]]:

@@ -58,6 +58,15 @@ _CONTROLLERS: dict[str, dict[str, Rules]] = {
     "PodCertificateRequest": {
         "podcertificaterequestcleaner": [[["delete", *_READ], _CERTIFICATES, ["podcertificaterequests"]]],
     },
+    "DRAResourcePoolStatus": {
+        "resourcepoolstatusrequest-controller": [
+            [["delete", *_READ], _DEVICES, ["resourcepoolstatusrequests"]],
+            [_WRITE, _DEVICES, ["resourcepoolstatusrequests/status"]],
+            [_READ, _DEVICES, ["resourceslices"]],
+            [_READ, _DEVICES, ["resourceclaims"]],
+            _EVENTS,
+        ],
+    },
     "GenericWorkload": {
         "podgroup-protection-controller": [
             [["get", "list", "update", "watch"], _SCHEDULING, ["podgroups"]],
