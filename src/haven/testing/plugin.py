@@ -6,7 +6,11 @@ Nothing heavy is imported before a test asks for a cluster. Options come from th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +26,28 @@ __all__ = [
     "haven_cluster_session",
     "haven_options",
 ]
+
+
+class _AsWritten(MetaPathFinder):
+    """Loads Haven's modules as any program does.
+
+    pytest rewrites the assertions of every module of a plugin's distribution. Haven's are not tests, and there are
+    hundreds: seconds of each run where nothing keeps the result, as in most CI.
+    """
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find a module of Haven's, no other."""
+        return PathFinder.find_spec(fullname, path, target) if fullname.startswith("haven.") else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Before a conftest.py can import us: come before pytest's own finder of modules."""
+    finder = _AsWritten()
+    sys.meta_path.insert(0, finder)
+    early_config.add_cleanup(lambda: sys.meta_path.remove(finder))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -44,6 +44,7 @@ from haven.hollow.server import NODE_HEADER, HollowServer
 from haven.scheduler.metrics import show_scheduler
 from haven.scheduler.runner import Scheduler
 from haven.scheduler.runner import Settings as SchedulerSettings
+from haven.store.interface import Change
 from haven.store.memory import MemoryStore, Snapshot
 from haven.testing import control, metricsapi
 from haven.testing.audit import Audit
@@ -66,6 +67,7 @@ WAIT_VARIABLE = "HAVEN_WAIT_SECONDS"  # For whole runs on slow machines.
 TESTER = UserInfo("haven-testing", groups=(MASTERS, ALL_AUTHENTICATED))
 """Who makes a test's own calls."""
 _ACCOUNTS = ("system:serviceaccounts", "system:serviceaccounts:kube-system", ALL_AUTHENTICATED)
+_HEARTBEATS = (b"/registry/coordination.k8s.io/leases/", b"/registry/core/nodes/")
 Proceed = Callable[[Request], Awaitable[Response]]
 
 
@@ -140,6 +142,9 @@ class World:
         self.hooks = HookRegistry(self)
         self.routes = Routes()
         self.clock.is_busy = lambda: self.webhooks.under_way > 0
+        self.clock.changes = lambda: self._changes
+        self.clock.heartbeat = self._heartbeat
+        self._changes = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._waiters: list[asyncio.Future[None]] = []
 
@@ -322,7 +327,12 @@ class World:
 
     # Waiting
 
-    def _stored(self, changes: Sequence[object]) -> None:
+    async def _heartbeat(self) -> None:
+        await self.fleet.heartbeat_now()
+
+    def _stored(self, changes: Sequence[Change]) -> None:
+        if any(not change.key.startswith(_HEARTBEATS) for change in changes):
+            self._changes += 1
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
