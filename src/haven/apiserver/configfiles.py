@@ -68,8 +68,18 @@ def _shown(text: str) -> str:
 class FollowedFile:
     """A file whose content is taken over when it changes, if it is good; else what was good before goes on."""
 
-    def __init__(self, path: Path, apply: Callable[[bytes], None], *, clock: Clock, every_seconds: float) -> None:
+    def __init__(
+        self,
+        path: Path,
+        apply: Callable[[bytes], None],
+        *,
+        clock: Clock,
+        every_seconds: float,
+        tries_again: bool = False,
+    ) -> None:
         self.path = path
+        self._tries_again = tries_again
+        """Whether content that could not be taken over may be fine the next time, as it depends on others."""
         self._apply = apply
         self._clock = clock
         self._every_seconds = every_seconds
@@ -92,6 +102,7 @@ class FollowedFile:
 
     async def look(self) -> None:
         """Take the content over if it has changed."""
+        before = self.digest
         try:
             data = await asyncio.to_thread(self._read)
             digest = hashlib.sha256(data).hexdigest()
@@ -100,6 +111,8 @@ class FollowedFile:
             self.digest = digest
             self._apply(data)
         except ConfigError as error:
+            if self._tries_again:
+                self.digest = before
             self.failures += 1
             self.failed_at = self._clock.now_seconds()
             _log.error("A changed configuration file is not used.", path=str(self.path), error=str(error))

@@ -208,5 +208,6 @@ def _checks(
     first: dict[str, Check] = {"log": _done, "etcd": reach_store, **more}
     hooks: dict[str, Check] = dict.fromkeys(_HOOKS, _done)
     alive = {"log": _done, "loopback-serving-certificate": _done, **first, **hooks}
+    living = {name: check for name, check in alive.items() if name not in more}
     ready = {**first, "etcd-readiness": reach_store, "informer-sync": readable, **hooks, "shutdown": shutdown}
-    return {"livez": alive, "readyz": ready, "healthz": alive}
+    return {"livez": living, "readyz": ready, "healthz": alive}

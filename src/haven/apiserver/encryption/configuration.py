@@ -168,7 +168,7 @@ def _masked(resources: Sequence[str], before: Sequence[ResourceProviders]) -> li
         for rule in before:
             for earlier in rule.resources:
                 wide = earlier == "*.*" or (earlier.startswith("*.") and earlier[2:] == resource.partition(".")[2])
-                if wide and resource != earlier:
+                if wide:
                     return [f"resource {quote(resource)} is masked by earlier rule {quote(earlier)}"]
     return []
 

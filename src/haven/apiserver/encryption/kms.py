@@ -13,10 +13,12 @@ import os
 import re
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from haven.apimachinery import times
+from haven.apimachinery.goformat import quote
 from haven.apiserver.encryption.ciphers import AesGcm, DerivedGcm
 from haven.apiserver.encryption.transformers import DecryptionFailed, Opened, SealFailed, Transformer
 from haven.apiserver.encryption.wire import MalformedMessage, annotations_of, bytes_of, decode, encode, text_of
@@ -29,8 +31,12 @@ SEED_SECONDS_MAX = 3 * 60.0
 KEY_ID_BYTES_MAX = 1024
 SOURCE_BYTES_MAX = 1024
 ANNOTATIONS_BYTES_MAX = 32 * 1024
+WELL_SECONDS, ILL_SECONDS = 20.0, 3.0
+"""For how long an answer to the question how a plugin is holds good."""
 _SEEDS_MAX = 1000
 _SEED_TYPE = 1
+_NO_SEED = "got unexpected nil transformer"
+_NEVER = "0001-01-01T00:00:00Z"
 _DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+")
 
 
@@ -84,22 +90,83 @@ class Envelope:
         self._seed: _Seed | None = None
         self._good_until = 0.0
         self._known: OrderedDict[bytes, Transformer] = OrderedDict()
+        self._failed: dict[bytes, tuple[float, str]] = {}
+        """Seeds that could not be decrypted, until when they are not tried again, and why."""
+        self._asked_at = float("-inf")
+        self._version = ""
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether it is time to ask the plugin again before anybody is told how it is."""
+        age = self._clock.monotonic_seconds() - self._asked_at
+        return age >= (ILL_SECONDS if self.problem else WELL_SECONDS)
 
     def refresh(self) -> None:
         """Ask the plugin how it is; make a new seed if its key has changed. Raises nothing: see `problem`."""
         try:
             status = self._service.status()
-            _check_status(status)
-            if self._seed is None or self._seed.source.key_id != status.key_id:
-                self._seed = self._new_seed()
-            self._good_until = self._clock.monotonic_seconds() + SEED_SECONDS_MAX
-            self.problem = ""
         except (KmsFailed, MalformedMessage) as error:
-            self.problem = str(error)
+            head = "failed to perform status section of the healthz check for KMS Provider"
+            self.problem = f"{head} {self.name}, error: {error}"
+        else:
+            wrong = self._wrong(status)
+            self.problem = f"kmsv2 Provider {self.name} is not healthy, error: {_joined(wrong)}" if wrong else ""
+        self._asked_at = self._clock.monotonic_seconds()
 
-    def _new_seed(self) -> _Seed:
+    def _wrong(self, status: Status) -> list[str]:
+        """Return what is wrong with a plugin's answer. Its key is gone by even if something else is wrong."""
+        wrong: list[str] = []
+        if status.healthz != "ok":
+            wrong.append(f"got unexpected healthz status: {status.healthz}")
+        if status.version not in ("v2", "v2beta1"):
+            wrong.append(f"expected KMSv2 API version v2, got {status.version}")
+        else:
+            self._version = self._version or status.version
+            if self._version != status.version:
+                text = "KMSv2 API version should not change after the initial status response version"
+                wrong.append(f"{text} {self._version}, got {status.version}")
+        try:
+            _check_key_id(status.key_id)
+        except KmsFailed as error:
+            return [*wrong, f"got invalid KMSv2 KeyID hash {quote(_hash(status.key_id))}: {error}"]
+        rotated = self._rotate(status.key_id)
+        return [*wrong, rotated] if rotated else wrong
+
+    def _rotate(self, key_id: str) -> str:
+        """Write with the plugin's key from now on; return why that cannot be, "" if it can."""
+        good_until = self._clock.monotonic_seconds() + SEED_SECONDS_MAX
+        seed = self._seed
+        if seed is not None and seed.source.key_id == key_id:
+            self._good_until = good_until
+            return ""
+        uid = str(uuid.uuid4())
+        encrypted, because = "", "<nil>"
+        try:
+            new = self._new_seed(uid)
+            encrypted = new.source.key_id
+            if encrypted == key_id:
+                self._seed, self._good_until = new, good_until
+                return ""
+        except (KmsFailed, MalformedMessage) as error:
+            because = str(error)
+        known = "<nil>" if seed is not None else _NO_SEED
+        hashes = (quote(_hash(one)) for one in (key_id, encrypted, seed.source.key_id if seed is not None else ""))
+        shown = "statusKeyIDHash={}, encryptKeyIDHash={}, stateKeyIDHash={}".format(*hashes)
+        return (
+            f"failed to rotate DEK uid={quote(uid)}, useSeed=true, errState={known}, errGen={because}, {shown}, "
+            f"expirationTimestamp={self._until(self._good_until) if seed is not None else _NEVER}"
+        )
+
+    def _until(self, monotonic_seconds: float) -> str:
+        now = self._clock.now_seconds()
+        return times.format_time(now + monotonic_seconds - self._clock.monotonic_seconds())
+
+    def _new_seed(self, uid: str) -> _Seed:
         seed = os.urandom(32)
-        source = self._service.encrypt(seed, str(uuid.uuid4()))
+        try:
+            source = self._service.encrypt(seed, uid)
+        except KmsFailed as error:
+            raise KmsFailed(f"failed to encrypt DEK, error: {error}") from None
         _check_source(source)
         transformer = DerivedGcm(seed)
         self._remember(_fingerprint(_SEED_TYPE, source), transformer)
@@ -108,9 +175,11 @@ class Envelope:
     def seal(self, key: bytes, value: bytes) -> bytes:
         seed = self._seed
         if seed is None:
-            raise KmsFailed(f"got unexpected nil transformer: {self.problem}")
+            raise KmsFailed(_NO_SEED)
         if self._clock.monotonic_seconds() > self._good_until:
-            raise KmsFailed(f"the seed of the KMS provider {self.name} is out of date: {self.problem}")
+            now, ended = times.format_time(self._clock.now_seconds()), self._until(self._good_until)
+            key_hash = quote(_hash(seed.source.key_id))
+            raise KmsFailed(f"encryptedDEKSource with keyID hash {key_hash} expired at {ended} (current time is {now})")
         return encode(
             {
                 1: seed.transformer.seal(key, value),
@@ -134,21 +203,31 @@ class Envelope:
             raise DecryptionFailed(str(error)) from None
         if kind not in (0, _SEED_TYPE):
             raise DecryptionFailed(f"unknown encryptedDEKSourceType: {kind!r}")
+        if self._seed is None:
+            raise DecryptionFailed(_NO_SEED)
         fingerprint = _fingerprint(int(kind), source)
         transformer = self._known.get(fingerprint)
         if transformer is None:
-            transformer = self._unwrap(int(kind), source)
+            transformer = self._unwrap(int(kind), source, fingerprint)
             self._remember(fingerprint, transformer)
         value, _ = transformer.open(key, data)
-        current = self._seed.source.key_id if self._seed is not None else ""
-        return Opened(value, source.key_id != current or kind != _SEED_TYPE)
+        return Opened(value, source.key_id != self._seed.source.key_id or kind != _SEED_TYPE)
 
-    def _unwrap(self, kind: int, source: Encrypted) -> Transformer:
+    def _unwrap(self, kind: int, source: Encrypted, fingerprint: bytes) -> Transformer:
+        until, because = self._failed.get(fingerprint, (float("-inf"), ""))
+        if self._clock.monotonic_seconds() < until:
+            raise DecryptionFailed(because)
         try:
             plain = self._service.decrypt(source.ciphertext, str(uuid.uuid4()), source.key_id, source.annotations)
-        except KmsFailed as error:
-            raise DecryptionFailed(f"failed to decrypt DEK, error: {error}") from None
-        return DerivedGcm(plain) if kind == _SEED_TYPE else AesGcm(plain)
+            transformer: Transformer = DerivedGcm(plain) if kind == _SEED_TYPE else AesGcm(plain)
+        except (KmsFailed, MalformedMessage) as error:
+            because = f"failed to decrypt DEK, error: {error}"
+            self._failed[fingerprint] = (self._clock.monotonic_seconds() + ILL_SECONDS, because)
+            raise DecryptionFailed(because) from None
+        except ValueError:  # No key of AES.
+            raise DecryptionFailed(f"crypto/aes: invalid key size {len(plain)}") from None
+        self._failed.pop(fingerprint, None)
+        return transformer
 
     def _remember(self, fingerprint: bytes, transformer: Transformer) -> None:
         self._known[fingerprint] = transformer
@@ -162,34 +241,38 @@ def _fingerprint(kind: int, source: Encrypted) -> bytes:
     ).digest()
 
 
-def _check_status(status: Status) -> None:
-    if status.version not in ("v2", "v2beta1"):
-        raise KmsFailed(f"expected KMSv2 API version v2, got {status.version}")
-    if status.healthz != "ok":
-        raise KmsFailed(f"expected KMSv2 healthz status ok, got {status.healthz}")
-    _check_key_id(status.key_id)
+def _joined(errors: Sequence[str]) -> str:
+    return errors[0] if len(errors) == 1 else f"[{', '.join(errors)}]"
+
+
+def _hash(key_id: str) -> str:
+    """Return what is told of a key's id."""
+    return f"sha256:{hashlib.sha256(key_id.encode()).hexdigest()}" if key_id else ""
 
 
 def _check_key_id(key_id: str) -> None:
     if not key_id:
-        raise KmsFailed("failed to validate key id: keyID is empty")
+        raise KmsFailed("keyID is empty")
     if len(key_id.encode()) > KEY_ID_BYTES_MAX:
-        text = f"keyID is {len(key_id.encode())} bytes, which exceeds the max size of {KEY_ID_BYTES_MAX}"
-        raise KmsFailed(f"failed to validate key id: {text}")
+        raise KmsFailed(f"keyID is {len(key_id.encode())} bytes, which exceeds the max size of {KEY_ID_BYTES_MAX}")
 
 
 def _check_source(source: Encrypted) -> None:
-    _check_key_id(source.key_id)
     size = len(source.ciphertext)
     if not size:
         raise KmsFailed("failed to validate encrypted DEK source: encrypted DEK source is empty")
     if size > SOURCE_BYTES_MAX:
         text = f"encrypted DEK source is {size} bytes, which exceeds the max size of {SOURCE_BYTES_MAX}"
         raise KmsFailed(f"failed to validate encrypted DEK source: {text}")
+    try:
+        _check_key_id(source.key_id)
+    except KmsFailed as error:
+        raise KmsFailed(f"failed to validate key id: {error}") from None
     total = sum(len(key) + len(value) for key, value in source.annotations.items())
     if total > ANNOTATIONS_BYTES_MAX:
         text = f"total size of annotations is {total}, which exceeds the max size of {ANNOTATIONS_BYTES_MAX}"
         raise KmsFailed(f"failed to validate annotations: {text}")
     for key in source.annotations:
         if _DOMAIN.fullmatch(key) is None:
-            raise KmsFailed(f'failed to validate annotations: annotations: Invalid value: "{key}": should be a domain')
+            text = "should be a domain with at least two segments separated by dots"
+            raise KmsFailed(f"failed to validate annotations: annotations: Invalid value: {quote(key)}: {text}")

@@ -55,4 +55,7 @@ class KmsPlugin:
 
 
 def _describe(error: Any) -> str:
-    return f"code = {error.code().name} desc = {error.details()}"
+    name = error.code().name
+    code = "Canceled" if name == "CANCELLED" else name.title().replace("_", "")
+    text = "context deadline exceeded" if code == "DeadlineExceeded" else error.details()
+    return f"code = {code} desc = {text}"

@@ -32,8 +32,9 @@ class Encryption:
     def __init__(self, path: str, clock: Clock, *, automatic_reload: bool) -> None:
         self._clock = clock
         self._automatic_reload = automatic_reload
-        self._file = FollowedFile(Path(path), self._apply, clock=clock, every_seconds=RELOAD_SECONDS)
-        self._chains: list[tuple[ResourceProviders, Chain]] = []
+        self._file = FollowedFile(Path(path), self._apply, clock=clock, every_seconds=RELOAD_SECONDS, tries_again=True)
+        self._is_loaded = False
+        self._chains: list[tuple[ResourceProviders, list[Prefixed]]] = []
         self._known: dict[tuple[str, str], Transformer | None] = {}
         self._envelopes: dict[KmsProvider, Envelope] = {}
 
@@ -45,24 +46,29 @@ class Encryption:
     def load(self) -> None:
         """Read the file and ask its plugins for the first time; raise ConfigError. Blocks while plugins answer."""
         self._file.load()
+        self._is_loaded = True
 
     def of(self, group: str, plural: str) -> Transformer | None:
         """Return how a resource is stored; None if it is stored as it is."""
         key = (group, plural)
         if key not in self._known:
-            self._known[key] = next(
-                (chain for providers, chain in self._chains if providers.concerns(group, plural)), None
-            )
+            ways = [way for providers, ways in self._chains if providers.concerns(group, plural) for way in ways]
+            self._known[key] = Chain(ways) if ways else None
         return self._known[key]
 
     def checks(self) -> dict[str, Callable[[], Awaitable[str]]]:
         """Return the health checks of the plugins, by upstream's names; each returns "" or what is wrong."""
-        if self._automatic_reload:
-            return {"kms-providers": self._problem} if self._envelopes else {}
-        return {f"kms-provider-{index}": _check(envelope) for index, envelope in enumerate(self.envelopes)}
+        return {"kms-providers": self._problem} if self._automatic_reload or self._envelopes else {}
 
     async def _problem(self) -> str:
-        return "; ".join(envelope.problem for envelope in self.envelopes if envelope.problem)
+        """Ask those plugins of which it is not known how they are by now; return what is wrong."""
+        wrong = []
+        for index, envelope in enumerate(self.envelopes):
+            if envelope.is_outdated:
+                await asyncio.to_thread(envelope.refresh)
+            if envelope.problem:
+                wrong.append(f"kms-provider-{index}: {envelope.problem}")
+        return wrong[0] if len(wrong) == 1 else f"[{', '.join(wrong)}]" if wrong else ""
 
     @property
     def file(self) -> FollowedFile:
@@ -105,7 +111,7 @@ class Encryption:
             for provider in item.providers:
                 if isinstance(provider, KmsProvider):
                     envelopes[provider] = self._envelopes.get(provider) or self._connect(provider)
-        chains = [(item, Chain([_way(provider, envelopes) for provider in item.providers])) for item in configured]
+        chains = [(item, [_way(provider, envelopes) for provider in item.providers]) for item in configured]
         self._envelopes, self._chains = envelopes, chains
         self._known.clear()
 
@@ -114,16 +120,11 @@ class Encryption:
 
         envelope = Envelope(provider.name, KmsPlugin(provider.endpoint, provider.timeout_seconds), self._clock)
         envelope.refresh()
-        if envelope.problem:
-            raise ConfigError(f"the KMS provider {provider.name} is not well: {envelope.problem}")
+        if envelope.problem and self._is_loaded:
+            raise ConfigError(f"health check for new transformers failed: {envelope.problem}")
+        if envelope.problem:  # It may come later than we.
+            _log.error("A KMS plugin is not well.", name=envelope.name, error=envelope.problem)
         return envelope
-
-
-def _check(envelope: Envelope) -> Callable[[], Awaitable[str]]:
-    async def check() -> str:
-        return envelope.problem
-
-    return check
 
 
 def _way(provider: Provider, envelopes: dict[KmsProvider, Envelope]) -> Prefixed:

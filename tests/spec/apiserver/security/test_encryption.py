@@ -277,10 +277,11 @@ def test_nothing_is_written_with_a_seed_that_is_out_of_date() -> None:
     envelope = Envelope("p", service, clock)
     envelope.refresh()
     service.healthz = "on fire"
+    service.key_id = ""
     clock._now += 200
     envelope.refresh()
 
-    with pytest.raises(KmsFailed, match="out of date: expected KMSv2 healthz status ok, got on fire"):
+    with pytest.raises(KmsFailed, match=r"encryptedDEKSource with keyID hash .* expired at .* \(current time is "):
         envelope.seal(KEY, b"v")
 
 
@@ -350,10 +351,100 @@ async def test_secrets_are_encrypted_with_the_keys_of_a_plugin(
     assert text_of(decode((await stored(store)).removeprefix(b"k8s:enc:kms:v2:vault:")), 2) == "2"
 
 
-async def test_a_plugin_that_is_away_keeps_the_server_from_starting(serve: Serve, tmp_path: Path) -> None:
-    file = tmp_path / "enc.yaml"
-    endpoint = f"unix://{tmp_path}/nobody.sock"
-    file.write_bytes(config({"kms": {"apiVersion": "v2", "name": "a", "endpoint": endpoint, "timeout": "100ms"}}))
+async def test_a_plugin_that_is_away_costs_what_it_has_the_keys_of_until_it_comes(
+    serve: Serve, plugin: tuple[Service, str], tmp_path: Path
+) -> None:
+    _, endpoint = plugin
+    file, store = tmp_path / "enc.yaml", MemoryStore()
+    kms = {"apiVersion": "v2", "name": "a", "endpoint": endpoint, "timeout": "2s"}
+    file.write_bytes(config({"kms": kms}))
+    first = await serve(store, encryption_provider_config=str(file))
+    await secret(first)
+    await first.server.stop()
+    file.write_bytes(config({"kms": {**kms, "endpoint": f"unix://{tmp_path}/nobody.sock", "timeout": "100ms"}}))
 
-    with pytest.raises(ConfigError, match="the KMS provider a is not well"):
-        await serve(encryption_provider_config=str(file))
+    client = await serve(store, encryption_provider_config=str(file))
+
+    for method, path, body in (("GET", f"{SECRETS}/s", None), ("POST", SECRETS, {"metadata": {"name": "new"}})):
+        status, answer = await client.json(method, path, body)
+        assert (status, answer["message"]) == (500, "Internal error occurred: got unexpected nil transformer")
+    check = await client.ask("GET", "/readyz/kms-providers")
+    assert (check.status, (await client.ask("GET", "/healthz")).status) == (500, 500)
+    assert (await client.ask("GET", "/livez")).status == 200
+    said = "kms-provider-0: failed to perform status section of the healthz check for KMS Provider a, error: rpc error"
+    assert said in check.body.decode()
+    assert (await client.ask("GET", "/api/v1/configmaps")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("version", "healthz", "key_id", "complaint"),
+    [
+        ("v2", "sad", "1", "got unexpected healthz status: sad"),
+        ("v1", "ok", "1", "expected KMSv2 API version v2, got v1"),
+        ("v2", "ok", "", 'got invalid KMSv2 KeyID hash "": keyID is empty'),
+        ("v3", "", "", "[got unexpected healthz status: , expected KMSv2 API version v2, got v3, got invalid KMSv2"),
+        ("v2", "ok", "k" * 1025, "keyID is 1025 bytes, which exceeds the max size of 1024"),
+        ("v2", "ok", "2", 'statusKeyIDHash="sha256:d4735e3a265e16eee03f59718b9b5d03019c07d8b6c51f90da3a666eec13ab35"'),
+    ],
+)
+def test_a_plugin_that_says_odd_things_is_not_well(version: str, healthz: str, key_id: str, complaint: str) -> None:
+    service = Service()
+    service.status = lambda: Status(version, healthz, key_id)  # type: ignore[method-assign]
+    envelope = Envelope("p", service, FakeClock())
+
+    envelope.refresh()
+
+    assert envelope.problem.startswith("kmsv2 Provider p is not healthy, error: ")
+    assert complaint in envelope.problem
+
+
+def test_a_plugin_that_is_not_well_but_knows_its_key_is_written_with() -> None:
+    service, clock = Service(), FakeClock()
+    envelope = Envelope("p", service, clock)
+    service.healthz = "sad"
+    for _ in range(3):
+        envelope.refresh()
+        assert envelope.open(KEY, envelope.seal(KEY, b"v")).value == b"v"
+        clock._now += 170
+
+
+def test_a_seed_that_cannot_be_decrypted_is_not_asked_for_again_at_once() -> None:
+    service, clock = Service(), FakeClock()
+    writer, reader = Envelope("p", service, clock), Envelope("p", service, clock)
+    writer.refresh()
+    reader.refresh()
+    sealed = [writer.seal(KEY, value) for value in (b"a", b"b")]
+    asked = []
+
+    def refuse(*_: Any) -> bytes:
+        asked.append(1)
+        raise KmsFailed("rpc error: code = Internal desc = no")
+
+    service.decrypt = refuse  # type: ignore[method-assign]
+    for value in sealed:
+        with pytest.raises(
+            DecryptionFailed, match="failed to decrypt DEK, error: rpc error: code = Internal desc = no"
+        ):
+            reader.open(KEY, value)
+    del service.decrypt
+    clock._now += 3
+
+    assert len(asked) == 1
+    assert reader.open(KEY, sealed[0]).value == b"a"
+
+
+async def test_rules_for_one_resource_add_up(serve: Serve, tmp_path: Path) -> None:
+    file, store = tmp_path / "enc.yaml", MemoryStore()
+    file.write_bytes(config(keyed("aescbc", "old")))
+    first = await serve(store, encryption_provider_config=str(file))
+    await secret(first)
+    await first.server.stop()
+    tree = yaml.safe_load(config(keyed("secretbox", "new")))
+    tree["resources"] += yaml.safe_load(config(keyed("aescbc", "old")))["resources"]
+    file.write_text(yaml.safe_dump(tree))
+
+    client = await serve(store, encryption_provider_config=str(file))
+    _, found = await client.json("GET", f"{SECRETS}/s")
+    await client.ask("PUT", f"{SECRETS}/s", found)
+
+    assert (await stored(store)).startswith(b"k8s:enc:secretbox:v1:new:")
