@@ -99,7 +99,7 @@ SECRETS = "/api/v1/namespaces/default/secrets"
 
 def test_encrypted_secrets_survive_kill_and_are_never_stored_in_the_clear(tmp_path: Path, plugin: str) -> None:
     config, port = tmp_path / "enc.yaml", free_port()
-    kms = {"kms": {"apiVersion": "v2", "name": "vault", "endpoint": plugin}}
+    kms = {"kms": {"apiVersion": "v2", "name": "vault", "endpoint": plugin, "timeout": "60s"}}
     box = {"secretbox": {"keys": [{"name": "one", "secret": base64.b64encode(bytes(32)).decode()}]}}
 
     def configure(*providers: dict[str, Any]) -> None:

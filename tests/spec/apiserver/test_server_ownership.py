@@ -26,6 +26,14 @@ async def listed(api: Api, collection: str, name: str) -> dict[str, Any]:
     return result
 
 
+async def judged(api: Api, name: str) -> dict[str, Any]:
+    """Return a flow schema once its status says whether its level exists."""
+    async with asyncio.timeout(60):
+        while not (schema := await listed(api, f"{FLOWS}/flowschemas", name))["status"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return schema
+
+
 async def test_every_object_that_a_server_starts_with_has_an_owner(api: Api) -> None:
     for path in (
         "/api/v1/namespaces",
@@ -41,7 +49,7 @@ async def test_every_object_that_a_server_starts_with_has_an_owner(api: Api) -> 
 
 
 async def test_a_flow_schema_is_made_by_one_manager_and_judged_by_another(api: Api) -> None:
-    schema = await listed(api, f"{FLOWS}/flowschemas", "probes")
+    schema = await judged(api, "probes")
 
     assert owners(schema) == [
         ("api-priority-and-fairness-config-consumer-v1", "Apply", "status"),
@@ -53,12 +61,7 @@ async def test_the_judgement_of_a_new_flow_schema_is_applied_and_leaves_its_make
     spec = {"matchingPrecedence": 7, "priorityLevelConfiguration": {"name": "nowhere"}, "rules": []}
     await api.send("POST", f"{FLOWS}/flowschemas", {"metadata": {"name": "mine"}, "spec": spec})
 
-    async with asyncio.timeout(60):
-        while True:
-            schema = await listed(api, f"{FLOWS}/flowschemas", "mine")
-            if schema["status"]:
-                break
-            await asyncio.sleep(0.01)
+    schema = await judged(api, "mine")
 
     assert schema["status"]["conditions"][0]["status"] == "True"
     assert owners(schema) == [

@@ -331,7 +331,7 @@ async def test_secrets_are_encrypted_with_the_keys_of_a_plugin(
 ) -> None:
     service, endpoint = plugin
     file, store = tmp_path / "enc.yaml", MemoryStore()
-    kms = {"kms": {"apiVersion": "v2", "name": "vault", "endpoint": endpoint, "timeout": "2s"}}
+    kms = {"kms": {"apiVersion": "v2", "name": "vault", "endpoint": endpoint, "timeout": "60s"}}
     file.write_bytes(config(kms, identity()))
     first = await serve(store, encryption_provider_config=str(file))
     await secret(first)
@@ -356,7 +356,7 @@ async def test_a_plugin_that_is_away_costs_what_it_has_the_keys_of_until_it_come
 ) -> None:
     _, endpoint = plugin
     file, store = tmp_path / "enc.yaml", MemoryStore()
-    kms = {"apiVersion": "v2", "name": "a", "endpoint": endpoint, "timeout": "2s"}
+    kms = {"apiVersion": "v2", "name": "a", "endpoint": endpoint, "timeout": "60s"}
     file.write_bytes(config({"kms": kms}))
     first = await serve(store, encryption_provider_config=str(file))
     await secret(first)
