@@ -5,7 +5,9 @@ Source: https://kubernetes.io/docs/reference/using-api/deprecation-guide/
 
 from __future__ import annotations
 
-__all__ = ["is_retired"]
+from typing import Any
+
+__all__ = ["from_retired", "is_retired"]
 
 _ACCESS = ("LocalSubjectAccessReview", "SelfSubjectAccessReview", "SelfSubjectRulesReview", "SubjectAccessReview")
 _LEVELS = ("FlowSchema", "PriorityLevelConfiguration")
@@ -43,6 +45,44 @@ _RETIRED: dict[tuple[str, str], tuple[str, ...]] = {
     ("storage.k8s.io", "v1alpha1"): ("CSIStorageCapacity", "VolumeAttachment", "VolumeAttributesClass"),
     ("storage.k8s.io", "v1beta1"): ("CSIDriver", "CSINode", "CSIStorageCapacity", "StorageClass", "VolumeAttachment"),
 }  # fmt: skip
+
+
+_MOVED = {
+    ("extensions", "DaemonSet"): "apps",
+    ("extensions", "Deployment"): "apps",
+    ("extensions", "ReplicaSet"): "apps",
+    ("extensions", "NetworkPolicy"): "networking.k8s.io",
+}
+_WITH_OTHER_FIELDS = frozenset(
+    {
+        ("apiextensions.k8s.io", "v1beta1"), ("apiregistration.k8s.io", "v1beta1"), ("discovery.k8s.io", "v1beta1"),
+        ("events.k8s.io", "v1beta1"), ("flowcontrol.apiserver.k8s.io", "v1beta1"),
+        ("flowcontrol.apiserver.k8s.io", "v1beta2"), ("networking.k8s.io", "v1beta1"), ("node.k8s.io", "v1alpha1"),
+        ("rbac.authorization.k8s.io", "v1alpha1"),
+    }
+)  # fmt: skip
+_LABELLED_BY_TEMPLATE = frozenset({("apps", "v1beta1"), ("extensions", "v1beta1")})
+
+
+def from_retired(tree: dict[str, Any], api_version: str, kind: str) -> dict[str, Any] | None:
+    """Return an object of a retired version as one of the version that followed, None if that cannot be.
+
+    A patch can still make one, of an object that was written in the version that is served.
+    """
+    group, _, version = str(tree.get("apiVersion")).partition("/")
+    home = api_version.partition("/")[0]
+    if not is_retired(group, version, kind) or (group, version) in _WITH_OTHER_FIELDS:
+        return None
+    if home not in (group, _MOVED.get((group, kind))):
+        return None
+    result = {**tree, "apiVersion": api_version, "kind": kind}
+    if (group, version) in _LABELLED_BY_TEMPLATE and kind != "NetworkPolicy":
+        metadata = tree.get("metadata") or {}
+        template = (tree.get("spec") or {}).get("template") or {}
+        labels = (template.get("metadata") or {}).get("labels")
+        if labels and not metadata.get("labels"):
+            result["metadata"] = {**metadata, "labels": dict(labels)}
+    return result
 
 
 def is_retired(group: str, version: str, kind: str) -> bool:

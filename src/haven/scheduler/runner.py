@@ -383,7 +383,7 @@ class Scheduler:
 
     async def _report(self, info: PodInfo, failure: Failure, preemption: Preemption) -> None:
         """Tell the user why the Pod waits; evict the victims, if any, after the Pod is nominated for their node."""
-        message = f"{failure.message} {_in_vain(info, preemption)}".strip()
+        message = f"{failure.message} {_in_vain(info, failure, preemption)}".strip()
         if await self._report_waiting(info, "Unschedulable", message, nominated=preemption.node_name):
             for victim in preemption.victims:
                 await self._evict(victim, info, preemption.node_name)
@@ -442,10 +442,15 @@ class Scheduler:
         )
 
 
-def _in_vain(info: PodInfo, preemption: Preemption) -> str:
-    """Return why nobody could be helped by giving something up: first claims of devices, then Pods."""
+def _in_vain(info: PodInfo, failure: Failure, preemption: Preemption) -> str:
+    """Return why nobody could be helped by giving something up: first claims of devices, then Pods.
+
+    What is refused before any node is looked at has no state of claims; upstream says so, and looks no further.
+    """
     if not preemption.message:
         return ""
+    if not failure.reasons:
+        return "not found"
     claims = "still not schedulable" if info.pod.spec.resource_claims else "no new claims to deallocate"
     return f"{claims}, {preemption.message}"
 

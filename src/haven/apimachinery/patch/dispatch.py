@@ -37,6 +37,7 @@ _long_number = re.compile(rb"[0-9]{19}").search
 _METADATA = frozenset(meta.ObjectMeta.__struct_encode_fields__)
 
 Tree = dict[str, Any]
+Current = Callable[[Tree], Tree | None]
 
 
 class PatchType(Enum):
@@ -58,12 +59,14 @@ def patched(
     field_validation: str = "Warn",
     *,
     is_own: bool = False,
+    current: Current = lambda _: None,
 ) -> tuple[Tree, list[str]]:
     """Return (the patched tree, ready for conversion to its struct, warnings); raise the ApiError that upstream does.
 
     `live` is the object as upstream would encode it, apiVersion and kind included; it stays as it is unless it is said
     to be this function's own.
-    `field_validation` is Strict, Warn or Ignore. Nothing is defaulted or validated yet.
+    `field_validation` is Strict, Warn or Ignore. Nothing is defaulted or validated yet. `current` makes an object of
+    another version one of this version, or returns None.
     """
     strict_level = field_validation or "Warn"
     body = readable(body)
@@ -74,7 +77,7 @@ def patched(
     def written() -> Any:
         return as_written(tree, live, orjson.loads(body), schema, is_json_patch=kind is PatchType.JSON)
 
-    return _decoded(tree, live, schema, complaints, strict_level, written)
+    return _decoded(tree, live, schema, complaints, strict_level, written, current)
 
 
 def merged(kind: PatchType, live: Tree, body: bytes, field_validation: str) -> tuple[Any, list[str]]:
@@ -102,13 +105,22 @@ def _own(tree: Tree) -> Tree:
 
 
 def _decoded(
-    tree: Any, live: Tree, schema: Schema, complaints: list[str], strict_level: str, written: Callable[[], Any]
+    tree: Any,
+    live: Tree,
+    schema: Schema,
+    complaints: list[str],
+    strict_level: str,
+    written: Callable[[], Any],
+    current: Current,
 ) -> tuple[Tree, list[str]]:
     if not isinstance(tree, dict):
         raise refused(tree, f"{NO_KIND}json: cannot unmarshal {json_kind(tree)} into Go value of type {TYPE_META}")
     if tree.get("kind") != live.get("kind") or tree.get("apiVersion") != live.get("apiVersion"):
-        problem = _no_text(tree) or _foreign_kind(tree, live)
-        if problem:
+        problem = _no_text(tree)
+        moved = current(tree) if problem is None and tree.get("kind") == live.get("kind") else None
+        if moved is not None:
+            tree = moved
+        elif problem := problem or _foreign_kind(tree, live):
             raise refused(written(), problem)
     if not tree.get("apiVersion"):
         tree, lost = _as_internal(tree, live)

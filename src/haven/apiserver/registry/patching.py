@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from haven.api.retired import from_retired
 from haven.api.strategy import Strategy, Unreadable
 from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.codecs import yaml
@@ -146,6 +147,7 @@ class Patching:
             endpoint.schema,
             parameters.field_validation,
             is_own=True,
+            current=lambda tree: from_retired(tree, endpoint.resource.api_version, endpoint.resource.kind),
         )
         warnings.extend(found)
         try:

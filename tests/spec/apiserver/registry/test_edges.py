@@ -110,3 +110,30 @@ async def test_a_watch_for_lists_of_metadata_ends_with_the_first_change(api: Api
     answer = await api.raw("GET", "/api/v1/namespaces/default/configmaps?watch=1&resourceVersion=0", accept=accept)
 
     assert (answer.status, answer.body) == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("version", "labels"), [("apps/v1beta1", {"a": "b"}), ("apps/v1beta2", None), ("extensions/v1beta1", {"a": "b"})]
+)
+async def test_a_patch_may_speak_of_a_version_that_is_gone(
+    api: Api, version: str, labels: dict[str, str] | None
+) -> None:
+    await api.send("POST", f"{APPS}/deployments", a_workload("Deployment"))
+
+    change = {"apiVersion": version, "spec": {"replicas": 2}}
+    status, answer = await api.send("PATCH", f"{APPS}/deployments/w", change, content_type=MERGE)
+
+    assert status == 200, answer
+    assert (answer["apiVersion"], answer["spec"]["replicas"]) == ("apps/v1", 2)
+    assert answer["metadata"].get("labels") == labels  # The oldest took those of the template.
+
+
+@pytest.mark.parametrize("version", ["apps/v2", "apps/v1alpha1", "batch/v1beta1"])
+async def test_a_patch_to_a_version_that_never_was_is_refused(api: Api, version: str) -> None:
+    await api.send("POST", f"{APPS}/deployments", a_workload("Deployment"))
+
+    change = {"apiVersion": version}
+    status, answer = await api.send("PATCH", f"{APPS}/deployments/w", change, content_type=MERGE)
+
+    assert status == 422
+    assert f'no kind "Deployment" is registered for version "{version}"' in answer["message"]
