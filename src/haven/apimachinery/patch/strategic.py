@@ -13,7 +13,7 @@ from haven.apimachinery.goformat import quote, show, show_text
 from haven.apimachinery.patch.errors import PatchError, internal, unprocessable
 from haven.apimachinery.schema.model import Schema
 
-__all__ = ["apply"]
+__all__ = ["GO_TYPES", "apply"]
 
 _DIRECTIVE = "$patch"
 _RETAIN_KEYS = "$retainKeys"
@@ -62,14 +62,14 @@ def _lookup_list(schema: Schema, name: str) -> _Meta:
     return found._replace(schema=found.schema.element)
 
 
-_GO_TYPES = {
+GO_TYPES = {
     dict: "map[string]interface {}", list: "[]interface {}", str: "string", int: "int64", float: "float64",
     bool: "bool", type(None): "%!s(<nil>)",
 }  # fmt: skip
 
 
 def _bad_type(expected: type, actual: Any) -> apierrors.ApiError:
-    return internal(f"expected a {_GO_TYPES[expected]}, but received a {_GO_TYPES[type(actual)]}")
+    return internal(f"expected a {GO_TYPES[expected]}, but received a {GO_TYPES[type(actual)]}")
 
 
 def _no_merge_key(item: Tree, key: str) -> apierrors.ApiError:

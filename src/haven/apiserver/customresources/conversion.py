@@ -10,10 +10,14 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import orjson
+
 from haven.api.apiextensions import v1
 from haven.apimachinery import apierrors
 from haven.apimachinery.fielderrors import ErrorList, Path, aggregate
 from haven.apimachinery.goformat import quote
+from haven.apimachinery.patch.dispatch import json_kind
+from haven.apimachinery.patch.strategic import GO_TYPES
 from haven.apimachinery.validation.labels import validate_labels
 from haven.apimachinery.validation.objectmeta import validate_annotations
 
@@ -82,6 +86,17 @@ class WebhookConverter:
         )
         if review_version is None:
             raise ConversionFailed("no supported conversion review versions")
+        if len(trees) == 1:
+            return await self._ask(trees, api_version, review_version)
+        try:
+            return await self._ask(trees, api_version, review_version)
+        except ConversionFailed as error:
+            if isinstance(error.__cause__, WebhookFailure):
+                raise
+            # Not everything came back as it should: asked one by one, as upstream does, some may.
+            return [(await self._ask([tree], api_version, review_version))[0] for tree in trees]
+
+    async def _ask(self, trees: Sequence[Tree], api_version: str, review_version: str) -> list[Tree]:
         client = self._webhook.client_config
         assert client is not None
         uid = str(uuid.uuid4())
@@ -98,15 +113,12 @@ class WebhookConverter:
             )
             converted = _answered(answer, review_version, uid)
         except WebhookFailure as error:
-            raise ConversionFailed(f"conversion webhook for {kind} failed: {error}") from None
+            raise ConversionFailed(f"conversion webhook for {kind} failed: {error}") from error
         if len(converted) != len(trees):
             raise ConversionFailed(
                 f"conversion webhook for {kind} returned {len(converted)} objects, expected {len(trees)}"
             )
-        return [
-            _checked(before, after, api_version, kind, index)
-            for index, (before, after) in enumerate(zip(trees, converted, strict=True))
-        ]
+        return [_checked(before, after, api_version, kind) for before, after in zip(trees, converted, strict=True)]
 
 
 def _answered(answer: Tree, review_version: str, uid: str) -> list[Any]:
@@ -131,34 +143,37 @@ def _answered(answer: Tree, review_version: str, uid: str) -> list[Any]:
     return converted
 
 
-def _checked(before: Tree, after: Any, api_version: str, kind: str, index: int) -> Tree:
+def _checked(before: Tree, after: Any, api_version: str, kind: str) -> Tree:
     """Return a converted object with the metadata it had, but for labels and annotations; raise ConversionFailed."""
 
     def failed(text: str) -> ConversionFailed:
         return ConversionFailed(f"conversion webhook for {kind} returned {text}")
 
     if not isinstance(after, dict):
-        raise failed(f"invalid converted object at index {index}: not an object")
-    if after.get("apiVersion") != api_version:
+        if after is None:
+            raise ConversionFailed("unexpected end of JSON input")
+        what = f"cannot unmarshal {json_kind(after)} into Go value of type map[string]interface {{}}"
+        raise ConversionFailed(f"json: {what}")
+    if not after.get("kind"):
+        raise ConversionFailed(f"Object 'Kind' is missing in '{orjson.dumps(after).decode()}'")
+    if after.get("apiVersion", "") != api_version:
         found = after.get("apiVersion", "")
-        wrong = f"invalid groupVersion (expected {api_version}, received {found})"
-        raise failed(f"invalid converted object at index {index}: {wrong}")
-    if after.get("kind") != before["kind"]:
-        found = after.get("kind", "")
-        raise failed(
-            f"invalid converted object at index {index}: invalid kind (expected {before['kind']}, received {found})"
-        )
+        raise failed(f"invalid object at index 0: invalid groupVersion (expected {api_version}, received {found})")
+    if after["kind"] != before["kind"]:
+        found = after["kind"]
+        raise failed(f"invalid object at index 0: invalid kind (expected {before['kind']}, received {found})")
     metadata, old = after.get("metadata"), before.get("metadata") or {}
     given = metadata if isinstance(metadata, dict) else {}
     for name, word in (("name", "name"), ("namespace", "namespace"), ("uid", "UID")):
-        if given.get(name, "") != old.get(name, ""):
-            raise failed(
-                f"invalid object at index {index}: must have the same {word}: "
-                f"{old.get(name, '')} != {given.get(name, '')}"
-            )
+        found = given.get(name, "")
+        found = found if isinstance(found, str) else ""
+        if found != old.get(name, ""):
+            raise failed(f"invalid object: must have the same {word}: {old.get(name, '')} != {found}")
     if not isinstance(metadata, dict):
-        what = "missing metadata" if "metadata" not in after else "invalid metadata"
-        raise failed(f"invalid metadata in object at index {index}: {what} in converted object")
+        what = "missing metadata"
+        if "metadata" in after:
+            what = f"invalid metadata of type {_go_type(metadata)}"
+        raise failed(f"invalid metadata: {what} in converted object")
     restored = copy.deepcopy(old)
     for name in ("labels", "annotations"):
         value = metadata.get(name)
@@ -167,18 +182,22 @@ def _checked(before: Tree, after: Any, api_version: str, kind: str, index: int) 
             continue
         wrong = _map_complaint(name, value, old.get(name) or {})
         if wrong:
-            raise failed(f"invalid metadata in object at index {index}: {wrong}")
+            raise failed(f"invalid metadata: {wrong}")
         restored[name] = value
     rest = {key: item for key, item in after.items() if key not in ("kind", "apiVersion", "metadata")}
     return {"kind": after["kind"], "apiVersion": api_version, "metadata": restored, **rest}
 
 
+def _go_type(value: Any) -> str:
+    return "<nil>" if value is None else GO_TYPES[type(value)]
+
+
 def _map_complaint(name: str, value: Any, old: dict[str, str]) -> str:
     if not isinstance(value, dict):
-        return f"invalid metadata.{name} of type {type(value).__name__} in converted object"
+        return f"invalid metadata.{name} of type {_go_type(value)} in converted object"
     for key, item in value.items():
         if not isinstance(item, str):
-            return f"metadata.{name}[{key}] must be a string, but is {type(item).__name__} in converted object"
+            return f"metadata.{name}[{key}] must be a string, but is {_go_type(item)} in converted object"
     errors: ErrorList = []
     if value != old:
         if name == "labels":

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from haven.api.apiextensions import v1
 from haven.apimachinery import serialization
 from haven.apiserver.customresources.conversion import WebhookFailure
+from haven.apiserver.webhooks.answers import NoAnswer, conversion_review
 from haven.apiserver.webhooks.caller import CallFailed, WebhookCaller
 from haven.apiserver.webhooks.target import Target
 
@@ -16,7 +15,6 @@ __all__ = ["WebhookReviews"]
 
 Tree = dict[str, Any]
 _TIMEOUT_SECONDS = 30.0
-_SHOWN_BYTES = 1024
 
 
 class WebhookReviews:
@@ -35,10 +33,6 @@ class WebhookReviews:
         except CallFailed as error:
             raise WebhookFailure(str(error)) from None
         try:
-            answer = orjson.loads(data)
-        except orjson.JSONDecodeError as error:
-            raise WebhookFailure(f"couldn't get version/kind; json parse error: {error}") from None
-        if not isinstance(answer, dict):
-            shown = data[:_SHOWN_BYTES].decode(errors="replace")
-            raise WebhookFailure(f"couldn't get version/kind; json parse error: {shown}")
-        return answer
+            return conversion_review(data, review["apiVersion"])
+        except NoAnswer as error:
+            raise WebhookFailure(str(error)) from None

@@ -165,6 +165,15 @@ class VersionView:
         coerce(converted, storage.open_api, preserve_unknown=self._definition.preserve_unknown)
         return Unstructured.from_wire(converted)
 
+    async def rehearsed(self, obj: Any) -> Any:
+        kept = await self.stored(obj)
+        if kept is obj or self._converter.is_immediate:
+            return obj
+        wanted = self._version.resource.api_version
+        tree = (await self._converter.convert([serialization.to_tree(kept)], wanted))[0]
+        coerce(tree, self._version.open_api, preserve_unknown=self._definition.preserve_unknown)
+        return Unstructured.from_wire(tree)
+
     # ---- owners of fields in other versions
 
     def convert(self, tree: Tree, api_version: str) -> tuple[Tree, Schema] | None:

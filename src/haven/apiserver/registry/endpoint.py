@@ -81,6 +81,10 @@ class View(Protocol):
         """Return an object of this version as it is to be stored; the argument may be changed."""
         ...
 
+    async def rehearsed(self, obj: Any) -> Any:
+        """Return an object as it would be read back, had it been stored."""
+        ...
+
     def reset(self, subresource: str) -> apply.Reset | None:
         """Return which fields a write does not come to own."""
         ...
@@ -170,6 +174,10 @@ class Endpoint:
     async def stored(self, obj: Any) -> Any:
         """Return the object that is to be stored."""
         return obj if self.view is None else await self.view.stored(obj)
+
+    async def rehearsed(self, obj: Any) -> Any:
+        """Return a new or changed object as it would be read back, had it been stored."""
+        return obj if self.view is None else await self.view.rehearsed(obj)
 
     def not_found(self, name: str) -> apierrors.NotFound:
         """Return the refusal of a name that is not there."""

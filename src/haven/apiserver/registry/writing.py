@@ -304,7 +304,7 @@ class Writing:
         if existing is not None:
             raise already_exists(endpoint, existing, generated=generated)
         if parameters.dry_run:
-            return Result(object=obj, created=True)
+            return Result(object=await endpoint.rehearsed(obj), created=True)
         write = self._write(endpoint, await endpoint.stored(obj), Revision(0))
         try:
             await self._storages.commit([write, *extra])
@@ -454,7 +454,7 @@ class Writing:
         if self._is_finished(new, old, endpoint):
             return await self._remove_finished(update, new, live, hooks)
         if update.parameters.dry_run:
-            return Result(object=new)
+            return Result(object=await endpoint.rehearsed(new))
         new.metadata.resource_version = new.metadata.self_link = ""
         write = self._write(endpoint, await endpoint.stored(new), live.revision)
         assert kept is not None

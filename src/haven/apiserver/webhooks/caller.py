@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from haven.apimachinery import apierrors
 from haven.apimachinery.goformat import quote
@@ -39,6 +39,9 @@ CONTEXTS_MAX = 500
 IDLE_SECONDS = 90.0
 DIAL_SECONDS = 30.0
 RETRIES_MAX = 10
+REQUESTS_MAX = 10
+"""How many places are asked, each referred to by the one before."""
+_REDIRECTIONS, _REPEATED = (301, 302, 303, 307, 308), (307, 308)
 """How often an answer with Retry-After is asked for again, in the caller's time."""
 _Key = tuple[bytes, bool, bytes, bytes, str]
 
@@ -106,8 +109,8 @@ class WebhookCaller:
     async def _post(self, target: Target, url: str, body: bytes, content_type: str, *, is_answered: bool) -> bytes:
         retries = 0
         while True:
-            code, headers, data = await self._exchange(target, url, body, content_type)
-            kind = headers.get("Content-Type", "")
+            code, headers, data = await self._followed(target, url, body, content_type)
+            kind = headers.get("Content-Type", "") or "application/json"
             if 200 <= code <= 206:
                 if is_answered and not data:
                     raise CallFailed(f"0-length response with status code: {code} and content type: {kind}")
@@ -120,17 +123,35 @@ class WebhookCaller:
             error = answer_error(code, data, kind)
             raise CallFailed(error.message, error)
 
-    async def _exchange(self, target: Target, url: str, body: bytes, content_type: str) -> tuple[int, Any, bytes]:
+    async def _followed(self, target: Target, url: str, body: bytes, content_type: str) -> tuple[int, Any, bytes]:
+        """Return the answer of the place that a callee finally refers to, as Go's client does."""
+        method, place, payload, referer = "POST", url, body, ""
+        for _ in range(REQUESTS_MAX):
+            code, headers, data = await self._exchange(target, place, payload, content_type, method, referer)
+            location = headers.get("Location", "")
+            if code not in _REDIRECTIONS or not location:
+                return code, headers, data
+            if code not in _REPEATED:
+                method, payload = "GET", b""
+            referer, place = place, urljoin(place, location)
+            if referer.startswith("https:") and place.startswith("http:"):
+                referer = ""
+        raise CallFailed(f"Post {quote(location)}: stopped after {REQUESTS_MAX} redirects")
+
+    async def _exchange(
+        self, target: Target, url: str, body: bytes, content_type: str, method: str, referer: str
+    ) -> tuple[int, Any, bytes]:
         parts = urlsplit(url)
         try:
             host, port, dialled = self._place(target, parts)
-            context = self._context(target)
+            context = None if parts.scheme == "http" else self._context(target)
         except (apierrors.ApiError, Unroutable, ValueError) as error:
             raise CallFailed(f"Post {quote(url)}: {error}") from error
         headers = [
             ("Host", parts.netloc),
             ("User-Agent", USER_AGENT),
-            ("Content-Type", content_type),
+            *([("Content-Type", content_type)] if method == "POST" else []),
+            *([("Referer", referer)] if referer else []),
             ("Accept", "application/json, */*"),
             ("Accept-Encoding", "gzip"),
             *target.headers,
@@ -143,9 +164,10 @@ class WebhookCaller:
         for attempt in (1, 2):
             seen = SimpleNamespace(reused=False)
             try:
-                async with session.post(
+                async with session.request(
+                    method,
                     dialled,
-                    data=body,
+                    data=body or None,
                     headers=headers,
                     ssl=context if context is not None else True,
                     server_hostname=target.tls_name or None,
@@ -187,7 +209,7 @@ class WebhookCaller:
 
     def _place(self, target: Target, url: SplitResult) -> tuple[str, int, yarl.URL]:
         """Return the host and port to connect to, and the URL that makes the client do so."""
-        if target.service is None:
+        if target.service is None or url.netloc != urlsplit(target.url).netloc:
             port = url.port or (80 if url.scheme == "http" else DEFAULT_PORT)
             return url.hostname or "", port, yarl.URL(url.geturl(), encoded=True)
         host, port = self.services.resolve(target.service)
@@ -195,8 +217,6 @@ class WebhookCaller:
         return host, port, yarl.URL(url._replace(netloc=f"{shown}:{port}").geturl(), encoded=True)
 
     def _context(self, target: Target) -> ssl.SSLContext | None:
-        if target.url.startswith("http:"):
-            return None
         key = _key(target)
         context = self._contexts.get(key)
         if context is None:

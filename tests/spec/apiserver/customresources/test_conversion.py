@@ -30,6 +30,8 @@ class Hook:
             raise WebhookFailure(self.faults["fails"])
         wanted = review["request"]["desiredAPIVersion"]
         objects = [self._convert(one, wanted) for one in review["request"]["objects"]]
+        if "is_reversed" in self.faults:
+            objects.reverse()
         response = {"uid": review["request"]["uid"], "convertedObjects": objects, "result": {"status": "Success"}}
         return {
             "apiVersion": "apiextensions.k8s.io/v1",
@@ -78,6 +80,36 @@ async def test_a_list_is_converted_with_one_review_and_only_once() -> None:
     assert again == shown
 
 
+async def test_a_list_that_comes_back_in_disorder_is_converted_one_by_one() -> None:
+    hook = Hook(is_reversed=True)
+
+    shown = await a_view(hook).show([an_entry("1", a=1), an_entry("2", a=2)])
+
+    assert [one.name for one in shown] == ["1", "2"]
+    assert [len(one["request"]["objects"]) for one in hook.reviews] == [2, 1, 1]
+
+
+async def test_a_webhook_that_is_not_reached_is_not_asked_again() -> None:
+    hook = Hook(fails="no route")
+
+    with pytest.raises(ConversionFailed):
+        await a_view(hook).show([an_entry("1", a=1), an_entry("2", a=2)])
+
+    assert len(hook.reviews) == 1
+
+
+async def test_a_rehearsal_converts_there_and_back() -> None:
+    hook = Hook()
+    obj = decode_entry(an_entry("1", a=1).data)
+    obj.api_version, obj.content = "example.com/v2", {"spec": {"b": 3}}
+
+    rehearsed = await a_view(hook).rehearsed(obj)
+
+    assert (rehearsed.api_version, rehearsed.content) == ("example.com/v2", {"spec": {"b": 3}})
+    asked = [one["request"]["desiredAPIVersion"] for one in hook.reviews]
+    assert asked == ["example.com/v1", "example.com/v2"]
+
+
 async def test_objects_of_the_version_asked_for_are_not_sent_anywhere() -> None:
     hook = Hook()
     entry = an_entry("1", a=1)
@@ -111,8 +143,22 @@ async def test_labels_may_be_converted_but_nothing_else_of_the_metadata() -> Non
         ({"response": {"uid": "x"}}, "failed: expected response.uid="),
         ({"response": {"result": {"status": "Failure", "message": "nope"}}}, "failed: nope"),
         ({"response": {"convertedObjects": []}}, "returned 0 objects, expected 1"),
-        ({"metadata": {"name": "other"}}, "must have the same name: 1 != other"),
-        ({"metadata": {"labels": {"-": "x"}}}, "invalid metadata in object at index 0: metadata.labels: Invalid value"),
+        ({"metadata": {"name": "other"}}, "returned invalid object: must have the same name: 1 != other"),
+        ({"metadata": {"name": 5}}, "returned invalid object: must have the same name: 1 != "),
+        ({"metadata": {"labels": [1]}}, "invalid metadata.labels of type []interface {} in converted object"),
+        ({"metadata": {"labels": {"a": 1}}}, "metadata.labels[a] must be a string, but is int64 in converted object"),
+        ({"response": {"convertedObjects": [None]}}, "unexpected end of JSON input"),
+        ({"response": {"convertedObjects": ["x"]}}, "cannot unmarshal string into Go value of type map[string]interf"),
+        ({"response": {"convertedObjects": [{"a": 1}]}}, """Object 'Kind' is missing in '{"a":1}'"""),
+        (
+            {"response": {"convertedObjects": [{"kind": "Thing", "apiVersion": "a/v9"}]}},
+            "returned invalid object at index 0: invalid groupVersion (expected example.com/v2, received a/v9)",
+        ),
+        (
+            {"response": {"convertedObjects": [{"kind": "Else", "apiVersion": "example.com/v2"}]}},
+            "returned invalid object at index 0: invalid kind (expected Thing, received Else)",
+        ),
+        ({"metadata": {"labels": {"-": "x"}}}, "returned invalid metadata: metadata.labels: Invalid value"),
     ],
 )
 async def test_bad_answers_are_told(faults: Tree, said: str) -> None:

@@ -269,3 +269,31 @@ def test_endpoints_that_are_not_ready_do_not_count() -> None:
 
     with pytest.raises(apierrors.ServiceUnavailable, match='no endpoints available for service "web"'):
         addresses.resolve(ServiceTarget("shop", "web", 443))
+
+
+@pytest.mark.parametrize(("status", "method", "sent"), [(302, "GET", b""), (307, "POST", b"{}")])
+async def test_a_callee_that_refers_to_another_place_is_followed(
+    hook: Hook, caller: WebhookCaller, status: int, method: str, sent: bytes
+) -> None:
+    async def refer(request: web.Request) -> web.StreamResponse:
+        if request.path == "/hook":
+            return web.Response(status=status, headers={"Location": "/there?a=1"})
+        return web.json_response({"found": True})
+
+    hook.answer = refer
+
+    assert json.loads(await caller.post(Target(hook.url(), ca=hook.ca), b"{}")) == {"found": True}
+    request, body = hook.requests[-1]
+    assert (request.method, request.path_qs, body) == (method, "/there?a=1", sent)
+    assert request.headers["Referer"] == hook.url()
+
+
+async def test_a_callee_that_refers_on_and_on_is_left(hook: Hook, caller: WebhookCaller) -> None:
+    async def refer(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=302, headers={"Location": "/again"})
+
+    hook.answer = refer
+
+    with pytest.raises(CallFailed, match='Post "/again": stopped after 10 redirects'):
+        await caller.post(Target(hook.url(), ca=hook.ca), b"{}")
+    assert len(hook.requests) == 10
