@@ -13,7 +13,7 @@ import msgspec
 from haven.apimachinery.quantity import Quantity
 from haven.apimachinery.unstructured import Unstructured
 
-__all__ = ["convert", "copy", "decode", "decode_tree", "encode", "encode_tree", "to_tree"]
+__all__ = ["convert", "copy", "decode", "decode_tree", "encode", "encode_tree", "is_same", "to_tree"]
 
 T = TypeVar("T")
 Tree = dict[str, Any]
@@ -40,6 +40,7 @@ def _from_wire(kind: type, value: Any) -> Any:
 
 
 _encoder = msgspec.json.Encoder(enc_hook=_to_wire)
+_sorting_encoder = msgspec.json.Encoder(order="sorted")
 
 
 _decoders: dict[type, msgspec.json.Decoder[Any]] = {}
@@ -71,6 +72,14 @@ def decode_tree(data: bytes | str) -> Any:
 def encode_tree(tree: Any) -> bytes:
     """Return a tree as JSON."""
     return _encoder.encode(tree)
+
+
+def is_same(one: bytes, other: bytes) -> bool:
+    """Tell whether two compact JSON texts say the same: a map has no order."""
+    if one == other or len(one) != len(other):
+        return one == other
+    first, second = (_sorting_encoder.encode(decode_tree(text)) for text in (one, other))
+    return first == second
 
 
 def to_tree(value: object) -> Any:

@@ -221,7 +221,7 @@ class Entry:
 
     def holds(self, value: bytes) -> bool:
         """Tell whether this is the entry of a stored value, its revision aside."""
-        return len(value) < len(self.data) and strip_revision(self.data) == value
+        return len(value) < len(self.data) and serialization.is_same(strip_revision(self.data), value)
 
     def encoded(self, key: Any, encode: Callable[[Entry], bytes]) -> bytes:
         """Return another encoding, made at most once."""

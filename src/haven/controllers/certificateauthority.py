@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
+
+from haven.api.certificates.signatures import signature_complaint
 
 __all__ = ["BadRequest", "CertificateAuthority", "lifetime_seconds"]
 
@@ -130,11 +132,11 @@ class CertificateAuthority:
 def _parse(request_pem: bytes) -> x509.CertificateSigningRequest:
     try:
         request = x509.load_pem_x509_csr(request_pem)
-        is_valid = request.is_signature_valid
-    except (ValueError, InvalidSignature, UnsupportedAlgorithm) as error:
+        complaint = signature_complaint(request)
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise BadRequest(str(error)) from error
-    if not is_valid:
-        raise BadRequest("the signature does not fit the request")
+    if complaint:
+        raise BadRequest(complaint)
     return request
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from cryptography import x509
 
 from haven.api.certificates import v1
+from haven.api.certificates.signatures import signature_complaint
 from haven.api.core.validation.metadata import validate_meta, validate_meta_update
 from haven.api.givenempty import given
 from haven.api.strategy import Strategy
@@ -95,8 +96,8 @@ def _check(new: _Request, old: _Request | None) -> ErrorList:
     path, spec = Path("spec"), new.spec
     errors = validate_meta(new.metadata, namespaced=False, name_rule=_any_name)
     try:
-        if not parse_request(spec.request).is_signature_valid:
-            raise BadRequestPem("the signature does not fit the request")
+        if complaint := signature_complaint(parse_request(spec.request)):
+            raise BadRequestPem(complaint)
     except BadRequestPem as error:
         shown = given(spec.request)
         shown = shown if shown is None else base64.b64encode(shown).decode()

@@ -152,7 +152,8 @@ class Deletion:
     ) -> Outcome:
         old = entry.decoded()
         self._check_preconditions(endpoint, entry, parameters)
-        if endpoint.resource.kind == "PriorityClass" and entry.name in _SYSTEM_PRIORITY_CLASSES:
+        of_collection = not request.info.name
+        if endpoint.resource.kind == "PriorityClass" and entry.name in _SYSTEM_PRIORITY_CLASSES and not of_collection:
             because = "this is a system priority class and cannot be deleted"
             raise apierrors.Forbidden.of(endpoint.group_resource, entry.name, because)
         if endpoint.storage.resource.plural == "namespaces" and not endpoint.resource.group:

@@ -137,3 +137,14 @@ async def test_a_patch_to_a_version_that_never_was_is_refused(api: Api, version:
 
     assert status == 422
     assert f'no kind "Deployment" is registered for version "{version}"' in answer["message"]
+
+
+async def test_system_priority_classes_go_with_all_of_them_but_not_by_name(api: Api) -> None:
+    classes = "/apis/scheduling.k8s.io/v1/priorityclasses"
+
+    one, refused = await api.send("DELETE", f"{classes}/system-node-critical?dryRun=All")
+    all_of_them, answer = await api.send("DELETE", f"{classes}?dryRun=All")
+
+    assert (one, refused["reason"]) == (403, "Forbidden")
+    assert all_of_them == 200
+    assert "system-node-critical" in {item["metadata"]["name"] for item in answer["items"]}

@@ -56,6 +56,18 @@ async def test_an_update_that_changes_nothing_makes_no_new_version(api: Any) -> 
     assert same["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
 
 
+async def test_an_update_that_only_reorders_a_map_makes_no_new_version(api: Any) -> None:
+    made = await api.config_map("a", labels={"a": "1", "c": "2", "b": "3"})
+
+    same = {**made, "metadata": {**made["metadata"], "labels": {"b": "3", "a": "1", "c": "2"}}}
+    _, again = await api.send("PUT", f"{MAPS}/a", same)
+    other = {**made, "metadata": {**made["metadata"], "labels": {"b": "3", "a": "2", "c": "1"}}}
+    _, changed = await api.send("PUT", f"{MAPS}/a", other)
+
+    assert again["metadata"]["resourceVersion"] == made["metadata"]["resourceVersion"]
+    assert changed["metadata"]["resourceVersion"] != made["metadata"]["resourceVersion"]
+
+
 async def test_patches_that_meet_are_all_applied(api: Any) -> None:
     await api.config_map("a")
 
