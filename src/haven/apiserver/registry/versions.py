@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from haven.api.autoscaling import v1, v2
+from haven.api.events.conversion import from_core, to_core
 from haven.api.internalform import internal_form
 from haven.api.scheme import Resource, table
 from haven.apimachinery import serialization
@@ -21,6 +22,10 @@ __all__ = ["Conversion", "conversion", "storage_resource"]
 Tree = dict[str, Any]
 Change = Callable[[Tree], None]
 
+_TYPED: dict[tuple[str, str, str], tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    ("events.k8s.io", "v1", "events"): (to_core, from_core),
+}
+"""The same without trees, for a kind that is written with every Pod."""
 # The group and the plural name, and where objects live when the group or version differs from the one asked for.
 _STORED_ELSEWHERE = {("events.k8s.io", "events"): ("", "v1", "events")}
 _STORED_VERSIONS = {
@@ -57,6 +62,7 @@ class Conversion:
         self.stored = stored
         self._to_stored = to_stored
         self._to_served = to_served
+        self._typed = _TYPED.get((served.group, served.version, served.plural))
         self.is_identity = served == stored
 
     def tree_to_stored(self, tree: Tree) -> Tree:
@@ -79,12 +85,16 @@ class Conversion:
         """Return a typed object of the served version as one of the stored version."""
         if self.is_identity:
             return obj
+        if self._typed is not None:
+            return self._typed[0](obj)
         return serialization.convert(self.tree_to_stored(serialization.to_tree(obj)), self.stored.type)
 
     def to_served(self, obj: Any) -> Any:
         """Return a typed object of the stored version as one of the served version."""
         if self.is_identity:
             return obj
+        if self._typed is not None:
+            return self._typed[1](obj)
         return serialization.convert(self.tree_to_served(serialization.to_tree(obj)), self.served.type)
 
     def served_bytes(self, data: bytes) -> bytes:

@@ -100,13 +100,13 @@ def _legacy(event: v1.Event, controller_field: str) -> ErrorList:
     errors: ErrorList = []
     namespace = event.metadata.namespace
     about = event.involved_object.namespace
-    mismatch = invalid(Path("involvedObject", "namespace"), about, "does not match event.namespace")
     if not event.event_time:
-        if (not about and namespace not in ("", "default")) or (about and namespace != about):
-            errors.append(mismatch)
+        is_elsewhere = namespace not in ("", "default") if not about else namespace != about
     else:
-        if not about and namespace not in ("default", "kube-system"):
-            errors.append(mismatch)
+        is_elsewhere = not about and namespace not in ("default", "kube-system")
+    if is_elsewhere:
+        errors.append(invalid(Path("involvedObject", "namespace"), about, "does not match event.namespace"))
+    if event.event_time:
         if not event.reporting_component:
             errors.append(required(Path(controller_field), ""))
         errors += validate_qualified_name(event.reporting_component, Path(controller_field))
