@@ -29,6 +29,13 @@ def test_a_lease_names_the_machine_and_the_process() -> None:
     assert (lease.spec.holder_identity, lease.spec.lease_duration_seconds) == ("one", 3600)
 
 
+def test_a_lease_says_where_other_servers_reach_this_one() -> None:
+    lease = kept(None, hostname="host", holder="one", now=NOW, address="10.0.0.1:6443")
+
+    assert lease is not None
+    assert lease.metadata.annotations == {"kubernetes.io/peer-advertise-address": "10.0.0.1:6443"}
+
+
 def test_it_is_renewed_by_the_process_that_keeps_it_and_taken_over_when_that_is_silent() -> None:
     lease = a_lease()
 

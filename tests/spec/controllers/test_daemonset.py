@@ -158,3 +158,12 @@ def test_a_revision_holds_the_template_as_go_would_write_it() -> None:
     text = serialization.encode(revision.data)
     assert text == serialization.encode(sorted_tree(revision.data))
     assert text.startswith(b'{"spec":{"template":{"$patch":"replace","metadata":{')
+
+
+def test_a_revision_is_labelled_with_its_hash_once() -> None:
+    world = Daemons(a_set(), a_node("a"))
+
+    (revision,) = world.all(apps.ControllerRevision)
+
+    assert revision.metadata.labels["controller-revision-hash"] == revision.metadata.name.rpartition("-")[2]
+    assert "controller.kubernetes.io/hash" not in revision.metadata.labels
