@@ -44,7 +44,7 @@ from haven.apiserver.authorization.escalation import EscalationGuard
 from haven.apiserver.authorization.node import NodeAuthorizer
 from haven.apiserver.authorization.nodegraph import NodeGraph
 from haven.apiserver.authorization.rbac import RBAC
-from haven.apiserver.bootstrap.objects import BootstrapSettings, node_rules
+from haven.apiserver.bootstrap.objects import BootstrapSettings, node_rules, unstable_versions
 from haven.apiserver.bootstrap.startup import keep_flow_objects, write_bootstrap_objects
 from haven.apiserver.cbordoor import speaking_cbor
 from haven.apiserver.chain import Chain, PathHandler
@@ -170,6 +170,7 @@ async def start(
         front_proxy_names=trust.front_proxy_names,
         service_networks=tuple(map(str, settings.service_networks)),
         states=states,
+        unstable=unstable_versions((each.group, each.version) for each in table),
     )
     await write_bootstrap_objects(storages, objects, beginning, clock)
 

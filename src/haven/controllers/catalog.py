@@ -43,6 +43,7 @@ from haven.controllers.ttl import TTLController
 from haven.controllers.ttlafterfinished import TTLAfterFinishedController
 from haven.controllers.validatingadmissionpolicystatus import ValidatingAdmissionPolicyStatusController
 from haven.controllers.volumebinder import VolumeBinder
+from haven.controllers.volumeexpand import VolumeExpandController
 
 __all__ = ["API_SERVER", "MANAGER", "Entry", "catalog"]
 
@@ -170,6 +171,7 @@ def catalog(settings: Settings) -> list[Entry]:
             "persistentvolume-controller",
             lambda wiring: VolumeBinder(wiring, delete_directory=delete_directory),
         ),
+        Entry("persistentvolume-expander", "expand-controller", "volume_expand", VolumeExpandController),
         Entry("ephemeral-volume", "ephemeral-volume-controller", "ephemeral_volume", EphemeralVolumeController),
     ]
     entries += _certificates(settings)
@@ -244,7 +246,7 @@ def _gated(settings: Settings) -> list[Entry]:
         from haven.controllers.storagemigration import StorageVersionMigrator
 
         user = "storage-version-migrator-controller"
-        entries.append(Entry("storage-version-migrator", API_SERVER, user, StorageVersionMigrator))
+        entries.append(Entry("storage-version-migrator", user, user, StorageVersionMigrator))
     return entries
 
 

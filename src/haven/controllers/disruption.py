@@ -83,7 +83,9 @@ def _set_condition(
 
 
 class DisruptionController:
-    """Keys are budgets, and ("target", place) for Pods whose announced disruption may not come."""
+    """Keys are budgets, ("target", place) for Pods whose announced disruption may not come, ("several", place) for Pods
+    that more than one budget selects.
+    """
 
     workers = 1
 
@@ -114,9 +116,17 @@ class DisruptionController:
             return
         for pod in (old, new):
             if pod is not None:
-                for budget in self._budgets.list(pod.metadata.namespace):
-                    if _selector(budget).matches(pod.metadata.labels):
-                        self._wiring.enqueue(key_from(budget))
+                budgets = self._budgets_of(pod)
+                for budget in budgets:
+                    self._wiring.enqueue(key_from(budget))
+                if len(budgets) > 1 and pod is new:
+                    self._wiring.enqueue(("several", key_from(pod)))
+
+    def _budgets_of(self, pod: core.Pod) -> list[policy.PodDisruptionBudget]:
+        found = [
+            each for each in self._budgets.list(pod.metadata.namespace) if _selector(each).matches(pod.metadata.labels)
+        ]
+        return sorted(found, key=lambda each: each.metadata.name)
 
     def _owner_changed(self, old: object, new: object) -> None:
         obj = old if new is None else new
@@ -128,7 +138,7 @@ class DisruptionController:
 
     def sync(self, key: NamespacedName | tuple[str, NamespacedName]) -> Steps[None]:
         if not isinstance(key, NamespacedName):
-            yield from self._clear_stale_target(key[1])
+            yield from self._clear_stale_target(key[1]) if key[0] == "target" else self._warn_of_several(key[1])
             return
         budget = self._budgets.get(*key)
         if budget is None:
@@ -144,6 +154,15 @@ class DisruptionController:
             raise  # The budget changed: an eviction was granted, or somebody edited it.
         except (_CannotCount, apierrors.ApiError) as error:
             yield from self._fail(budget, str(error), now)
+
+    def _warn_of_several(self, key: NamespacedName) -> Steps[None]:
+        """Tell of a Pod with several budgets: all of them are kept up to date, but none of its evictions is granted."""
+        pod = self._pods.get(*key)
+        budgets = self._budgets_of(pod) if pod is not None else []
+        if pod is not None and len(budgets) > 1:
+            several = f'Pod "{key.namespace}"/"{key.name}" matches multiple PodDisruptionBudgets.'
+            chosen = budgets[0].metadata.name
+            yield Emit(pod, "Warning", "MultiplePodDisruptionBudgets", f'{several}  Chose "{chosen}" arbitrarily.')
 
     def _update(self, budget: policy.PodDisruptionBudget, selected: Sequence[core.Pod], now: float) -> Steps[None]:
         try:

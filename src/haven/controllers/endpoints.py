@@ -5,7 +5,6 @@ Source: https://kubernetes.io/docs/concepts/services-networking/service/#endpoin
 
 from __future__ import annotations
 
-import ipaddress
 import math
 from collections.abc import Iterable, Sequence
 
@@ -15,6 +14,7 @@ from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.names import NamespacedName
 from haven.controllers import pods
 from haven.controllers.actions import Create, Delete, Emit, Steps, Update, Wiring, key_from
+from haven.controllers.portorder import by_hash
 from haven.controllers.replicaset import namespace_is_terminating
 from haven.controllers.serviceendpoints import (
     HEADLESS,
@@ -36,50 +36,42 @@ MANAGER = "endpoint-controller"
 OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
 ADDRESSES_MAX = 1000
 
-_Port = tuple[str, int, str, str]
+_Port = tuple[str, int, str, str | None]
+_Place = tuple[str, str]  # Address and UID of whose it is.
 
 
 def repack(subsets: Iterable[core.EndpointSubset]) -> list[core.EndpointSubset]:
-    """Return the same endpoints with as few subsets as possible: one for each set of ports that addresses share."""
+    """Return the same endpoints in another form: ports that the same addresses have, all equally ready, go together."""
     ports: dict[_Port, core.EndpointPort] = {}
-    readiness: dict[tuple[str, str], dict[_Port | None, bool]] = {}
-    addresses: dict[tuple[str, str], core.EndpointAddress] = {}
+    members: dict[_Port | None, dict[_Place, bool]] = {}
+    addresses: dict[_Place, core.EndpointAddress] = {}
     for subset in subsets:
         keys: list[_Port | None] = []
         for port in subset.ports:
-            key = (port.name, port.port, port.protocol, port.app_protocol or "")
+            key = (port.name, port.port, port.protocol, port.app_protocol)
             ports[key] = port
             keys.append(key)
-        for is_ready, members in ((True, subset.addresses), (False, subset.not_ready_addresses)):
-            for address in members:
+        for is_ready, some in ((True, subset.addresses), (False, subset.not_ready_addresses)):
+            for address in some:
                 place = (address.ip, address.target_ref.uid if address.target_ref else "")
                 addresses.setdefault(place, address)
-                known = readiness.setdefault(place, {})
                 for each in keys or [None]:
-                    known[each] = known.get(each, False) or is_ready
-    groups: dict[tuple[_Port | None, ...], tuple[list[core.EndpointAddress], list[core.EndpointAddress]]] = {}
-    for place in sorted(addresses, key=_address_order):
-        for is_ready in (True, False):
-            shared = tuple(
-                sorted((key for key, ready in readiness[place].items() if ready is is_ready), key=_port_order)
-            )
-            if shared:
-                groups.setdefault(shared, ([], []))[0 if is_ready else 1].append(addresses[place])
-    return [
+                    known = members.setdefault(each, {})
+                    known[place] = known.get(place, True) and is_ready  # Who is not ready once is not ready.
+    groups: dict[tuple[tuple[_Place, bool], ...], list[core.EndpointPort]] = {}
+    for each, known in members.items():
+        group = groups.setdefault(tuple(sorted(known.items())), [])
+        if each is not None:
+            group.append(ports[each])
+    result = [
         core.EndpointSubset(
-            addresses=ready, not_ready_addresses=not_ready, ports=[ports[key] for key in shared if key is not None]
+            addresses=[addresses[place] for place, is_ready in known if is_ready],
+            not_ready_addresses=[addresses[place] for place, is_ready in known if not is_ready],
+            ports=sorted(group, key=by_hash),
         )
-        for shared, (ready, not_ready) in sorted(groups.items(), key=lambda item: [_port_order(p) for p in item[0]])
+        for known, group in groups.items()
     ]
-
-
-def _address_order(place: tuple[str, str]) -> tuple[int, int, str]:
-    address = ipaddress.ip_address(place[0])
-    return (address.version, int(address), place[1])
-
-
-def _port_order(port: _Port | None) -> _Port:
-    return port if port is not None else ("", 0, "", "")
+    return sorted(result, key=lambda subset: [by_hash(port) for port in subset.ports])
 
 
 def subsets_of(service: core.Service, selected: Sequence[core.Pod]) -> list[core.EndpointSubset]:

@@ -15,6 +15,7 @@ from haven.apimachinery.names import NamespacedName
 from haven.client.owner import controller_reference
 from haven.controllers import pods
 from haven.controllers.actions import Create, Delete, Emit, Retry, Steps, Update, Wiring, key_from
+from haven.controllers.portorder import slice_port_by_hash
 from haven.controllers.replicaset import namespace_is_terminating
 from haven.controllers.serviceendpoints import (
     HEADLESS,
@@ -31,12 +32,22 @@ from haven.controllers.serviceendpoints import (
     wake_on_pods,
 )
 from haven.controllers.slicepacking import PortsKey, SlicePlan, pack, ports_key, recycle
+from haven.controllers.topologyhints import (
+    DISABLED,
+    ENABLED,
+    ZONE,
+    Unfit,
+    is_overloaded,
+    share_out,
+    wants_hints,
+    without_hints,
+    zone_shares,
+)
 
 __all__ = ["EndpointSliceController", "address_types", "endpoint_of", "write_slices"]
 
 MANAGER = "endpointslice-controller.k8s.io"
 ENDPOINTS_MAX = 100
-ZONE = "topology.kubernetes.io/zone"
 _RESERVED = frozenset({SERVICE_NAME, MANAGED_BY, HEADLESS})
 _CLOSE = frozenset({"PreferClose", "PreferSameZone", "PreferSameNode"})
 
@@ -101,7 +112,10 @@ def plan_slices(
     endpoints: dict[PortsKey, tuple[list[discovery.EndpointPort], list[discovery.Endpoint]]],
     existing: Sequence[discovery.EndpointSlice],
 ) -> SlicePlan:
-    """Return how the slices of one family come to hold the endpoints, by ports. There is always one slice at least."""
+    """Return how the slices of one family come to hold the endpoints, by ports. There is always one slice at least.
+
+    Hints are those of the Service's traffic distribution, or kept as they are where topology settles them.
+    """
     labels = labels_of(service)
     plan = SlicePlan()
     by_ports: dict[PortsKey, list[discovery.EndpointSlice]] = {}
@@ -121,13 +135,19 @@ def plan_slices(
             plan.delete.clear()
         else:
             plan.create.append(placeholder)
+    if not wants_hints(service):
+        distribution = service.spec.traffic_distribution
+        plan.update += [
+            serialization.copy(each) for each in _untouched(plan, existing) if _needs_hints(each, distribution)
+        ]
+        for each in (*plan.create, *plan.update):
+            each.endpoints = [_with_hints(one, distribution) for one in each.endpoints or ()] or None
+    return plan
+
+
+def _untouched(plan: SlicePlan, existing: Sequence[discovery.EndpointSlice]) -> list[discovery.EndpointSlice]:
     touched = {each.metadata.name for each in (*plan.update, *plan.delete)}
-    for each in existing:
-        if each.metadata.name not in touched and _needs_hints(each, service.spec.traffic_distribution):
-            plan.update.append(serialization.copy(each))
-    for each in (*plan.create, *plan.update):
-        each.endpoints = [_with_hints(one, service.spec.traffic_distribution) for one in each.endpoints or ()] or None
-    return recycle(plan)
+    return [each for each in existing if each.metadata.name not in touched]
 
 
 def _with_hints(endpoint: discovery.Endpoint, distribution: str | None) -> discovery.Endpoint:
@@ -204,6 +224,7 @@ class EndpointSliceController:
         self._nodes = wiring.reader(core.Node)
         self._slices = wiring.reader(discovery.EndpointSlice)
         self._triggers = TriggerTimes()
+        self._hinted: dict[NamespacedName, dict[str, dict[str, int]]] = {}  # Endpoints of zones, by address family.
         self._slices.add_index(SERVICE_NAME, index_by_service)
         self._services.add_handler(self._service_changed)
         self._slices.add_handler(self._slice_changed)
@@ -221,7 +242,8 @@ class EndpointSliceController:
                     self._wiring.enqueue(NamespacedName(each.metadata.namespace, name))
 
     def _node_changed(self, old: core.Node | None, new: core.Node | None) -> None:
-        """A Pod may have been seen before its node, and zones may move."""
+        """A Pod may have been seen before its node, and zones may move or get another share of the CPU."""
+        self._enqueue_overloaded()
         if new is None or (old is not None and old.metadata.labels.get(ZONE) == new.metadata.labels.get(ZONE)):
             return
         for pod in self._pods.list():
@@ -234,6 +256,7 @@ class EndpointSliceController:
         service = self._services.get(*key)
         if service is None:
             self._triggers.forget(*key)
+            self._hinted.pop(key, None)
             return
         if service.spec.type == "ExternalName" or not service.spec.selector:
             return
@@ -249,9 +272,10 @@ class EndpointSliceController:
         problems: list[str] = []
         for family in families:
             endpoints = self._endpoints(service, selected, family, problems)
-            plan.add(
-                plan_slices(service, family, endpoints, [each for each in existing if each.address_type == family])
-            )
+            slices = [each for each in existing if each.address_type == family]
+            part = plan_slices(service, family, endpoints, slices)
+            yield from self._hint(service, family, part, slices)
+            plan.add(recycle(part))
         alive = service.metadata.deletion_timestamp is None
         try:
             yield from write_slices(plan, trigger_time=trigger, may_create=alive)
@@ -267,6 +291,42 @@ class EndpointSliceController:
             raise
         if problems:
             raise Retry("; ".join(problems))
+
+    # Hints by zone
+
+    def _hint(
+        self, service: core.Service, family: str, plan: SlicePlan, existing: Sequence[discovery.EndpointSlice]
+    ) -> Steps[None]:
+        """Share the endpoints of one family out among zones, if the Service asks for it; tell when that changes."""
+        key = key_from(service)
+        if not wants_hints(service):
+            if self._hinted.pop(key, None):
+                yield Emit(service, "Warning", "TopologyAwareHintsDisabled", f"{DISABLED}, addressType: {family}")
+            return
+        unchanged = _untouched(plan, existing)
+        changing = [*plan.create, *plan.update]
+        try:
+            stale, given = share_out(changing, unchanged, zone_shares(self._nodes.list()))
+        except Unfit as problem:
+            plan.update += without_hints(unchanged)
+            yield Emit(service, "Warning", "TopologyAwareHintsDisabled", f"{problem}, addressType: {family}")
+            families = self._hinted.pop(key, {})
+            families.pop(family, None)
+            if families:
+                self._hinted[key] = families
+            return
+        plan.update += stale
+        if key not in self._hinted:
+            yield Emit(service, "Normal", "TopologyAwareHintsEnabled", f"{ENABLED}, addressType: {family}")
+        self._hinted.setdefault(key, {})[family] = given
+
+    def _enqueue_overloaded(self) -> None:
+        if not self._hinted:
+            return
+        shares = zone_shares(self._nodes.list())
+        for key, families in self._hinted.items():
+            if any(is_overloaded(given, shares) for given in families.values()):
+                self._wiring.enqueue(key)
 
     def _endpoints(
         self, service: core.Service, selected: Sequence[core.Pod], family: str, problems: list[str]
@@ -306,4 +366,4 @@ def _ports_of(service: core.Service, pod: core.Pod) -> list[discovery.EndpointPo
                     name=port.name, port=number, protocol=port.protocol, app_protocol=port.app_protocol
                 )
             )
-    return result
+    return sorted(result, key=slice_port_by_hash)

@@ -241,7 +241,7 @@ class HorizontalPodAutoscalerController:
             if other.namespace == key.namespace and any(theirs.matches(pod.metadata.labels) for pod in selected)
         ]
         if len(claiming) > 1:
-            names = " ".join(f"{{{each.name} {each.namespace}}}" for each in sorted(claiming))
+            names = " ".join(f"{each.namespace}/{each.name}" for each in sorted(claiming))
             message = f"pods by selector {text} are controlled by multiple HPAs: [{names}]"
             yield Emit(scaler, "Warning", "AmbiguousSelector", message)
             self._set(scaler, "ScalingActive", "False", "AmbiguousSelector", message)

@@ -59,11 +59,11 @@ def conditions_of(
     """Return the conditions that tell how far deletion is; without `totals` remaining content goes untold."""
     found: dict[str, tuple[str, str]] = {}
     if failed_groups:
-        text = ", ".join(failed_groups)
+        text = ", ".join(f"{group}: stale GroupVersion discovery: {group}" for group in sorted(failed_groups))
         found["NamespaceDeletionDiscoveryFailure"] = (
             "DiscoveryFailed",
             f"Discovery failed for some groups, {len(failed_groups)} failing: "
-            f"unable to retrieve the complete list of server APIs: {text}: stale GroupVersion discovery: {text}",
+            f"unable to retrieve the complete list of server APIs: {text}",
         )
     if remaining.errors:
         messages = ", ".join(sorted(remaining.errors))

@@ -26,7 +26,7 @@ MANAGER, CRD_MANAGER = "storage-version-migrator-controller", "migration-runner-
 WAIT_SECONDS = 60.0
 """How long a resource may be missing: its definition may be newer than the migration's."""
 PAGE_OBJECTS = 500
-VERBS = ("list", "watch", "patch", "delete", "update", "create")
+VERBS = ("update", "patch", "list")
 _DEFINITIONS = resource_of(apiextensions.CustomResourceDefinition)
 _ROWS = {"Accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
 _PASSING = (

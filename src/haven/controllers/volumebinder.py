@@ -195,10 +195,7 @@ class VolumeBinder:
         if any(claim.metadata.annotations.get(key) != value for key, value in annotations.items()):
             changed = serialization.copy(claim)
             changed.metadata.annotations |= annotations
-            if name in _DRIVER_OF:
-                changed.metadata.annotations |= {MIGRATED_TO: driver, PROVISIONER: name, BETA_PROVISIONER: name}
-            if changed.metadata.annotations != claim.metadata.annotations:
-                claim = yield Update(changed)
+            claim = yield Update(changed)
         message = (
             f"Waiting for a volume to be created either by the external provisioner '{driver}' or manually by the "
             "system administrator. If volume creation is delayed, please verify that the provisioner is running and "

@@ -193,3 +193,15 @@ def test_a_conflict_is_no_failure() -> None:
     world.wait(2)
 
     assert status(world).conditions[0].reason == "SufficientPods"
+
+
+def test_a_pod_of_several_budgets_is_told_of_it() -> None:
+    world = World()
+    second = a_budget(min_available=1)
+    second.metadata.name = "c"
+    world.put(a_set(1), a_budget(min_available=1), second, a_pod("p"))
+
+    world.start(DisruptionController)
+
+    told = [(event.name, event.message) for event in world.events if event.reason == "MultiplePodDisruptionBudgets"]
+    assert told == [("p", 'Pod "default"/"p" matches multiple PodDisruptionBudgets.  Chose "b" arbitrarily.')]

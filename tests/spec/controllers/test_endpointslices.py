@@ -214,3 +214,36 @@ def test_hand_written_endpoints_are_mirrored_and_followed() -> None:
     (again,) = world.all(discovery.EndpointSlice)
     assert again.metadata.name == each.metadata.name
     assert [endpoint.conditions.ready for endpoint in again.endpoints or ()] == [True, False]
+
+
+def test_ports_that_only_some_addresses_have_go_apart() -> None:
+    def one(ip: str, port: int, *, ready: bool = True) -> core.EndpointSubset:
+        members = [core.EndpointAddress(ip=ip)]
+        return core.EndpointSubset(
+            addresses=members if ready else [],
+            not_ready_addresses=[] if ready else members,
+            ports=[core.EndpointPort(name=str(port), port=port, protocol="TCP")],
+        )
+
+    packed = repack([one("10.0.0.1", 80), one("10.0.0.10", 80), one("10.0.0.2", 80, ready=False), one("10.0.0.1", 443)])
+
+    assert {
+        (
+            tuple(port.port for port in each.ports),
+            tuple(address.ip for address in each.addresses),
+            tuple(address.ip for address in each.not_ready_addresses),
+        )
+        for each in packed
+    } == {((80,), ("10.0.0.1", "10.0.0.10"), ("10.0.0.2",)), ((443,), ("10.0.0.1",), ())}
+
+
+def test_ports_are_in_the_order_that_go_programs_give_them() -> None:
+    ports = [
+        core.ServicePort(name="w", port=80, target_port=8080, protocol="TCP"),
+        core.ServicePort(name="x", port=81, target_port=81, protocol="UDP", app_protocol="foo"),
+    ]
+    world = a_world(a_service(ports=ports), a_backend(1))
+
+    (each,) = world.all(discovery.EndpointSlice)
+
+    assert [port.name for port in each.ports or ()] == ["x", "w"]

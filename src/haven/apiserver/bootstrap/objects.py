@@ -7,7 +7,7 @@ https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources as package_files
 from typing import Any
@@ -25,11 +25,14 @@ from haven.apiserver.bootstrap.gated import controller_roles, more_rules
 
 __all__ = [
     "APF_AUTOUPDATE",
+    "AUTOMANAGED",
     "AUTOUPDATE",
     "MANDATORY_FLOW_OBJECTS",
     "BootstrapSettings",
     "bootstrap_objects",
     "node_rules",
+    "unstable_names",
+    "unstable_versions",
 ]
 
 AUTOUPDATE = "rbac.authorization.kubernetes.io/autoupdate"
@@ -39,6 +42,7 @@ MANDATORY_FLOW_OBJECTS = frozenset({"exempt", "catch-all"})
 CLUSTER_ADMINS_GROUP = "kubeadm:cluster-admins"
 """The group of the everyday administrator, as kubeadm has it: its rights can be taken away, unlike system:masters'."""
 _GROUP = "rbac.authorization.k8s.io"
+AUTOMANAGED = "kube-aggregator.kubernetes.io/automanaged"
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,37 @@ class BootstrapSettings:
     service_networks: tuple[str, ...] = ("10.96.0.0/16",)
     states: Mapping[str, bool] = field(default_factory=dict)
     """Which feature gates are on: some bring rights."""
+    unstable: tuple[tuple[str, str], ...] = ()
+    """Group and version of what is served beyond the stable APIs."""
+
+
+_UNSTABLE_PRIORITIES = {
+    ("admissionregistration.k8s.io", "v1beta1"): (16700, 12),
+    ("admissionregistration.k8s.io", "v1alpha1"): (16700, 9),
+    ("certificates.k8s.io", "v1beta1"): (17300, 9),
+    ("certificates.k8s.io", "v1alpha1"): (17300, 1),
+    ("coordination.k8s.io", "v1beta1"): (16500, 13),
+    ("coordination.k8s.io", "v1alpha2"): (16500, 12),
+    ("internal.apiserver.k8s.io", "v1alpha1"): (16000, 9),
+    ("networking.k8s.io", "v1beta1"): (17200, 9),
+    ("resource.k8s.io", "v1beta2"): (16200, 15),
+    ("resource.k8s.io", "v1beta1"): (16200, 9),
+    ("resource.k8s.io", "v1alpha3"): (16200, 1),
+    ("scheduling.k8s.io", "v1alpha2"): (16600, 2),
+    ("storage.k8s.io", "v1beta1"): (16800, 9),
+    ("storagemigration.k8s.io", "v1beta1"): (15800, 9),
+}
+"""The priorities of groups and versions that are served only when asked for."""
+
+
+def unstable_versions(served: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Return those of the served groups and versions whose APIServices are not always there."""
+    return tuple(sorted(set(served).intersection(_UNSTABLE_PRIORITIES)))
+
+
+def unstable_names() -> list[str]:
+    """Return what the APIServices are called that are there only when their versions are served."""
+    return [f"{version}.{group}" for group, version in _UNSTABLE_PRIORITIES]
 
 
 def bootstrap_objects(settings: BootstrapSettings) -> Iterator[Any]:
@@ -80,7 +115,12 @@ def bootstrap_objects(settings: BootstrapSettings) -> Iterator[Any]:
         yield _binding(rbac.RoleBinding, row)
     yield _cluster_admins()
     for row in facts["apiservices"]:
-        yield _plain(apiregistration.APIService, row, labels={"kube-aggregator.kubernetes.io/automanaged": "onstart"})
+        yield _plain(apiregistration.APIService, row, labels={AUTOMANAGED: "onstart"})
+    for group, version in settings.unstable:
+        of_group, of_version = _UNSTABLE_PRIORITIES[(group, version)]
+        spec = {"group": group, "version": version, "groupPriorityMinimum": of_group, "versionPriority": of_version}
+        row = {"name": f"{version}.{group}", "spec": spec}
+        yield _plain(apiregistration.APIService, row, labels={AUTOMANAGED: "onstart"})
     yield networking.ServiceCIDR(
         metadata=meta.ObjectMeta(name="kubernetes"),
         spec=networking.ServiceCIDRSpec(cidrs=list(settings.service_networks)),

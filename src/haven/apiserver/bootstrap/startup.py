@@ -14,7 +14,7 @@ from haven.api.networking import v1 as networking
 from haven.api.scheme import resource_of
 from haven.apimachinery import apierrors, meta, times
 from haven.apimachinery.names import Revision
-from haven.apiserver.bootstrap.objects import BootstrapSettings, bootstrap_objects
+from haven.apiserver.bootstrap.objects import AUTOMANAGED, BootstrapSettings, bootstrap_objects, unstable_names
 from haven.apiserver.bootstrap.ownership import manager_of, owners
 from haven.apiserver.bootstrap.reconcile import plan
 from haven.apiserver.flowcontrol.matching import dangling
@@ -93,7 +93,20 @@ def _missing(
             metadata.managed_fields = serverwrites.updated(new, entry, change.resource, now, manager=manager_of(new))
         expected = entry.revision if entry is not None else Revision(0)
         writes.append(Write(storage, storage.key(metadata.namespace, metadata.name), new, expected=expected))
-    return writes
+    return writes if only_flows else writes + _withdrawn(storages, settings)
+
+
+def _withdrawn(storages: Storages, settings: BootstrapSettings) -> list[Write]:
+    """Return the deletions of APIServices whose versions are served no longer; nobody else's are touched."""
+    storage = storages.of(resource_of(apiregistration.APIService).group_resource)
+    served = {f"{version}.{group}" for group, version in settings.unstable}
+    result = []
+    for name in unstable_names():
+        entry = storage.get("", name)
+        if name in served or entry is None or entry.glimpse.metadata.labels.get(AUTOMANAGED) != "onstart":
+            continue
+        result.append(Write(storage, storage.key("", name), None, expected=entry.revision))
+    return result
 
 
 def _ready(since: str | None) -> meta.Condition:
