@@ -1,7 +1,7 @@
 """Configuration files of the API server: read strictly, and read again when they change.
 
 Each is a YAML or JSON document with an apiVersion and a kind. Unknown fields are errors: a misspelt rule is worse than
-a server that does not start.
+a server that does not start. Only where upstream goes on with a warning is that done here too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -36,8 +36,10 @@ class Document(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_on
     kind: str = ""
 
 
-def read_document(data: bytes, shape: type[T], kind: str, versions: Collection[str]) -> T:
-    """Return a file's content; raise ConfigError."""
+def read_document(
+    data: bytes, shape: type[T], kind: str, versions: Collection[str], *, warn: Callable[[str], None] | None = None
+) -> T:
+    """Return a file's content; raise ConfigError. With `warn`, unknown and repeated fields are told and left out."""
     try:
         tree, repeated = yaml.parse(data)
     except yaml.InvalidYAML as error:
@@ -47,18 +49,46 @@ def read_document(data: bytes, shape: type[T], kind: str, versions: Collection[s
     if tree.get("apiVersion") not in versions or tree.get("kind") != kind:
         found = f'kind "{tree.get("kind", "")}" in version "{tree.get("apiVersion", "")}"'
         raise ConfigError(f"no {found}; want {kind} of {' or '.join(sorted(versions))}")
-    if repeated:
-        raise ConfigError(f"strict decoding error: {', '.join(repeated)}")
+    wrong = list(repeated)
     tree.pop("metadata", None)
-    try:
-        return msgspec.convert(tree, shape)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"strict decoding error: {_shown(str(error))}") from None
+    while True:
+        try:
+            document = msgspec.convert(tree, shape)
+            break
+        except msgspec.ValidationError as error:
+            text = _shown(str(error))
+            unknown = _UNKNOWN.fullmatch(str(error))
+            if warn is None or unknown is None:
+                raise ConfigError(f"strict decoding error: {', '.join([*wrong, text])}") from None
+            wrong.append(text)
+            _leave_out(tree, unknown[2] or "", unknown[1])
+    if wrong:
+        text = f"strict decoding error: {', '.join(wrong)}"
+        if warn is None:
+            raise ConfigError(text)
+        warn(text)
+    return document
+
+
+_UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?")
+
+
+def _leave_out(tree: Any, path: str, name: str) -> None:
+    """Remove the fields of a name from all objects at a path such as rules[...].resources[...]."""
+    head, _, rest = path.partition(".")
+    if isinstance(tree, list):
+        for item in tree:
+            _leave_out(item, path, name)
+    elif isinstance(tree, dict):
+        if not path:
+            tree.pop(name, None)
+        else:
+            _leave_out(tree.get(head.partition("[")[0]), rest, name)
 
 
 def _shown(text: str) -> str:
     """Return what is wrong with a document, an unknown field in upstream's words."""
-    unknown = re.fullmatch(r"Object contains unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?", text)
+    unknown = _UNKNOWN.fullmatch(text)
     if unknown is None:
         return text
     name, path = unknown.groups()

@@ -126,8 +126,7 @@ def _webhook_sink(settings: SecuritySettings, audit: Audit, caller: WebhookCalle
         try:
             await caller.post(target, body, timeout_seconds=30.0, is_answered=False)
         except CallFailed as error:
-            again = error.status is None or error.status.code in (429, 500, 502, 503, 504)
-            raise SendFailed(str(error), again=again) from None
+            raise SendFailed(str(error), again=True) from None  # Whatever it was, it may be better the next time.
 
     limit = settings.audit_webhook_truncate_max_event_size if settings.audit_webhook_truncate_enabled else 0
     if settings.audit_webhook_mode != "batch":
@@ -144,6 +143,7 @@ def _webhook_sink(settings: SecuritySettings, audit: Audit, caller: WebhookCalle
         burst=settings.audit_webhook_batch_throttle_burst,
         initial_backoff_seconds=settings.audit_webhook_initial_backoff_seconds,
         throttled=settings.audit_webhook_batch_throttle_enable,
+        in_order=False,
         event_bytes_max=limit,
         batch_bytes_max=settings.audit_webhook_truncate_max_batch_size if limit else 0,
     )

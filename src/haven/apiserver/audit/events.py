@@ -12,9 +12,17 @@ from typing import Any
 import orjson
 
 from haven.apimachinery import serialization, times
-from haven.apimachinery.apierrors import ApiError, MethodNotAllowed, NotFound
+from haven.apimachinery.apierrors import (
+    ApiError,
+    Invalid,
+    MethodNotAllowed,
+    NotAcceptable,
+    NotFound,
+    UnsupportedMediaType,
+)
 from haven.apimachinery.codecs import protobuf, yaml
 from haven.apimachinery.codecs.negotiate import PROTOBUF
+from haven.apimachinery.schema.goscalars import write_duration
 from haven.apiserver.audit.policy import Level, Stage, Treatment
 from haven.apiserver.authorization.interface import NotAllowed
 from haven.apiserver.request import Request, Response, UserInfo
@@ -26,6 +34,8 @@ _STATUS = b'{"kind":"Status",'
 _KIND_BYTES = 64
 """Where an answer says at the latest what kind of object it is."""
 _WITHOUT_OBJECT = frozenset({"patch", "delete", "deletecollection"})
+_LATENCY_SECONDS_MAX = 0.5
+_LATENCIES = {"admit": "mutating-webhook", "validating": "validating-webhook", "queue": "apf-queue-wait"}
 _LOOKUP = '"<lookup>"'
 _NAMES = {Level.METADATA: "Metadata", Level.REQUEST: "Request", Level.REQUEST_RESPONSE: "RequestResponse"}
 
@@ -110,6 +120,9 @@ class Record:
         """Note what was answered."""
         status: dict[str, Any] = {"metadata": {}, "code": response.status}
         error = response.object
+        if isinstance(error, NotAcceptable):  # Nobody could tell the client in a form that it takes.
+            self._stage_fields["responseStatus"] = status
+            return
         if isinstance(error, ApiError):
             status |= {"status": "Failure", "message": error.message}
             if error.reason:
@@ -133,6 +146,16 @@ class Record:
                 answered = _tree(response.body, response.headers.get("Content-Type", "application/json"))
             if isinstance(answered, dict):
                 self._stage_fields["responseObject"] = self._cleaned(answered)
+
+    def add_latency(self, now: float) -> None:
+        """Note how long an answer took that took long, and how much of that others did."""
+        seconds = now - self._received
+        if seconds <= _LATENCY_SECONDS_MAX or self._request.info.verb == "watch":
+            return
+        delays = self._request.delays or {}
+        found = {_LATENCIES[name]: delays[name] for name in _LATENCIES if delays.get(name)} | {"total": seconds}
+        for name, spent in found.items():
+            self._request.audit_annotations[f"apiserver.latency.k8s.io/{name}"] = write_duration(round(spent * 1e9))
 
     def close_early(self) -> None:
         """Note that the connection ended before there was an answer."""
@@ -261,4 +284,6 @@ def _is_unserved(error: ApiError) -> bool:
     """Tell whether a request was refused before anything that serves it."""
     if isinstance(error, NotFound):
         return error.details is None or not (error.details.name or error.details.kind)
-    return isinstance(error, NotAllowed | MethodNotAllowed)
+    if isinstance(error, Invalid):  # Options of a patch are looked at before the patch.
+        return error.details is not None and error.details.kind == "PatchOptions"
+    return isinstance(error, NotAllowed | MethodNotAllowed | UnsupportedMediaType)

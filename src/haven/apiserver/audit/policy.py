@@ -11,11 +11,15 @@ from typing import NamedTuple
 
 import msgspec
 
+from haven import telemetry
 from haven.apimachinery.goformat import quote
+from haven.apimachinery.validation.names import dns1123_subdomain_errors
 from haven.apiserver.configfiles import ConfigError, Document, read_document
 from haven.apiserver.request import RequestInfo, UserInfo
 
 __all__ = ["Level", "Policy", "Stage", "Treatment", "parse_policy"]
+
+_log = telemetry.logger("apiserver")
 
 
 class Level(IntEnum):
@@ -102,15 +106,19 @@ class Policy:
 
 def parse_policy(data: bytes) -> Policy:
     """Return the policy of a file; raise ConfigError with everything that is wrong."""
-    document = read_document(data, _Policy, "Policy", ("audit.k8s.io/v1",))
-    if not document.rules:
-        raise ConfigError("loaded illegal policy with 0 rules")
+    document = read_document(data, _Policy, "Policy", ("audit.k8s.io/v1",), warn=_warn)
     wrong = _stage_errors(document.omit_stages, "omitStages")
     for index, rule in enumerate(document.rules):
         wrong += _rule_errors(rule, f"rules[{index}]")
     if wrong:
         raise ConfigError(wrong[0] if len(wrong) == 1 else f"[{', '.join(wrong)}]")
+    if not document.rules:
+        raise ConfigError("loaded illegal policy with 0 rules")
     return Policy(document)
+
+
+def _warn(problem: str) -> None:
+    _log.warning("The audit policy contains errors, which are left out.", error=problem)
 
 
 def _rule_errors(rule: Rule, path: str) -> list[str]:
@@ -127,14 +135,16 @@ def _rule_errors(rule: Rule, path: str) -> list[str]:
         if "*" in url[:-1]:
             wrong.append(f"{at} non-resource URL wildcards '*' must be the final character of the rule")
     for item in rule.resources:
+        if item.group not in ("", "*") and (problems := dns1123_subdomain_errors(item.group)):
+            wrong.append(f"{path}.resources.group: Invalid value: {quote(item.group)}: {','.join(problems)}")
         if item.resource_names and not item.resources:
-            wrong.append(f"{path}.resources.resourceNames: Invalid value: using resourceNames requires a resource")
-        if "/" in item.group:
-            wrong.append(f"{path}.resources.group: Invalid value: {quote(item.group)}: no group has a version in it")
+            at = f"{path}.resources.resourceNames: Invalid value: [{','.join(map(quote, item.resource_names))}]"
+            wrong.append(f"{at}: using resourceNames requires at least one resource")
+    wrong += _stage_errors(rule.omit_stages, f"{path}.omitStages")
     if rule.non_resource_urls and (rule.resources or rule.namespaces):
-        text = "rules cannot apply to both regular resources and non-resource URLs"
-        wrong.append(f"{path}.nonResourceURLs: Invalid value: {text}")
-    return wrong + _stage_errors(rule.omit_stages, f"{path}.omitStages")
+        at = f"{path}.nonResourceURLs: Invalid value: [{','.join(map(quote, rule.non_resource_urls))}]"
+        wrong.append(f"{at}: rules cannot apply to both regular resources and non-resource URLs")
+    return wrong
 
 
 def _stage_errors(stages: Sequence[str], path: str) -> list[str]:

@@ -82,11 +82,12 @@ class Auditor:
         if long:
             self._emit(record, Stage.RESPONSE_STARTED)
         if response.stream is None and response.hijack is None:
-            self._emit(record, Stage.RESPONSE_COMPLETE)
+            self._complete(record)
         else:
             response.when_over.append(partial(self._complete, record))
 
     def _complete(self, record: Record) -> None:
+        record.add_latency(self._clock.now_seconds())
         self._emit(record, Stage.RESPONSE_COMPLETE)
 
     def abandoned(self, request: Request, *, long: bool) -> None:

@@ -48,6 +48,8 @@ class BatchSettings:
     batch_bytes_max: int = 0
     """A batch above this size is handed on in parts; 0 is no limit."""
     throttled: bool = True
+    in_order: bool = True
+    """Whether a batch waits for the one before it: else one that is tried again holds up no other."""
 
 
 def event_list(batch: Sequence[bytes]) -> bytes:
@@ -57,13 +59,17 @@ def event_list(batch: Sequence[bytes]) -> bytes:
 
 def fitting(event: dict[str, Any], limit: int) -> dict[str, Any] | None:
     """Return an event, without its objects if it is too large with them; None if it is too large even so."""
-    if not limit or len(orjson.dumps(event)) <= limit:
+    if not limit or _size(event) <= limit:
         return event
     if event.get("level") == "Metadata":
         return None
     less = {key: value for key, value in event.items() if key not in ("requestObject", "responseObject")}
     less["annotations"] = {**less.get("annotations", {}), "audit.k8s.io/truncated": "true"}
-    return less if len(orjson.dumps(less)) <= limit else None
+    return less if _size(less) <= limit else None
+
+
+def _size(event: dict[str, Any]) -> int:
+    return len(orjson.dumps(event)) + 1  # With the end of its line.
 
 
 class WebhookLog:
@@ -89,6 +95,8 @@ class WebhookLog:
         self._tokens = float(settings.burst)
         self._filled = clock.monotonic_seconds()
         self.dropped = 0
+        self._under_way: dict[asyncio.Task[None], list[bytes]] = {}
+        """Batches that are being delivered beside each other."""
 
     def write(self, events: Sequence[dict[str, Any]]) -> bool:
         """Take events; one that finds no room is dropped and counted."""
@@ -115,10 +123,23 @@ class WebhookLog:
                 except TimeoutError:
                     pass  # Whatever is there by now is sent.
                 await self._throttle()
-                await self._deliver(self._batch())
+                batch = self._batch()
+                if self._settings.in_order:
+                    await self._deliver(batch)
+                else:
+                    task = asyncio.create_task(self._deliver(batch), name="audit-batch")
+                    self._under_way[task] = batch
+                    task.add_done_callback(self._ended)
         finally:
+            for task, batch in list(self._under_way.items()):
+                task.cancel()
+                for event in reversed(batch):
+                    self._events.appendleft(event)
             if self._events:
                 await self._flush()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.pop(task, None)
 
     async def _flush(self) -> None:
         while self._events:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from haven.api.scheme import resource_of
 from haven.apimachinery import meta
 from haven.apiserver.audit.logfile import LogFile, LogSettings
 from haven.apiserver.audit.policy import Level, parse_policy
+from haven.apiserver.audit.recorder import Auditor
 from haven.apiserver.audit.webhook import BatchSettings, SendFailed, WebhookLog
 from haven.apiserver.configfiles import ConfigError
-from haven.apiserver.request import UserInfo
+from haven.apiserver.request import Request, Response, UserInfo
 from haven.apiserver.requestinfo import resolve
 from haven.clock import FakeClock
 
@@ -80,7 +82,9 @@ def test_a_rule_matches_what_it_names(rule: str, path: str, level: Level) -> Non
         ("rules: [{}]", r"rules\[0\].level: Required value"),
         ("rules: [{level: Much}]", 'supported values: "None", "Metadata", "Request", "RequestResponse"'),
         ("rules: [{level: None, nonResourceURLs: [x]}]", "must begin with a '/' character"),
-        ("rules: [{level: None, levels: 1}]", "strict decoding error"),
+        ("rules: [{level: None, users: 1}]", "strict decoding error"),
+        ("rules: [{level: None, resources: [{group: a/v1}]}]", r"rules\[0\].resources.group: Invalid value: \"a/v1\""),
+        ("rules: [{level: None, resources: [{resourceNames: [x]}]}]", "using resourceNames requires at least one"),
         ("rules: [{level: None, nonResourceURLs: [/x], namespaces: [a]}]", "both regular resources and non-resource"),
         ("omitStages: [Never]\nrules: [{level: None}]", "allowed stages are RequestReceived,ResponseStarted"),
     ],
@@ -88,6 +92,65 @@ def test_a_rule_matches_what_it_names(rule: str, path: str, level: Level) -> Non
 def test_a_policy_that_makes_no_sense_is_refused(text: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         parse_policy(f"apiVersion: audit.k8s.io/v1\nkind: Policy\n{text}".encode())
+
+
+def test_what_nobody_knows_in_a_policy_is_left_out() -> None:
+    rules = "rules: [{level: Metadata, bogus: 1, resources: [{group: apps, more: []}, {group: x, bogus: 2}]}]"
+    policy = f"apiVersion: audit.k8s.io/v1\nkind: Policy\nomit: true\n{rules}"
+
+    assert decide(policy, UserInfo("jane"), "GET", "/apis/apps/v1/deployments") is Level.METADATA
+    assert decide(policy, UserInfo("jane"), "GET", "/api/v1/pods") is Level.NONE
+
+
+async def test_an_answer_that_took_long_says_so_and_who_was_waited_for() -> None:
+    clock, sink = FakeClock(), Remembered()
+    policy = parse_policy(b"{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata}]}")
+    auditor = Auditor(policy, clock, [sink])
+    for seconds in (0.5, 1.25):
+        request = Request("POST", MAPS, {}, {}, info=resolve("POST", MAPS, {}))
+        auditor.begin(request)
+        clock._now += seconds
+        request.waits()["admit"] = 0.75
+        auditor.answered(request, Response(201), long=False)
+
+    quick, slow = (event.get("annotations") for event in sink.events if event["stage"] == "ResponseComplete")
+    assert quick is None
+    assert slow == {
+        "apiserver.latency.k8s.io/mutating-webhook": "750ms",
+        "apiserver.latency.k8s.io/total": "1.25s",
+    }
+
+
+class Remembered:
+    """A back end that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def write(self, events: Sequence[dict[str, Any]]) -> bool:
+        self.events += events
+        return True
+
+
+async def test_a_client_that_takes_no_form_of_ours_leaves_a_code_and_nothing_else(audited: Any) -> None:
+    client, log = audited
+
+    assert (await client.ask("GET", f"{MAPS}/a", accept="image/png")).status == 406
+
+    (event,) = events(log)
+    assert event["responseStatus"] == {"metadata": {}, "code": 406}
+    assert "responseObject" not in event
+
+
+async def test_a_patch_that_nobody_looked_at_is_not_shown(audited: Any) -> None:
+    client, log = audited
+
+    await client.ask("PATCH", f"{MAPS}/a", {"data": {}}, content_type="application/json")
+    await client.ask("PATCH", f"{MAPS}/a", {"data": {}}, content_type="application/apply-patch+yaml")
+
+    found = events(log)
+    assert [event["responseStatus"]["code"] for event in found] == [415, 422]
+    assert not any("requestObject" in event for event in found)
 
 
 @pytest.fixture
@@ -144,7 +207,8 @@ async def test_a_refusal_is_written_down_with_its_reason(audited: Any) -> None:
     (event,) = events(log)
     assert event["responseStatus"]["code"] == 403
     assert event["responseStatus"]["reason"] == "Forbidden"
-    assert event["annotations"] == {"authorization.k8s.io/decision": "forbid", "authorization.k8s.io/reason": ""}
+    annotations = {key: value for key, value in event["annotations"].items() if ".latency." not in key}
+    assert annotations == {"authorization.k8s.io/decision": "forbid", "authorization.k8s.io/reason": ""}
 
 
 async def test_who_cannot_be_identified_is_written_down_once(audited: Any) -> None:
@@ -260,6 +324,51 @@ async def test_events_reach_a_webhook_in_batches_and_again_when_it_was_away() ->
     assert [item["n"] for item in sent[0]["items"]] == [1, 2]
     assert sent[0]["items"][1]["annotations"] == {"audit.k8s.io/truncated": "true"}
     assert log.dropped == 1
+
+
+async def test_a_batch_that_is_tried_again_holds_up_no_other() -> None:
+    clock = FakeClock()
+    sent: list[list[int]] = []
+    failed = asyncio.Event()
+
+    async def send(body: bytes) -> None:
+        numbers = [item["n"] for item in json.loads(body)["items"]]
+        if 1 in numbers and not failed.is_set():
+            failed.set()
+            raise SendFailed("down", again=True)
+        sent.append(numbers)
+
+    log = WebhookLog(send, BatchSettings(batch_events_max=1, in_order=False), clock)
+    running = asyncio.ensure_future(log.run())
+    log.write([{"n": 1}, {"n": 2}])
+    for _ in range(30):
+        await clock.advance(1)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert sent == [[2], [1]]
+    assert log.dropped == 0
+
+
+async def test_batches_under_way_are_sent_when_the_server_ends() -> None:
+    sent: list[Any] = []
+    started = asyncio.Event()
+
+    async def send(body: bytes) -> None:
+        if not started.is_set():
+            started.set()
+            await asyncio.Event().wait()
+        sent.append([item["n"] for item in json.loads(body)["items"]])
+
+    log = WebhookLog(send, BatchSettings(batch_events_max=1, in_order=False), FakeClock())
+    running = asyncio.ensure_future(log.run())
+    log.write([{"n": 1}])
+    async with asyncio.timeout(60):
+        await started.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert sent == [[1]]
 
 
 async def test_what_guards_the_server_can_be_measured(audited: Any) -> None:
