@@ -158,7 +158,7 @@ class ApiServer:
 
     def local_transport(self, user: UserInfo = ADMIN) -> LocalTransport:
         """Return a transport that acts as a user, without sockets."""
-        return LocalTransport(self.chain.handle, user)
+        return LocalTransport(self.chain.handle, user, self.chain.outgoing)
 
     def local_client(self, user: UserInfo = ADMIN, *, agent: str = "kube-apiserver") -> LocalClient:
         """Return a client that acts as a user and shares typed objects with the caches.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import socket
@@ -28,6 +29,7 @@ from haven.apiserver.aggregation.proxy import ExtensionServers
 from haven.apiserver.aggregation.runner import Aggregator
 from haven.apiserver.apiserver import ADMIN, ApiServer, ServerStatistics, Trust
 from haven.apiserver.audit.assembly import make_audit
+from haven.apiserver.authentication.authenticationmetrics import AuthenticationMetrics
 from haven.apiserver.authentication.bearer import BearerTokens, TokenUnion
 from haven.apiserver.authentication.bootstraptokens import BootstrapTokens
 from haven.apiserver.authentication.interface import (
@@ -66,9 +68,11 @@ from haven.apiserver.local import LocalClient
 from haven.apiserver.metrics import Metrics, MetricsSwitches, make_registry
 from haven.apiserver.monitoring import ServerFacts
 from haven.apiserver.objects import Observers, RecordedObjects, StoredObjects
+from haven.apiserver.outgoing import OutgoingMeter
 from haven.apiserver.registry.builtin import add_handlers, endpoints, served_resources
 from haven.apiserver.registry.deletion import Deletion
 from haven.apiserver.registry.fieldmanagement import FieldManagement
+from haven.apiserver.registry.issuedcertificates import IssuedCertificates
 from haven.apiserver.registry.patching import Patching
 from haven.apiserver.registry.reading import Reading
 from haven.apiserver.registry.resources import Handlers, Resources
@@ -87,12 +91,14 @@ from haven.apiserver.securitymetrics import SecurityMetrics
 from haven.apiserver.settings import Settings
 from haven.apiserver.streaming.handlers import NodeBackends, Streaming
 from haven.apiserver.streaming.location import is_proxy_target
+from haven.apiserver.streaming.meter import StreamMeter
 from haven.apiserver.tracing import Tracing, read_tracing
 from haven.apiserver.webhooks.caller import WebhookCaller
 from haven.apiserver.webhooks.retrying import retrying
 from haven.apiserver.webhooks.services import ClusterAddresses, EndpointAddresses, ServiceAddresses
 from haven.apiserver.zpages import debug_paths, flagz, statusz
 from haven.clock import Clock, SystemClock
+from haven.metrics.families import Registry
 from haven.store.interface import Store
 
 if TYPE_CHECKING:
@@ -122,7 +128,7 @@ async def start(
     clock = clock or SystemClock()
     chance = chance or random.Random()
     registry = make_registry(_metrics_switches(settings))
-    encryption = _encryption(settings, clock)
+    encryption = _encryption(settings, clock, registry)
     states = set_gates(settings.feature_gates)
     storages = Storages(
         store,
@@ -175,17 +181,18 @@ async def start(
     await write_bootstrap_objects(storages, objects, beginning, clock)
 
     tracking = LegacyTracking(clock)
+    account_tokens = ServiceAccountTokens(
+        trust.signing_keys,
+        objects,
+        clock,
+        issuers=issuers,
+        api_audiences=audiences,
+        legacy_token_used=tracking.used,
+    )
     tokens: list[TokenAuthenticator | RemoteTokenAuthenticator] = [
         StaticTokens({**trust.static_tokens, **guard.static_tokens}, audiences),
         BootstrapTokens(objects, clock, audiences),
-        ServiceAccountTokens(
-            trust.signing_keys,
-            objects,
-            clock,
-            issuers=issuers,
-            api_audiences=audiences,
-            legacy_token_used=tracking.used,
-        ),
+        account_tokens,
         *guard.tokens,
     ]
     authenticators: list[Authenticator] = []
@@ -194,8 +201,9 @@ async def start(
         names = trust.front_proxy_names
         proxies = RequestHeaders(trust.front_proxy_authorities, clock, allowed_names=names)
         authenticators.append(proxies)
-    if trust.client_authorities:
-        authenticators.append(ClientCertificates(trust.client_authorities, clock))
+    certificates = ClientCertificates(trust.client_authorities, clock) if trust.client_authorities else None
+    if certificates is not None:
+        authenticators.append(certificates)
     known_tokens = TokenUnion(tokens)
     authenticators.append(BearerTokens(known_tokens, audiences, clock))
 
@@ -240,6 +248,7 @@ async def start(
                 ),
                 unrecorded=objects,
                 manifests=manifests,
+                registry=registry,
             )
         ),
         guards=[RoleWrites(EscalationGuard(rbac, authorizer)), SigningRequests(clock), AdminAccess(objects), *answers],
@@ -308,23 +317,29 @@ async def start(
         parts=components.parts,
     )
     writing.hooks[GroupResource("", "services")] = ServiceAllocation(
-        storages, clock, chance, networks=settings.service_networks, node_ports=settings.service_node_ports
+        storages,
+        clock,
+        chance,
+        networks=settings.service_networks,
+        node_ports=settings.service_node_ports,
+        registry=registry,
     )
-    streaming = Streaming(objects, admission, trust.nodes or NodeBackends())
+    streaming = Streaming(objects, admission, trust.nodes or NodeBackends(), StreamMeter(registry))
     resources.subresources.update(streaming.handlers())
     audit = make_audit(settings.security, caller, clock)
     metrics = Metrics(registry)
     FlowMetrics(registry, flows, clock)
     decisions = SecurityMetrics(registry, audit, guard, encryption, identity=socket.gethostname())
+    AuthenticationMetrics(
+        registry,
+        known_tokens.statistics,
+        account_tokens.uses,
+        guard.issuers,
+        certificates.remaining if certificates is not None else None,
+        identity=socket.gethostname(),
+    )
     if manifests:
         ManifestMetrics(registry, manifests, identity=socket.gethostname())
-    ServerFacts(
-        registry,
-        states,
-        storages,
-        history_max=settings.watch_history_events_max,
-        node_ports=len(settings.service_node_ports),
-    )
     resources.deprecated.show(registry)
     shutdown = Shutdown()
     documents = document_paths(
@@ -339,6 +354,16 @@ async def start(
         ),
         more_checks=encryption.checks() if encryption is not None else {},
     )
+    ServerFacts(
+        registry,
+        states,
+        storages,
+        history_max=settings.watch_history_events_max,
+        node_ports=len(settings.service_node_ports),
+        discovery=documents.discovery,
+        graph=graph,
+    )
+    storages.after_change.append(IssuedCertificates(registry).follow)
     chain = Chain(
         resources=resources,
         identify=identify,
@@ -354,6 +379,8 @@ async def start(
         write_timeout_seconds=min(settings.write_timeout_seconds, settings.request_timeout_seconds or float("inf")),
         catch_up=store.catch_up if store.shared else None,
     )
+    outgoing = OutgoingMeter(registry, lambda: f"{settings.host}:{server.port}")
+    chain.outgoing = caller.meter = outgoing
     chain.paths |= dump_paths(flows, clock)
     if states["ComponentFlagz"]:
         chain.paths["/flagz"] = flagz(values_of(settings))
@@ -372,6 +399,7 @@ async def start(
         WebhookReviews(caller),
         clock,
         dict(Scales(writing, clock, CustomScaleFields()).handlers()),
+        registry,
     )
     await custom.load()
     definitions = resources.find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
@@ -379,6 +407,7 @@ async def start(
     keeper = DefinitionKeeper(custom, storages, writing, handlers.deletion, definitions, clock, ADMIN)
     custom.after_change.append(keeper.notice)
     extensions = ExtensionServers(caller.services, trust.proxy_client)
+    extensions.meter = outgoing
     aggregator = Aggregator(
         objects,
         storages,
@@ -387,6 +416,7 @@ async def start(
         documents.openapi,
         LocalClient(chain, resources, ADMIN, agent="kube-apiserver"),
         clock,
+        registry,
     )
     aggregator.load()
     chain.delegate = aggregator.handler
@@ -408,6 +438,11 @@ async def start(
         gzip_bytes_min=settings.gzip_bytes_min,
         tls=trust.tls,
         is_streamed=lambda target: is_proxy_target(target) or aggregator.is_target(target),
+    )
+    registry.add_collector(
+        lambda: registry["apiserver_tls_handshake_errors_total"].set(
+            (), http.handshakes.failed(asyncio.get_running_loop().time())
+        )
     )
     server = ApiServer(
         settings=settings,
@@ -468,14 +503,16 @@ def _tracing(settings: Settings) -> Tracing | None:
     return Tracing(read_tracing(path)) if path else None
 
 
-def _encryption(settings: Settings, clock: Clock) -> Encryption | None:
+def _encryption(settings: Settings, clock: Clock, registry: Registry) -> Encryption | None:
     path = settings.security.encryption_provider_config
     if not path:
         return None
+    from haven.apiserver.encryption.meter import EncryptionMeter
     from haven.apiserver.encryption.runner import Encryption
 
     reload = settings.security.encryption_provider_config_automatic_reload
-    encryption = Encryption(path, clock, automatic_reload=reload)
+    meter = EncryptionMeter(registry, socket.gethostname())
+    encryption = Encryption(path, clock, automatic_reload=reload, meter=meter)
     encryption.load()
     return encryption
 

@@ -24,6 +24,7 @@ from haven.apiserver.decisions import Decisions
 from haven.apiserver.flowcontrol.levels import Ticket
 from haven.apiserver.flowcontrol.runner import FlowControl, TooManyRequests
 from haven.apiserver.metrics import Metrics
+from haven.apiserver.outgoing import OutgoingMeter
 from haven.apiserver.registry.output import refusal_response
 from haven.apiserver.registry.resources import (
     Resources,
@@ -91,6 +92,8 @@ class Chain:
         self._flows = flows
         self.auditor = self._auditor = auditor
         self._decisions = decisions or Decisions()
+        self.outgoing: OutgoingMeter | None = None
+        """What counts requests by the server itself."""
         self._impersonation = Impersonation(authorizer, self._decisions)
         self._reading_max = requests_in_flight_max
         self._mutating_max = mutating_requests_in_flight_max

@@ -273,6 +273,8 @@ class Discovery:
         self._groups: list[list[ServedVersion]] = []
         self._aggregated_groups: list[list[ServedVersion]] = []
         self._documents: dict[tuple[str, Answer], tuple[bytes, str]] = {}
+        self.aggregations = 0
+        """How often a document about all groups was put together."""
         self.replace(())
 
     def replace(self, versions: Sequence[ServedVersion], source: str = "custom") -> None:
@@ -324,6 +326,7 @@ class Discovery:
         key = (path, form)
         if key not in self._documents:
             self._documents[key] = self._render(path, form)
+            self.aggregations += bool(form.kind)
         body, etag = self._documents[key]
         if not form.kind:
             return Response(200, {"Content-Type": form.media_type}, body)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from time import perf_counter
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlencode
 
@@ -18,6 +19,7 @@ from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.names import UID
 from haven.apiserver.authorization.interface import Attributes
 from haven.apiserver.chain import Chain
+from haven.apiserver.outgoing import OutgoingMeter
 from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.registry.options import ListParameters, list_parameters
 from haven.apiserver.registry.reading import Page, checked_revision, selection_of
@@ -52,14 +54,18 @@ def _request(method: str, path: str, user: UserInfo, body: bytes, headers: Mappi
 class LocalTransport:
     """Carries requests to the server in this process as one user; answers are encoded as a client would see them."""
 
-    def __init__(self, handle: Handle, user: UserInfo) -> None:
+    def __init__(self, handle: Handle, user: UserInfo, meter: OutgoingMeter | None = None) -> None:
         self._handle = handle
         self._user = user
+        self._meter = meter
 
     async def request(
         self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> Answer:
+        began = perf_counter()
         response = await self._handle(_request(method, path, self._user, body, headers))
+        if self._meter is not None:
+            self._meter.to_self(method, response.status, perf_counter() - began)
         if response.stream is not None:
             data = b"".join([chunk async for chunk in response.stream])
             response.over()
@@ -68,7 +74,10 @@ class LocalTransport:
         return Answer(response.status, response.headers or {"Content-Type": "application/json"}, data)
 
     async def stream(self, path: str, *, headers: Mapping[str, str] | None = None) -> AsyncIterator[bytes]:
+        began = perf_counter()
         response = await self._handle(_request("GET", path, self._user, b"", headers))
+        if self._meter is not None:
+            self._meter.to_self("GET", response.status, perf_counter() - began)
         if response.status != 200:
             raise apierrors.from_status(response.status, _body(response))
         if response.stream is None:
@@ -161,13 +170,28 @@ class LocalClient:
             raise
         auditor.answered(request, response, long=False)
 
+    def _count(self, method: str, status: int, began: float) -> None:
+        meter = self._chain.outgoing
+        if meter is not None:
+            meter.to_self(method, status, perf_counter() - began)
+
+    @contextlib.contextmanager
+    def _counted(self, began: float) -> Iterator[None]:
+        """Count a read by what becomes of it."""
+        try:
+            yield
+        except apierrors.ApiError as error:
+            self._count("GET", error.code, began)
+            raise
+        self._count("GET", 200, began)
+
     @staticmethod
     def _object(endpoint: Endpoint, entry: Entry) -> Any:
         return endpoint.conversion.to_served(entry.object)
 
     async def get(self, resource: Resource[T], namespace: str, name: str) -> T:
-        endpoint = self._endpoint(resource)
-        with self._audited(resource, namespace, name, {}) as response:
+        endpoint, began = self._endpoint(resource), perf_counter()
+        with self._audited(resource, namespace, name, {}) as response, self._counted(began):
             await self._check("get", resource, namespace, name)
             entry = endpoint.storage.get(namespace, name)
             if entry is None:
@@ -198,7 +222,7 @@ class LocalClient:
         ):
             if value:
                 query[key] = [value]
-        with self._audited(resource, namespace, "", query) as response:
+        with self._audited(resource, namespace, "", query) as response, self._counted(perf_counter()):
             await self._check("list", resource, namespace, "")
             page = await self._resources.handlers.reading.page(endpoint, list_parameters(query), namespace)
             if self._chain.auditor is not None:
@@ -226,7 +250,8 @@ class LocalClient:
         ):
             if value:
                 query[key] = [value]
-        await self._check("watch", resource, namespace, "")
+        with self._counted(perf_counter()):
+            await self._check("watch", resource, namespace, "")
         with self._audited(resource, namespace, "", query, long=True):
             parameters: ListParameters = list_parameters(query)
             selection = selection_of(endpoint, parameters, namespace, "")
@@ -267,7 +292,9 @@ class LocalClient:
             local=True,
             user=self._user,
         )
+        began = perf_counter()
         response = await self._chain.handle(request)
+        self._count(method, response.status, began)
         if response.status >= 400:
             if isinstance(response.object, apierrors.ApiError):
                 raise response.object
@@ -330,7 +357,9 @@ class LocalClient:
     async def raw(
         self, method: str, path: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> Answer:
-        answer = await LocalTransport(self._chain.handle, self._user).request(method, path, body=body, headers=headers)
+        answer = await LocalTransport(self._chain.handle, self._user, self._chain.outgoing).request(
+            method, path, body=body, headers=headers
+        )
         if answer.status >= 400:
             raise apierrors.from_status(answer.status, answer.body)
         return answer

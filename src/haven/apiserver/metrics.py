@@ -27,6 +27,8 @@ _APPLY = "application/apply-patch+yaml"
 _HEALTH = ("/healthz", "/livez", "/readyz")
 _COUNTED_PATHS = ("/api", "/apis", "/version", "/openapi/v2", "/openapi/v3")
 _FIELD_VALIDATIONS = {"ignore": "Ignore", "warn": "Warn", "strict": "Strict"}
+_DORMANT = ("scheduler_", "kube_apiserver_pod_logs_", "apiserver_clusterip_repair_")
+"""They are shown once counted: a scheduler's if one runs in this process, the others as upstream has it."""
 _PROCESS = """\
 process_cpu_seconds_total\tcounter\t\t\t\t\tProcessor time that the process has used.
 process_max_fds\tgauge\t\t\t\t\tHow many file descriptors may be open.
@@ -57,7 +59,7 @@ def make_registry(switches: MetricsSwitches | None = None) -> Registry:
         show_hidden=switches.show_hidden,
         disabled=switches.disabled,
         allowed=switches.allowed,
-        dormant="scheduler_",  # They are those of a scheduler in this process, if there is one.
+        dormant=_DORMANT,
     )
 
 

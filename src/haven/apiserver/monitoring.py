@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 
 from haven.apimachinery.apierrors import GroupResource
-from haven.apiserver.discovery import version_info
+from haven.apiserver.authorization.nodegraph import NodeGraph
+from haven.apiserver.discovery import Discovery, version_info
 from haven.apiserver.featuregates import gates
 from haven.apiserver.processfacts import process_start_seconds, tell_process
 from haven.apiserver.registry.storage import Storage, Storages
@@ -33,6 +34,8 @@ class ServerFacts:
         *,
         history_max: int,
         node_ports: int,
+        discovery: Discovery,
+        graph: NodeGraph,
     ) -> None:
         self._registry = registry
         self._states = states
@@ -40,6 +43,8 @@ class ServerFacts:
         self._history_max = history_max
         self._node_ports = node_ports
         self._started = process_start_seconds()
+        self._discovery = discovery
+        self._graph = graph
         self._describe()
         registry.add_collector(self._collect)
 
@@ -76,6 +81,9 @@ class ServerFacts:
             self._registry["apiserver_storage_size_bytes"].set(("etcd-0",), size)
         self._of_services()
         self._of_extensions()
+        self._registry["aggregator_discovery_aggregation_count_total"].set((), self._discovery.aggregations)
+        for operation, spread in self._graph.spent.items():
+            self._registry["node_authorizer_graph_actions_duration_seconds"].show((operation,), spread)
         tell_process(self._registry, self._started)
 
     def _of_storage(self, storage: Storage) -> None:

@@ -21,6 +21,7 @@ from haven.client.owner import controller_reference, is_controlled_by
 from haven.controllers import pods
 from haven.controllers.actions import Create, Delete, Emit, Fetch, Requeue, Steps, Update, Wiring, key_from
 from haven.controllers.claiming import owner_by_reference
+from haven.controllers.counts import Counts
 from haven.controllers.cronschedule import InvalidSchedule, Schedule, parse
 from haven.controllers.job import condition_of, is_finished
 from haven.controllers.replicaset import namespace_is_terminating
@@ -86,6 +87,7 @@ class CronJobController:
 
     def __init__(self, wiring: Wiring) -> None:
         self._wiring = wiring
+        self.counts = Counts()
         self._crons = wiring.reader(batch.CronJob)
         self._jobs = wiring.reader(batch.Job)
         self._jobs.add_index(pods.OWNED, pods.index_owned)
@@ -214,6 +216,10 @@ class CronJobController:
             cron.status.active = []
         try:
             job: batch.Job | None = yield Create(wanted)
+            made = job.metadata.creation_timestamp if job is not None else None
+            if made:
+                skew = times.parse(made) - at
+                self.counts.observe("cronjob_controller_job_creation_skew_duration_seconds", value=skew)
             yield Emit(cron, "Normal", "SuccessfulCreate", f"Created job {wanted.metadata.name}")
         except apierrors.AlreadyExists:
             job = yield Fetch(resource_of(batch.Job), wanted.metadata.namespace, wanted.metadata.name)

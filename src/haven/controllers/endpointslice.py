@@ -5,7 +5,9 @@ Source: https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from haven.api.core import v1 as core
 from haven.api.discovery import v1 as discovery
@@ -15,6 +17,7 @@ from haven.apimachinery.names import NamespacedName
 from haven.client.owner import controller_reference
 from haven.controllers import pods
 from haven.controllers.actions import Create, Delete, Emit, Retry, Steps, Update, Wiring, key_from
+from haven.controllers.counts import Counts
 from haven.controllers.portorder import slice_port_by_hash
 from haven.controllers.replicaset import namespace_is_terminating
 from haven.controllers.serviceendpoints import (
@@ -31,7 +34,7 @@ from haven.controllers.serviceendpoints import (
     selected_pods,
     wake_on_pods,
 )
-from haven.controllers.slicepacking import PortsKey, SlicePlan, pack, ports_key, recycle
+from haven.controllers.slicepacking import PortsKey, SlicePlan, endpoint_key, pack, ports_key, recycle
 from haven.controllers.topologyhints import (
     DISABLED,
     ENABLED,
@@ -48,6 +51,7 @@ __all__ = ["EndpointSliceController", "address_types", "endpoint_of", "write_sli
 
 MANAGER = "endpointslice-controller.k8s.io"
 ENDPOINTS_MAX = 100
+_METRIC = "endpoint_slice_controller_"
 _RESERVED = frozenset({SERVICE_NAME, MANAGED_BY, HEADLESS})
 _CLOSE = frozenset({"PreferClose", "PreferSameZone", "PreferSameNode"})
 
@@ -192,8 +196,17 @@ def _new_slice(
     )
 
 
-def write_slices(plan: SlicePlan, *, trigger_time: str | None, may_create: bool) -> Steps[None]:
-    """Carry a plan out. `trigger_time` goes into an annotation, "" clears it, None leaves it."""
+def write_slices(
+    plan: SlicePlan,
+    *,
+    trigger_time: str | None,
+    may_create: bool,
+    count: Callable[[str], None] = lambda operation: None,
+) -> Steps[None]:
+    """Carry a plan out. `trigger_time` goes into an annotation, "" clears it, None leaves it.
+
+    `count` is told of each create, update and delete that was done.
+    """
     for each in (*plan.create, *plan.update):
         if trigger_time:
             each.metadata.annotations[TRIGGER_TIME] = trigger_time
@@ -202,14 +215,52 @@ def write_slices(plan: SlicePlan, *, trigger_time: str | None, may_create: bool)
     for each in plan.create if may_create else ():
         try:
             yield Create(each)
+            count("create")
         except apierrors.Forbidden as error:
             if namespace_is_terminating(error):
                 return
             raise
     for each in plan.update:
         yield Update(each)
+        count("update")
     for each in plan.delete:
         yield Delete(resource_of(discovery.EndpointSlice), each.metadata.namespace, each.metadata.name)
+        count("delete")
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """What was worked out for a Service, as it is counted."""
+
+    distribution: str
+    endpoints: int = 0
+    slices: int = 0
+    needed: int = 0
+
+    def note(
+        self,
+        endpoints: Mapping[PortsKey, tuple[list[discovery.EndpointPort], list[discovery.Endpoint]]],
+        existing: Sequence[discovery.EndpointSlice],
+    ) -> tuple[int, int]:
+        """Add the endpoints of a family, by ports; return how many are new, and how many go."""
+        have = {(ports_key(each.ports), endpoint_key(one)) for each in existing for one in each.endpoints or ()}
+        want = {(key, endpoint_key(one)) for key, (_, ones) in endpoints.items() for one in ones}
+        self.endpoints += len(want)
+        self.needed += sum(-(-len(ones) // ENDPOINTS_MAX) for _, ones in endpoints.values() if ones)
+        self.needed += not any(ones for _, ones in endpoints.values())  # An empty slice tells that there are none.
+        return len(want - have), len(have - want)
+
+
+def _endpoints_of(wanted: _Wanted) -> float:
+    return wanted.endpoints
+
+
+def _slices_of(wanted: _Wanted) -> float:
+    return wanted.slices
+
+
+def _slices_needed(wanted: _Wanted) -> float:
+    return wanted.needed
 
 
 class EndpointSliceController:
@@ -225,11 +276,30 @@ class EndpointSliceController:
         self._slices = wiring.reader(discovery.EndpointSlice)
         self._triggers = TriggerTimes()
         self._hinted: dict[NamespacedName, dict[str, dict[str, int]]] = {}  # Endpoints of zones, by address family.
+        self.counts = Counts()
+        self._wanted: dict[NamespacedName, _Wanted] = {}
+        for name, figure in (
+            ("endpoints_desired", _endpoints_of),
+            ("num_endpoint_slices", _slices_of),
+            ("desired_endpoint_slices", _slices_needed),
+        ):
+            self.counts.gauges[_METRIC + name] = partial(self._sum, figure)
+        self.counts.gauges[_METRIC + "services_count_by_traffic_distribution"] = self._by_distribution
         self._slices.add_index(SERVICE_NAME, index_by_service)
         self._services.add_handler(self._service_changed)
         self._slices.add_handler(self._slice_changed)
         self._nodes.add_handler(self._node_changed)
         wake_on_pods(wiring, self._pods, self._services)
+
+    def _sum(self, figure: Callable[[_Wanted], float]) -> dict[tuple[str, ...], float]:
+        return {(): sum(map(figure, self._wanted.values()))}
+
+    def _by_distribution(self) -> dict[tuple[str, ...], float]:
+        found: dict[tuple[str, ...], float] = {}
+        for one in self._wanted.values():
+            if one.distribution:
+                found[(one.distribution,)] = found.get((one.distribution,), 0) + 1
+        return found
 
     def _service_changed(self, old: core.Service | None, new: core.Service | None) -> None:
         self._wiring.enqueue(key_from(old if new is None else new))
@@ -257,6 +327,7 @@ class EndpointSliceController:
         if service is None:
             self._triggers.forget(*key)
             self._hinted.pop(key, None)
+            self._wanted.pop(key, None)
             return
         if service.spec.type == "ExternalName" or not service.spec.selector:
             return
@@ -270,15 +341,28 @@ class EndpointSliceController:
         families = address_types(service)
         plan = SlicePlan(delete=[each for each in existing if each.address_type not in families])
         problems: list[str] = []
+        wanted = _Wanted(service.spec.traffic_distribution or "")
+        added = removed = 0
         for family in families:
             endpoints = self._endpoints(service, selected, family, problems)
             slices = [each for each in existing if each.address_type == family]
+            new, gone = wanted.note(endpoints, slices)
+            added, removed = added + new, removed + gone
             part = plan_slices(service, family, endpoints, slices)
             yield from self._hint(service, family, part, slices)
             plan.add(recycle(part))
         alive = service.metadata.deletion_timestamp is None
+        self.counts.observe(_METRIC + "endpoints_added_per_sync", value=added)
+        self.counts.observe(_METRIC + "endpoints_removed_per_sync", value=removed)
+        wanted.slices = len(existing) + len(plan.create) - len(plan.delete)
+        self._wanted[key] = wanted
         try:
-            yield from write_slices(plan, trigger_time=trigger, may_create=alive)
+            yield from write_slices(
+                plan,
+                trigger_time=trigger,
+                may_create=alive,
+                count=lambda operation: self.counts.add(_METRIC + "changes", operation),
+            )
         except (apierrors.NotFound, apierrors.Conflict) as error:
             raise Retry(str(error)) from error
         except apierrors.ApiError as error:
@@ -289,6 +373,9 @@ class EndpointSliceController:
                 f"Error updating Endpoint Slices for Service {key.namespace}/{key.name}: {error}",
             )
             raise
+        changed = len(plan.create) + len(plan.update) + len(plan.delete)
+        labels = ("Auto" if wants_hints(service) else "Disabled", wanted.distribution)
+        self.counts.observe(_METRIC + "endpointslices_changed_per_sync", *labels, value=changed)
         if problems:
             raise Retry("; ".join(problems))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 from haven.api.autoscaling import v1 as autoscaling_v1
 from haven.api.autoscaling import v2 as autoscaling
@@ -28,6 +29,7 @@ from haven.controllers.autoscaling import (
     limited,
     limited_by_behavior,
 )
+from haven.controllers.counts import Counts
 from haven.controllers.discovery import Discovered, discover
 from haven.controllers.podmetrics import MetricsMissing
 from haven.controllers.selectortext import go_selector
@@ -38,6 +40,7 @@ PERIOD_SECONDS = 15.0
 CONFLICTS_MAX = 5
 
 _Scaler = autoscaling.HorizontalPodAutoscaler
+_METRIC = "horizontal_pod_autoscaler_controller_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,11 @@ class _Failure(Exception):
         self.shown = shown
 
 
+def _action(desired: int, current: int) -> str:
+    """Return what upstream calls the way to a number of replicas."""
+    return "scale_up" if desired > current else "scale_down" if desired < current else "none"
+
+
 class HorizontalPodAutoscalerController:
     """Keys are places of autoscalers."""
 
@@ -67,6 +75,11 @@ class HorizontalPodAutoscalerController:
         self._wiring = wiring
         self._scalers = wiring.reader(_Scaler)
         self._pods = wiring.reader(core.Pod)
+        self.counts = Counts()
+        self.counts.gauges[_METRIC + "num_horizontal_pod_autoscalers"] = lambda: {(): len(self._scalers.list())}
+        self.counts.gauges[_METRIC + "desired_replicas"] = lambda: {
+            (one.metadata.name, one.metadata.namespace): one.status.desired_replicas for one in self._scalers.list()
+        }
         self._histories: dict[NamespacedName, History] = {}
         self._selectors: dict[NamespacedName, selectors.LabelSelector] = {}
         self._found: Discovered | None = None
@@ -85,22 +98,26 @@ class HorizontalPodAutoscalerController:
             return
         yield Requeue(PERIOD_SECONDS)
         scaler = serialization.copy(shared)
-        yield from self._reconcile(key, scaler)
+        began = perf_counter()
+        action, error = yield from self._reconcile(key, scaler)
+        self.counts.add(_METRIC + "reconciliations_total", action, error)
+        seconds = perf_counter() - began
+        self.counts.observe(_METRIC + "reconciliation_duration_seconds", action, error, value=seconds)
         if scaler.status != shared.status:
             try:
                 yield Update(scaler, "status")
             except apierrors.ApiError as error:
                 yield Emit(shared, "Warning", "FailedUpdateStatus", str(error))
 
-    def _reconcile(self, key: NamespacedName, scaler: _Scaler) -> Steps[None]:
-        """Scale the target, and write what happened into the status of our copy."""
+    def _reconcile(self, key: NamespacedName, scaler: _Scaler) -> Steps[tuple[str, str]]:
+        """Scale the target, and write what happened into the status of our copy; return (action, kind of error)."""
         try:
             resource, scale = yield from self._scale_of(scaler)
         except (apierrors.ApiError, MetricsMissing) as error:
             yield Emit(scaler, "Warning", "FailedGetScale", str(error))
             message = f"the HPA controller was unable to get the target's current scale: {error}"
             self._set(scaler, "AbleToScale", "False", "FailedGetScale", message)
-            return
+            return "none", "internal"
         message = "the HPA controller was able to get the target's current scale"
         self._set(scaler, "AbleToScale", "True", "SucceededGetScale", message)
         now, current = self._wiring.now_seconds(), scale.spec.replicas
@@ -121,7 +138,7 @@ class HorizontalPodAutoscalerController:
             wanted, metric, statuses = yield from self._wanted(key, scaler, scale)
             if wanted is None:
                 self._set_counts(scaler, current, scaler.status.desired_replicas, statuses)
-                return
+                return "none", "internal"
             if wanted > current:
                 reason = f"{metric} above target"
             elif wanted < current:
@@ -136,13 +153,14 @@ class HorizontalPodAutoscalerController:
                 message = f"the HPA controller was unable to update the target scale: {complaint}"
                 self._set(scaler, "AbleToScale", "False", "FailedUpdateScale", message)
                 self._set_counts(scaler, current, scaler.status.desired_replicas, statuses)
-                return
+                return "none", "internal"
             message = f"the HPA controller was able to update the target scale to {desired}"
             self._set(scaler, "AbleToScale", "True", "SucceededRescale", message)
             yield Emit(scaler, "Normal", "SuccessfulRescale", f"New size: {desired}; reason: {reason}")
             history.note_change(scaler.spec.behavior, current, desired, now)
             scaler.status.last_scale_time = times.format_time(now)
         self._set_counts(scaler, current, desired, statuses)
+        return _action(desired, current), "none"
 
     # The target
 
@@ -197,13 +215,17 @@ class HorizontalPodAutoscalerController:
         best: _Proposal | None = None
         statuses, failures = [], []
         for spec in scaler.spec.metrics:
+            began = perf_counter()
             try:
                 proposal = yield from self._proposal(scaler, spec, scale, selector, selected)
             except _Failure as failure:
+                self._count_metric("none", "internal", spec.type, perf_counter() - began)
                 yield Emit(scaler, "Warning", failure.reason, failure.shown)
                 failures.append(failure)
                 statuses.append(autoscaling.MetricStatus(type=""))
                 continue
+            action = _action(proposal.replicas, scaler.status.current_replicas or 0)
+            self._count_metric(action, "none", spec.type, perf_counter() - began)
             statuses.append(proposal.status)
             if best is None or proposal.replicas > best.replicas:
                 best = proposal
@@ -219,6 +241,10 @@ class HorizontalPodAutoscalerController:
         message = f"the HPA was able to successfully calculate a replica count from {name}"
         self._set(scaler, "ScalingActive", "True", "ValidMetricFound", message)
         return best.replicas if best is not None else scale.spec.replicas, name, statuses
+
+    def _count_metric(self, action: str, error: str, kind: str, seconds: float) -> None:
+        self.counts.add(_METRIC + "metric_computation_total", action, error, kind)
+        self.counts.observe(_METRIC + "metric_computation_duration_seconds", action, error, kind, value=seconds)
 
     def _selector_of(self, key: NamespacedName, scaler: _Scaler, text: str) -> Steps[selectors.LabelSelector | None]:
         """Return which Pods the target has; None if that is unclear, with a condition that says why."""

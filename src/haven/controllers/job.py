@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 
 from haven.api.batch import v1 as batch
 from haven.api.core import v1 as core
@@ -32,6 +33,7 @@ from haven.controllers.actions import (
     key_from,
 )
 from haven.controllers.claiming import claimed, owner_by_reference, owners_of_orphan
+from haven.controllers.jobcounts import JobCounts, Stand
 from haven.controllers.jobindexes import (
     INDEX,
     format_indexes,
@@ -42,11 +44,13 @@ from haven.controllers.jobindexes import (
 )
 from haven.controllers.jobpolicies import (
     BackoffRecord,
+    deadline_left,
     finished_seconds,
     is_failed,
     judge_failure,
     next_record,
     only_replaces_failed,
+    restarts_exceed,
     success_policy_message,
     wait_seconds,
 )
@@ -91,6 +95,7 @@ class _Pass:
     job: batch.Job
     pods: list[core.Pod]
     now: float
+    stand: Stand
     active: list[core.Pod] = field(default_factory=list)
     succeeded: int = 0
     failed: int = 0
@@ -102,6 +107,8 @@ class _Pass:
     delayed: dict[int, core.Pod] = field(default_factory=dict)  # The last failed Pod of each index that goes on.
     finish: batch.JobCondition | None = None
     record: BackoffRecord = field(default_factory=BackoffRecord)
+    judged: dict[str, int] = field(default_factory=dict)
+    """How many failed Pods the failure policy had something to say of, by what that is."""
 
     def condition(self, type: str, reason: str, message: str) -> batch.JobCondition:
         now = times.format_time(self.now)
@@ -126,6 +133,7 @@ class JobController:
         self._jobs = wiring.reader(batch.Job)
         self._pods = wiring.reader(core.Pod)
         self._records: dict[UID, BackoffRecord] = {}
+        self.counts = JobCounts()
         self._pods.add_index(pods.OWNED, pods.index_owned)
         self._jobs.add_handler(self._job_changed)
         self._pods.add_handler(self._pod_changed)
@@ -135,6 +143,8 @@ class JobController:
     def _job_changed(self, old: batch.Job | None, new: batch.Job | None) -> None:
         job = old if new is None else new
         assert job is not None
+        if old is None and job.spec.managed_by not in (None, MANAGER):
+            self.counts.left_to_others(job)
         self._wiring.enqueue(key_from(job))
         if new is None or is_finished(new):
             for pod in self._pods.indexed(pods.OWNED, job.metadata.uid):
@@ -142,6 +152,9 @@ class JobController:
                     self._wiring.enqueue(("orphan", key_from(pod)))
 
     def _pod_changed(self, old: core.Pod | None, new: core.Pod | None) -> None:
+        was, is_now = (pod is not None and pods.is_finished(pod) and _is_tracked(pod) for pod in (old, new))
+        if was != is_now:
+            self.counts.tracked(ended=is_now)
         for pod in (old, new):
             if pod is not None and (job := owner_by_reference(self._jobs, pod, "Job")) is not None:
                 self._wiring.enqueue(key_from(job))
@@ -196,6 +209,16 @@ class JobController:
             message = "Skipped Job sync because completion mode is unknown"
             yield Emit(cached, "Warning", "UnknownCompletionMode", message)
             return
+        began, stand = perf_counter(), Stand()
+        try:
+            yield from self._work_on(cached, stand)
+        except Exception:
+            stand.result = "error"
+            raise
+        finally:
+            self.counts.passed(cached, stand, perf_counter() - began)
+
+    def _work_on(self, cached: batch.Job, stand: Stand) -> Steps[None]:
         selector = selectors.from_label_selector(cached.spec.selector)
         owned = yield from claimed(
             cached,
@@ -203,7 +226,7 @@ class JobController:
             lambda pod: selector.matches(pod.metadata.labels),
             finalizers=[FINALIZER],
         )
-        work = _Pass(serialization.copy(cached), owned, self._wiring.now_seconds())
+        work = _Pass(serialization.copy(cached), owned, self._wiring.now_seconds(), stand)
         before = cached.status
         job = work.job
         job.status.uncounted_terminated_pods = job.status.uncounted_terminated_pods or batch.UncountedTerminatedPods()
@@ -239,12 +262,12 @@ class JobController:
         if work.finish is None:
             work.finish = self._failure_target(work)
         if work.finish is None:
-            if work.failed > (6 if job.spec.backoff_limit is None else job.spec.backoff_limit) or _restarts_exceed(
-                work
+            if work.failed > (6 if job.spec.backoff_limit is None else job.spec.backoff_limit) or restarts_exceed(
+                job, work.pods
             ):
                 message = "Job has reached the specified backoff limit"
                 work.finish = work.condition("FailureTarget", "BackoffLimitExceeded", message)
-            elif (left := _deadline_left(job, work.now)) is not None:
+            elif (left := deadline_left(job, work.now)) is not None:
                 if left <= 0:
                     message = "Job was active longer than specified deadline"
                     work.finish = work.condition("FailureTarget", "DeadlineExceeded", message)
@@ -331,6 +354,7 @@ class JobController:
         else:
             wanted = max(min(job.spec.completions - work.succeeded, parallelism), 0)
         doomed = self._doomed(work, max(active - wanted, 0))[:PODS_PER_PASS_MAX]
+        work.stand.action = "pods_deleted" if doomed else "tracking"
         if doomed:
             # They are gone for good, so they need not be counted.
             yield Together([_untrack(pod) for pod in doomed if _is_tracked(pod)], first_batch=PODS_PER_PASS_MAX)
@@ -339,6 +363,7 @@ class JobController:
         missing = wanted - active - (work.terminating if only_replaces_failed(job) else 0)
         if missing <= 0 or _is_suspended(job):
             return active, None
+        work.stand.action = "pods_created"
         created, failure = yield from self._create(work, min(missing, PODS_PER_PASS_MAX))
         return active + created, failure
 
@@ -372,6 +397,7 @@ class JobController:
             wanted = [self._new_pod(work, None) for _ in range(count)]
         before = len(wanted)
         failure = yield from create_pods(job, wanted)
+        self.counts.created(job, before, failed=failure is not None, ends=work.failed, terminating=work.terminating)
         return (0 if failure is not None else before), failure
 
     def _next_indexes(self, work: _Pass, count: int) -> list[int]:
@@ -437,6 +463,8 @@ class JobController:
         if job.status != before:
             job = work.job = serialization.copy((yield Update(job, "status")))
             self._records[job.metadata.uid] = work.record
+            self.counts.ended(job, before)
+            self.counts.judged(work.judged)
         results = yield Together([_untrack(pod) for pod in freed], first_batch=PODS_PER_PASS_MAX)
         failure: Exception | None = None
         for pod, result in zip(freed, results, strict=False):
@@ -450,7 +478,9 @@ class JobController:
         finished = failure is None and not reached_max and self._enact_finish(work)
         if job.status != written:
             yield Update(job, "status")
+            self.counts.ended(job, written)
         if finished and work.finish is not None:
+            self.counts.finished(job, work.finish)
             yield from _finish_events(job, work.finish)
         if failure is not None:
             raise Retry(str(failure))
@@ -473,13 +503,12 @@ class JobController:
                     noted += work.has_index(pod) and index_of(pod) not in work.previous_indexes
                 elif uid not in uncounted.succeeded:
                     uncounted.succeeded = [*uncounted.succeeded, uid]
-            elif (
-                (failed or is_failing)
-                and uid not in uncounted.failed
-                and work.has_index(pod)
-                and judge_failure(job.spec.pod_failure_policy, pod).counts
-            ):
-                uncounted.failed = [*uncounted.failed, uid]
+            elif (failed or is_failing) and uid not in uncounted.failed and work.has_index(pod):
+                verdict = judge_failure(job.spec.pod_failure_policy, pod)
+                if verdict.action:
+                    work.judged[verdict.action] = work.judged.get(verdict.action, 0) + 1
+                if verdict.counts:
+                    uncounted.failed = [*uncounted.failed, uid]
             if noted + len(uncounted.succeeded) + len(uncounted.failed) >= UNCOUNTED_PODS_MAX:
                 return freed, True
         return freed, False
@@ -537,27 +566,6 @@ def _count_untracked(status: batch.JobStatus, tracked: set[UID]) -> None:
     status.succeeded += len(uncounted.succeeded) - len(succeeded)
     status.failed += len(uncounted.failed) - len(failed)
     uncounted.succeeded, uncounted.failed = succeeded, failed
-
-
-def _restarts_exceed(work: _Pass) -> bool:
-    """Tell whether containers that restart in place did so too often."""
-    spec = work.job.spec
-    if spec.template.spec.restart_policy != "OnFailure":
-        return False
-    count = sum(
-        status.restart_count
-        for pod in work.pods
-        if pod.status.phase in ("Running", "Pending")
-        for status in (*pod.status.init_container_statuses, *pod.status.container_statuses)
-    )
-    limit = 6 if spec.backoff_limit is None else spec.backoff_limit
-    return count > 0 if limit == 0 else count >= limit
-
-
-def _deadline_left(job: batch.Job, now_seconds: float) -> float | None:
-    if job.spec.active_deadline_seconds is None or job.status.start_time is None or _is_suspended(job):
-        return None
-    return pods.seconds_of(job.status.start_time) + job.spec.active_deadline_seconds - now_seconds
 
 
 def _delayed_pods(work: _Pass, tracked: Sequence[core.Pod]) -> dict[int, core.Pod]:

@@ -17,11 +17,13 @@ from haven.controllers.jobindexes import parse_indexes
 __all__ = [
     "BackoffRecord",
     "Verdict",
+    "deadline_left",
     "finished_seconds",
     "is_failed",
     "judge_failure",
     "next_record",
     "only_replaces_failed",
+    "restarts_exceed",
     "success_policy_message",
     "wait_seconds",
 ]
@@ -151,3 +153,25 @@ def wait_seconds(failures: int, last_seconds: float, now_seconds: float) -> floa
         return 0.0
     backoff = min(BACKOFF_FIRST_SECONDS * 2.0 ** min(failures - 1, 16), BACKOFF_SECONDS_MAX)
     return max(backoff - (now_seconds - last_seconds), 0.0)
+
+
+def restarts_exceed(job: batch.Job, owned: Sequence[core.Pod]) -> bool:
+    """Tell whether containers that restart in place did so too often."""
+    spec = job.spec
+    if spec.template.spec.restart_policy != "OnFailure":
+        return False
+    count = sum(
+        status.restart_count
+        for pod in owned
+        if pod.status.phase in ("Running", "Pending")
+        for status in (*pod.status.init_container_statuses, *pod.status.container_statuses)
+    )
+    limit = 6 if spec.backoff_limit is None else spec.backoff_limit
+    return count > 0 if limit == 0 else count >= limit
+
+
+def deadline_left(job: batch.Job, now_seconds: float) -> float | None:
+    """Return for how many seconds a Job may go on; None if there is no deadline, or it does not run."""
+    if job.spec.active_deadline_seconds is None or job.status.start_time is None or job.spec.suspend:
+        return None
+    return pods.seconds_of(job.status.start_time) + job.spec.active_deadline_seconds - now_seconds

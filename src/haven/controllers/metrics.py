@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from haven.controllers.counts import counted_metrics
 from haven.controllers.runner import ControllerStatistics
 from haven.metrics.families import Registry
 
@@ -14,6 +15,7 @@ def show_controllers(
     registry: Registry, read: Callable[[], Sequence[ControllerStatistics]], measure: Callable[[Registry], None]
 ) -> None:
     """Have the controllers' figures shown among a process's metrics; `measure` adds those of single controllers."""
+    registry.extend(counted_metrics().values())
 
     def collect() -> None:
         for one in read():
@@ -26,6 +28,8 @@ def show_controllers(
             registry["workqueue_longest_running_processor_seconds"].set(labels, queue.longest_seconds)
             registry["workqueue_queue_duration_seconds"].show(labels, one.waits)
             registry["workqueue_work_duration_seconds"].show(labels, one.work)
+            if one.counts is not None:
+                one.counts.show(registry)
 
         measure(registry)
 

@@ -6,8 +6,9 @@ rate per zone. Source: https://kubernetes.io/docs/concepts/architecture/nodes/#n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from haven.api.coordination import v1 as coordination
 from haven.api.core import v1 as core
@@ -16,6 +17,7 @@ from haven.apimachinery import apierrors, serialization, times
 from haven.client.interface import Patch, PatchType
 from haven.controllers import nodehealth, pods
 from haven.controllers.actions import Change, Emit, Requeue, Steps, Wiring
+from haven.controllers.counts import Counts
 from haven.controllers.nodehealth import NOT_READY, UNREACHABLE, Health
 from haven.controllers.zones import EvictionRates, Verdict, Zones
 
@@ -26,6 +28,7 @@ ON_NODE = "spec.nodeName"
 EXCLUDED = "node.kubernetes.io/exclude-disruption"
 MONITOR_SECONDS = 5.0
 
+_METRIC = "node_collector_"
 _NODES, _PODS = resource_of(core.Node), resource_of(core.Pod)
 
 
@@ -90,9 +93,16 @@ class NodeLifecycleController:
         self._health: dict[str, Health] = {}
         self._unmarked: set[str] = set()  # Nodes some of whose Pods could not be marked.
         self._waiting: dict[str, dict[str, None]] = {}  # By zone, nodes to get a NoExecute taint, longest first.
+        self.counts = Counts()
+        self._ready_by_zone: dict[str, list[bool]] = {}
+        for name, figure in (("zone_size", len), ("unhealthy_nodes_in_zone", _not_ready), ("zone_health", _percent)):
+            self.counts.gauges[_METRIC + name] = partial(self._by_zone, figure)
         self._nodes.add_handler(self._node_changed)
         self._pods.add_handler(self._pod_changed)
         wiring.enqueue(_Monitor())
+
+    def _by_zone(self, figure: Callable[[list[bool]], float]) -> dict[tuple[str, ...], float]:
+        return {(zone,): figure(ready) for zone, ready in self._ready_by_zone.items()}
 
     def _node_changed(self, old: core.Node | None, new: core.Node | None) -> None:
         if new is not None:
@@ -116,7 +126,8 @@ class NodeLifecycleController:
                 yield from self._taint_waiting(key.zone)
             case _Monitor():
                 yield Requeue(MONITOR_SECONDS)
-                yield from self._look_at_all()
+                with self.counts.timing(_METRIC + "update_all_nodes_health_duration_seconds"):
+                    yield from self._look_at_all()
 
     # A node changed
 
@@ -147,11 +158,13 @@ class NodeLifecycleController:
         are_ready: dict[str, list[bool]] = {}
         for node in nodes:
             try:
-                ready = yield from self._look_at(node)
+                with self.counts.timing(_METRIC + "update_node_health_duration_seconds"):
+                    ready = yield from self._look_at(node)
             except apierrors.ApiError:
                 continue  # It changed under our hands or is gone: the next look, seconds from now, will tell.
             if EXCLUDED not in node.metadata.labels:
                 are_ready.setdefault(nodehealth.zone_of(node), []).append(ready)
+        self._ready_by_zone = are_ready
         yield from self._judge_zones(nodes, are_ready)
 
     def _note_coming_and_going(self, nodes: Sequence[core.Node]) -> Steps[None]:
@@ -262,6 +275,7 @@ class NodeLifecycleController:
             limiter.take(now)
             add, remove = _eviction_taints(ready.status)
             yield from self._swap(node, add, (remove,))
+            self.counts.add(_METRIC + "evictions_total", zone)
 
     def _swap(self, node: core.Node, add: str, remove: Sequence[str]) -> Steps[None]:
         taints = nodehealth.swapped(node.spec.taints, add, remove, self._wiring.now_seconds())
@@ -275,6 +289,14 @@ class NodeLifecycleController:
 def _eviction_taints(status: str) -> tuple[str, str]:
     """Return the NoExecute taint for a readiness, and the one that it replaces."""
     return (UNREACHABLE, NOT_READY) if status == "Unknown" else (NOT_READY, UNREACHABLE)
+
+
+def _not_ready(ready: list[bool]) -> float:
+    return ready.count(False)
+
+
+def _percent(ready: list[bool]) -> float:
+    return 100.0 * ready.count(True) / len(ready)
 
 
 def _has(node: core.Node, key: str) -> bool:

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Sequence
 
 from haven.api.core import v1 as core
 from haven.api.scheme import resource_of
+from haven.apimachinery import apierrors
 from haven.controllers import pods
 from haven.controllers.actions import Fetch, Requeue, Steps, Wiring
+from haven.controllers.counts import Counts
 
 __all__ = ["PodGarbageCollector", "surplus"]
 
@@ -39,6 +41,7 @@ class PodGarbageCollector:
 
     def __init__(self, wiring: Wiring, *, finished_pods_max: int = FINISHED_PODS_MAX) -> None:
         self._wiring = wiring
+        self.counts = Counts()
         self._finished_pods_max = finished_pods_max
         self._pods = wiring.reader(core.Pod)
         self._nodes = wiring.reader(core.Node)
@@ -66,15 +69,26 @@ class PodGarbageCollector:
         now = self._wiring.now_seconds()
         finished = [pod for pod in every if pods.is_finished(pod)]
         for pod in surplus(finished, self._finished_pods_max):
-            yield from pods.fail_and_delete(pod, "", "", "", now)
+            yield from self._delete(pod, "terminated", pods.fail_and_delete(pod, "", "", "", now))
         for pod in self._out_of_service(every):
-            yield from pods.fail_and_delete(pod, "", "", "", now)
+            yield from self._delete(pod, "out-of-service", pods.fail_and_delete(pod, "", "", "", now))
         for pod in (yield from self._orphans(every)):
             message = "PodGC: node no longer exists"
-            yield from pods.fail_and_delete(pod, "DisruptionTarget", "DeletionByPodGC", message, now)
+            deletion = pods.fail_and_delete(pod, "DisruptionTarget", "DeletionByPodGC", message, now)
+            yield from self._delete(pod, "orphaned", deletion)
         for pod in every:
             if pod.metadata.deletion_timestamp is not None and not pod.spec.node_name:
-                yield from pods.fail_and_delete(pod, "", "", "", now)
+                yield from self._delete(pod, "unscheduled", pods.fail_and_delete(pod, "", "", "", now))
+
+    def _delete(self, pod: core.Pod, reason: str, deletion: Steps[None]) -> Steps[None]:
+        """Delete a Pod, and count that, or that it failed."""
+        labels = (pod.metadata.namespace, reason)
+        self.counts.add("pod_gc_collector_force_delete_pods_total", *labels)
+        try:
+            yield from deletion
+        except apierrors.ApiError:
+            self.counts.add("pod_gc_collector_force_delete_pod_errors_total", *labels)
+            raise
 
     def _out_of_service(self, every: Iterable[core.Pod]) -> list[core.Pod]:
         result = []

@@ -42,6 +42,7 @@ from haven.controllers.actions import (
     Wiring,
     key_from,
 )
+from haven.controllers.counts import Counts
 from haven.metrics.families import Histogram, Registry
 
 __all__ = ["ControllerRunner", "ControllerStatistics", "Recorder"]
@@ -71,6 +72,7 @@ class ControllerStatistics:
     queue: QueueStatistics
     waits: Histogram
     work: Histogram
+    counts: Counts | None = None
 
 
 class ControllerRunner:
@@ -159,6 +161,7 @@ class ControllerRunner:
             self._queue.statistics(),
             self._queue.waits,
             self._queue.work,
+            getattr(self._controller, "counts", None),
         )
 
     async def _work(self) -> None:

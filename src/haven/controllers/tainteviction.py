@@ -16,6 +16,7 @@ from haven.apimachinery.names import UID, NamespacedName
 from haven.client.interface import Patch, PatchType
 from haven.controllers import pods
 from haven.controllers.actions import Change, Delete, Emit, Requeue, Steps, Wiring, key_from
+from haven.controllers.counts import Counts
 from haven.controllers.nodelifecycle import ON_NODE, index_by_node
 
 __all__ = ["FOREVER", "TaintEvictionController", "patience_seconds"]
@@ -57,6 +58,7 @@ class TaintEvictionController:
 
     def __init__(self, wiring: Wiring) -> None:
         self._wiring = wiring
+        self.counts = Counts()
         self._nodes = wiring.reader(core.Node)
         self._pods = wiring.reader(core.Pod)
         self._pods.add_index(ON_NODE, index_by_node)
@@ -103,7 +105,7 @@ class TaintEvictionController:
         if patience > 0 and now < sentence.at_seconds:
             yield Requeue(sentence.at_seconds - now)
             return
-        yield from self._evict(key, pod)
+        yield from self._evict(key, pod, sentence.at_seconds)
         self._sentences[key] = _Sentence(pod.metadata.uid, now, is_done=True)
 
     def _pardon(self, key: NamespacedName, sentence: _Sentence) -> Steps[None]:
@@ -111,7 +113,7 @@ class TaintEvictionController:
         if not sentence.is_done:
             yield Emit(_reference(key), "Normal", REASON, f"Cancelling deletion of Pod {key.namespace}/{key.name}")
 
-    def _evict(self, key: NamespacedName, pod: core.Pod) -> Steps[None]:
+    def _evict(self, key: NamespacedName, pod: core.Pod, at: float) -> Steps[None]:
         yield Emit(_reference(key), "Normal", REASON, f"Marking for deletion Pod {key.namespace}/{key.name}")
         condition = pods.condition_tree(
             pod,
@@ -126,6 +128,9 @@ class TaintEvictionController:
         except (apierrors.NotFound, apierrors.Conflict):
             return  # It is gone, perhaps with another of its name in its place.
         yield Delete(_PODS, key.namespace, key.name, uid=pod.metadata.uid)
+        self.counts.add("taint_eviction_controller_pod_deletions_total")
+        late = max(0.0, self._wiring.now_seconds() - at)
+        self.counts.observe("taint_eviction_controller_pod_deletion_duration_seconds", value=late)
 
 
 def _driving(node: core.Node) -> list[core.Taint]:

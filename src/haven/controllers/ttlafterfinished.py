@@ -10,6 +10,7 @@ from haven.api.scheme import resource_of
 from haven.apimachinery import times
 from haven.apimachinery.names import NamespacedName
 from haven.controllers.actions import Delete, Fetch, Requeue, Steps, Wiring, key_from
+from haven.controllers.counts import Counts
 
 __all__ = ["TTLAfterFinishedController", "expiry_seconds"]
 
@@ -34,6 +35,7 @@ class TTLAfterFinishedController:
 
     def __init__(self, wiring: Wiring) -> None:
         self._wiring = wiring
+        self.counts = Counts()
         self._jobs = wiring.reader(batch.Job)
         self._jobs.add_handler(self._job_changed)
 
@@ -54,4 +56,7 @@ class TTLAfterFinishedController:
             if not is_fresh:  # Somebody may have given it longer a moment ago.
                 job = yield Fetch(_JOBS, key.namespace, key.name)
         assert job is not None
+        assert expiry is not None
         yield Delete(_JOBS, key.namespace, key.name, uid=job.metadata.uid, propagation_policy="Foreground")
+        late = max(0.0, self._wiring.now_seconds() - expiry)
+        self.counts.observe("ttl_after_finished_controller_job_deletion_duration_seconds", value=late)

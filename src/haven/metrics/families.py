@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 __all__ = ["Family", "Histogram", "Labels", "MetricsError", "Registry", "Value", "read_table"]
 
@@ -158,7 +158,7 @@ class Registry:
         show_hidden: str = "",
         disabled: Iterable[str] = (),
         allowed: Mapping[str, frozenset[str]] | None = None,
-        dormant: str = "",
+        dormant: tuple[str, ...] = (),
     ) -> None:
         self._dormant = dormant
         minor = int(version.partition(".")[2])
@@ -181,6 +181,12 @@ class Registry:
         self._disabled = frozenset(disabled)
         self._allowed = _by_metric(allowed or {})
         self._collectors: list[Callable[[], None]] = []
+
+    def extend(self, families: Iterable[Family]) -> None:
+        """Add metrics of what runs in the same process; what is there already stays."""
+        for family in families:
+            if family.name not in self._families:
+                self._families[family.name] = replace(family, values={}, histograms={})
 
     def __getitem__(self, name: str) -> Family:
         return self._families[name]
@@ -222,7 +228,7 @@ class Registry:
         shown = []
         for name in sorted(self._families):
             family = self._families[name]
-            if family.is_empty and not family.labels and not (self._dormant and name.startswith(self._dormant)):
+            if family.is_empty and not family.labels and not name.startswith(self._dormant):
                 if family.kind == HISTOGRAM:
                     family.histogram()
                 else:

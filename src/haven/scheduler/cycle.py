@@ -10,9 +10,11 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 
+from haven.scheduler.course import Course
 from haven.scheduler.plugins.imagelocality import ImageLocality
 from haven.scheduler.plugins.interface import Filter, PreFilter, Scorer
 from haven.scheduler.plugins.interpodaffinity import InterPodAffinity
@@ -92,8 +94,12 @@ def default_profile(
     )
 
 
-def place(info: PodInfo, snapshot: Snapshot, profile: Profile, chance: random.Random) -> Placement | Failure:
-    """Choose a node for a Pod; equally good ones are drawn by `chance`."""
+def place(
+    info: PodInfo, snapshot: Snapshot, profile: Profile, chance: random.Random, course: Course | None = None
+) -> Placement | Failure:
+    """Choose a node for a Pod; equally good ones are drawn by `chance`. What was done is written into `course`."""
+    course = course or Course()
+    course.filter_seconds = course.score_seconds = None
     if not snapshot.node_count:
         return Failure("no nodes available to schedule pods", 0, {}, frozenset(), ())
     for pre_filter in profile.pre_filters if info.claims else ():
@@ -102,6 +108,7 @@ def place(info: PodInfo, snapshot: Snapshot, profile: Profile, chance: random.Ra
             nodes = snapshot.node_count
             message = f"0/{nodes} nodes are available: {objection}."
             return Failure(message, nodes, {}, frozenset({pre_filter.name}), ())
+    began = perf_counter()
     masks: list[tuple[Filter, Mask]] = []
     mask = snapshot.alive.copy()
     for plugin in profile.filters:
@@ -109,7 +116,10 @@ def place(info: PodInfo, snapshot: Snapshot, profile: Profile, chance: random.Ra
         if ruled is not None:
             masks.append((plugin, ruled))
             mask &= ruled
+            course.filters[plugin.name] += 1
     feasible = np.flatnonzero(mask)
+    filtered = perf_counter()
+    course.filter_seconds = filtered - began
     if not len(feasible):
         return _explain(info, snapshot, masks)
     chosen = int(feasible[0])
@@ -119,8 +129,10 @@ def place(info: PodInfo, snapshot: Snapshot, profile: Profile, chance: random.Ra
             scores = scorer.scores(info, snapshot, feasible)
             if scores is not None:
                 total += scorer.weight * scores
+                course.scorers[scorer.name] += 1
         best = np.flatnonzero(total == total.max())
         chosen = int(feasible[best[chance.randrange(len(best))]])
+        course.score_seconds = perf_counter() - filtered
     row = snapshot.rows[chosen]
     assert row is not None
     return Placement(row.name, evaluated=snapshot.node_count, feasible=len(feasible))

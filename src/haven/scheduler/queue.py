@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -35,6 +36,21 @@ class ClusterEvent(Enum):
     DETACHED = "volume detached"
     OTHER = "other"
 
+
+_FAILED = "ScheduleAttemptFailure"
+_EVENTS = {
+    ClusterEvent.NODE_ADDED: "NodeAdd",
+    ClusterEvent.NODE_CHANGED: "NodeUpdate",
+    ClusterEvent.POD_GONE: "AssignedPodDelete",
+    ClusterEvent.POD_PLACED: "AssignedPodAdd",
+    ClusterEvent.CLAIM: "PersistentVolumeClaimUpdate",
+    ClusterEvent.VOLUME: "PersistentVolumeUpdate",
+    ClusterEvent.STORAGE_CLASS: "StorageClassAdd",
+    ClusterEvent.CSI: "CSINodeUpdate",
+    ClusterEvent.DETACHED: "VolumeAttachmentDelete",
+    ClusterEvent.OTHER: "*All",
+}
+"""What upstream calls them."""
 
 # The events that may change a plugin's mind; a plugin that is not listed is asked again after every event.
 _HELPS: dict[str, frozenset[ClusterEvent]] = {
@@ -83,6 +99,8 @@ class _Entry:
     attempts: int = 0
     rejected_by: frozenset[str] = frozenset()
     due_seconds: float = 0.0
+    first_seconds: float | None = None
+    """When it was first tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +127,21 @@ class Queue:
     _waiting: set[UID] = field(default_factory=set)
     _missed: set[tuple[ClusterEvent, str]] = field(default_factory=set)
     _order: itertools.count[int] = field(default_factory=itertools.count)
+    incoming: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How many Pods came into which place, by what brought them there: (event, place) as upstream calls them."""
 
     def add(self, info: PodInfo, now_seconds: float) -> None:
         """Put a Pod in, or take over its newest state; a changed Pod is tried again at once."""
         entry = self._entries.get(info.uid)
         if entry is None:
             self._entries[info.uid] = entry = _Entry(info, now_seconds)
-            self._activate(entry)
+            self._activate(entry, "UnschedulablePodAdd")
             return
         changed = entry.info.pod.spec != info.pod.spec or entry.info.pod.metadata.labels != info.pod.metadata.labels
         entry.info = info
         if info.uid in self._waiting and changed:
             self._waiting.discard(info.uid)
-            self._activate(entry)
+            self._activate(entry, "UnschedulablePodUpdate")
 
     def remove(self, uid: UID) -> None:
         """Take a Pod out: it was placed, deleted, or is somebody else's."""
@@ -139,6 +159,8 @@ class Queue:
                 self._in_active.discard(uid)
                 entry = self._entries[uid]
                 entry.attempts += 1
+                if entry.first_seconds is None:
+                    entry.first_seconds = now_seconds
                 self._missed.clear()
                 return entry.info
         return None
@@ -153,9 +175,10 @@ class Queue:
             BACKOFF_FIRST_SECONDS * 2 ** min(entry.attempts - 1, 10), BACKOFF_MAX_SECONDS
         )
         if retry or any(self._helps(event, claim, entry) for event, claim in self._missed):
-            self._back_off(entry)
+            self._back_off(entry, _FAILED)
         else:
             self._waiting.add(uid)
+            self.incoming[_FAILED, "unschedulable"] += 1
 
     def happened(self, event: ClusterEvent, now_seconds: float, *, claim: str = "") -> None:
         """Move Pods that the event may help from waiting to the queue, after what is left of their backoff.
@@ -167,9 +190,9 @@ class Queue:
             self._waiting.discard(uid)
             entry = self._entries[uid]
             if entry.due_seconds <= now_seconds:
-                self._activate(entry)
+                self._activate(entry, _EVENTS[event])
             else:
-                self._back_off(entry)
+                self._back_off(entry, _EVENTS[event])
 
     def next_due_seconds(self, now_seconds: float) -> float | None:
         """Return how long until `pop` may have something without an event; 0 if it has now, None if never."""
@@ -190,6 +213,16 @@ class Queue:
         entry = self._entries.get(uid)
         return entry.attempts if entry is not None else 1
 
+    def first_seconds(self, uid: UID) -> float | None:
+        """Return when a Pod was first tried."""
+        entry = self._entries.get(uid)
+        return entry.first_seconds if entry is not None else None
+
+    def ruled_out(self) -> Counter[str]:
+        """Return how many Pods wait because of each plugin."""
+        waiting = (*self._waiting, *self._in_backoff)
+        return Counter(plugin for uid in waiting for plugin in self._entries[uid].rejected_by)
+
     def statistics(self) -> Statistics:
         return Statistics(len(self._in_active), len(self._in_backoff), len(self._waiting))
 
@@ -206,12 +239,14 @@ class Queue:
             event in _HELPS.get(plugin, frozenset(ClusterEvent)) for plugin in entry.rejected_by
         )
 
-    def _activate(self, entry: _Entry) -> None:
+    def _activate(self, entry: _Entry, event: str) -> None:
         info = entry.info
+        self.incoming[event, "active"] += 1
         self._in_active.add(info.uid)
         heapq.heappush(self._active, (-info.priority, entry.added_seconds, next(self._order), info.uid))
 
-    def _back_off(self, entry: _Entry) -> None:
+    def _back_off(self, entry: _Entry, event: str) -> None:
+        self.incoming[event, "backoff"] += 1
         self._in_backoff.add(entry.info.uid)
         heapq.heappush(self._backoff, (entry.due_seconds, next(self._order), entry.info.uid))
 
@@ -220,7 +255,7 @@ class Queue:
             _, _, uid = heapq.heappop(self._backoff)
             if uid in self._in_backoff:
                 self._in_backoff.discard(uid)
-                self._activate(self._entries[uid])
+                self._activate(self._entries[uid], "BackoffComplete")
         for uid in [u for u in self._waiting if self._entries[u].due_seconds + WAITING_MAX_SECONDS <= now_seconds]:
             self._waiting.discard(uid)
-            self._activate(self._entries[uid])
+            self._activate(self._entries[uid], "UnschedulableTimeout")

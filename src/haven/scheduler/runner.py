@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Protocol, cast
 
@@ -71,6 +71,8 @@ class Statistics:
     pods: int
     assumed: int
     gated: int
+    incoming: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    ruled_out: Mapping[str, int] = field(default_factory=dict)
 
 
 class Scheduler:
@@ -96,6 +98,8 @@ class Scheduler:
         self._assumed: dict[UID, str] = {}
         self._began: dict[UID, float] = {}
         """When the attempt began that placed a Pod which is being bound."""
+        self._tried: dict[UID, tuple[int, float | None]] = {}
+        """How often such a Pod was tried, and since when."""
         self._nominated: dict[UID, tuple[PodInfo, str]] = {}
         self._binds = asyncio.Semaphore(settings.binds_max)
         self._placed = self._failed = self._preempted = self._errors = 0
@@ -135,6 +139,8 @@ class Scheduler:
             len(self._snapshot.row_of_pod),
             len(self._assumed),
             sum(1 for pod in self._pods.list() if pod.spec.scheduling_gates),
+            self._queue.incoming,
+            self._queue.ruled_out(),
         )
 
     async def run(self) -> None:
@@ -269,16 +275,24 @@ class Scheduler:
     async def _schedule(self, info: PodInfo, tasks: asyncio.TaskGroup) -> None:
         began = perf_counter()
         with self._with_nominated(info):
-            result = place(info, self._snapshot, self._profile, self._chance)
+            result = place(info, self._snapshot, self._profile, self._chance, self.times.course)
+            self.times.chosen(fits=isinstance(result, Placement))
             preemption = Preemption("", ())
             if isinstance(result, Failure) and result.nodes:
+                searching = perf_counter()
                 preemption = find_preemption(info, result, self._snapshot, self._profile, self._budgets.list)
+                found = "Success" if preemption.node_name else "Unschedulable"
+                self.times.point("PostFilter", perf_counter() - searching, found)
         took = perf_counter() - began
         self.times.algorithm.add(took)
         if isinstance(result, Placement):
-            self.times.attempts.add(self._queue.attempts(info.uid))
+            attempts = self._queue.attempts(info.uid)
+            self.times.attempts.add(attempts)
             self._began[info.uid] = began
+            self._tried[info.uid] = (attempts, self._queue.first_seconds(info.uid))
+            reserving = perf_counter()
             volumes = self._reserve_volumes(info, result.node_name)
+            self.times.point("Reserve", perf_counter() - reserving)
             self._snapshot.add_pod(info, result.node_name)
             self._assumed[info.uid] = result.node_name
             name = f"bind-{info.namespace}/{info.name}"
@@ -325,6 +339,7 @@ class Scheduler:
         except (BindingFailed, apierrors.ApiError) as error:
             self._errors += 1
             self._began.pop(info.uid, None)
+            self._tried.pop(info.uid, None)
             self._volumes.forget(volumes)
             if info.uid in self._assumed:
                 self._unassume(info)
@@ -347,12 +362,15 @@ class Scheduler:
             metadata=meta.ObjectMeta(namespace=info.namespace, name=info.name, uid=info.uid),
             target=core.ObjectReference(kind="Node", name=placement.node_name),
         )
+        began = perf_counter()
+        attempts, first = self._tried.pop(info.uid, (1, None))
         try:
             await self._client.create(
                 cast("Any", _PODS), binding, namespace=info.namespace, subresource="binding", name=info.name
             )
         except apierrors.ApiError as error:
             self._errors += 1
+            self.times.point("Bind", perf_counter() - began, "Error")
             self._began.pop(info.uid, None)
             self._unassume(info)
             if isinstance(error, apierrors.NotFound | apierrors.Conflict):
@@ -363,6 +381,9 @@ class Scheduler:
         finally:
             self._binds.release()
         self._placed += 1
+        self.times.point("Bind", perf_counter() - began)
+        if first is not None:
+            self.times.placed(attempts, max(0.0, self._clock.now_seconds() - first))
         self.times.scheduled.add(perf_counter() - self._began.pop(info.uid, perf_counter()))
         if info.uid in self._assumed:
             self._queue.remove(info.uid)

@@ -8,6 +8,7 @@ Source: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/cust
 from __future__ import annotations
 
 from collections.abc import Mapping
+from time import perf_counter
 from typing import Any
 
 __all__ = ["Correlation", "by_keys", "item_key", "same"]
@@ -36,12 +37,23 @@ def by_keys(items: list[Any], schema: OpenAPI) -> dict[tuple[Any, ...], Any]:
     return result
 
 
+class Spent:
+    """How long values were compared that belong to one object."""
+
+    __slots__ = ("is_running", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.is_running = False
+
+
 class Correlation:
     """A new value, the old one at the same place, and the schema of both."""
 
-    __slots__ = ("_children", "_equal", "_old_items", "new", "old", "schema")
+    __slots__ = ("_children", "_equal", "_old_items", "new", "old", "schema", "spent")
 
-    def __init__(self, new: Any, old: Any, schema: OpenAPI) -> None:
+    def __init__(self, new: Any, old: Any, schema: OpenAPI, spent: Spent | None = None) -> None:
+        self.spent = spent or Spent()
         self.new = new
         self.old = old
         self.schema = schema
@@ -53,7 +65,14 @@ class Correlation:
     def unchanged(self) -> bool:
         """Whether both values are the same, as far as the schema tells their parts: undeclared fields never are."""
         if self._equal is None:
-            self._equal = self._is_unchanged()
+            spent = self.spent
+            if spent.is_running:
+                self._equal = self._is_unchanged()
+            else:
+                began, spent.is_running = perf_counter(), True
+                self._equal = self._is_unchanged()
+                spent.seconds += perf_counter() - began
+                spent.is_running = False
         return self._equal
 
     def _is_unchanged(self) -> bool:
@@ -86,7 +105,7 @@ class Correlation:
         schema = (self.schema.get("properties") or {}).get(name)
         if schema is None:
             schema = self.schema.get("additionalProperties")
-        return Correlation(self.new[name], self.old[name], schema) if isinstance(schema, dict) else None
+        return Correlation(self.new[name], self.old[name], schema, self.spent) if isinstance(schema, dict) else None
 
     def index(self, index: int) -> Correlation | None:
         """Return the values of an item of a keyed list; None in other lists, or if the item is new."""
@@ -104,7 +123,7 @@ class Correlation:
             self._old_items = by_keys(self.old, self.schema)
         key = item_key(self.new[index], tuple(self.schema.get("x-kubernetes-list-map-keys") or ()))
         old = self._old_items.get(key) if key is not None else None
-        return None if old is None else Correlation(self.new[index], old, items)
+        return None if old is None else Correlation(self.new[index], old, items, self.spent)
 
 
 def same(one: Any, other: Any) -> bool:

@@ -5,13 +5,13 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/admission-contro
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple, cast
 
 from haven.apimachinery.apierrors import GroupResource
-from haven.apiserver.admission.interface import AdmissionRequest, Mutator, Plugin, Validator
-from haven.metrics.families import Histogram, Registry
+from haven.apiserver.admission.interface import CREATE, AdmissionRequest, Mutator, Plugin, Validator
+from haven.metrics.families import Histogram, Registry, Value
 
 __all__ = ["ORDER", "AdmissionChain"]
 
@@ -130,6 +130,15 @@ class AdmissionChain:
             result.append(judge)
         steps.repeated[0] += 1
         return result
+
+    def counts(self, resource: GroupResource, annotations: Mapping[str, str]) -> tuple[Value, ...]:
+        """Return what plugins count in for each new object that is made as one of which this was written down."""
+        return tuple(
+            value
+            for plugin in self.plugins
+            if hasattr(plugin, "counts") and (plugin.resources is None or resource in plugin.resources)
+            for value in plugin.counts(CREATE, resource, annotations)
+        )
 
     def _count_repeated(self) -> None:
         """Count the requests for which the plugins were not asked again: that took them no time."""

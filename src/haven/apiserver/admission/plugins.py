@@ -26,6 +26,7 @@ from haven.apiserver.authorization.interface import Authorizer
 from haven.apiserver.configfiles import ConfigError, Document, read_document
 from haven.apiserver.webhooks.retrying import Post
 from haven.clock import Clock
+from haven.metrics.families import Registry
 
 if TYPE_CHECKING:
     from haven.apiserver.admission.manifests import Loaded, Manifests
@@ -100,6 +101,7 @@ class Parts:
     """What plugins read that are not steady, if notes are taken of what is read through `objects`."""
     manifests: list[Manifests] = field(default_factory=list)
     """The folders of files that plugins turned out to have."""
+    registry: Registry | None = None
 
 
 def chosen_plugins(settings: AdmissionSettings) -> list[str]:
@@ -190,11 +192,11 @@ def _pod_security(parts: Parts) -> Plugin:
 
     document = parts.settings.configs.of("PodSecurity")
     if document is None:
-        return PodSecurity(parts.objects)
+        return PodSecurity(parts.objects, registry=parts.registry)
     from haven.apiserver.admission.podsecurity.configuration import parse_pod_security
 
     defaults, exemptions = parse_pod_security(document)
-    return PodSecurity(parts.objects, defaults=defaults, exemptions=exemptions)
+    return PodSecurity(parts.objects, defaults=defaults, exemptions=exemptions, registry=parts.registry)
 
 
 def _priority(parts: Parts) -> Plugin:

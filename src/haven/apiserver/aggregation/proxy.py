@@ -23,6 +23,7 @@ from haven.apiserver.aggregation.remote import AGGREGATOR, Remote, identity_head
 from haven.apiserver.http.answers import audit_id_of
 from haven.apiserver.http.messages import parse_query
 from haven.apiserver.http.takeover import Connection
+from haven.apiserver.outgoing import OutgoingMeter
 from haven.apiserver.passing import (
     all_headers,
     asks_to_unpack,
@@ -87,6 +88,7 @@ class ExtensionServers:
         self._stamp: tuple[float, ...] = ()
         self._contexts: OrderedDict[Any, ssl.SSLContext] = OrderedDict()
         self._session: aiohttp.ClientSession | None = None
+        self.meter: OutgoingMeter | None = None
 
     async def close(self) -> None:
         """Close the connections that are kept."""
@@ -212,6 +214,8 @@ class ExtensionServers:
             because = describe(error, host, port, server_name=remote.service.server_name)
             if isinstance(error, aiohttp.ClientConnectorCertificateError):
                 refused = await refused_certificate(error, host, port, remote.service.server_name)
+                if self.meter is not None:
+                    self.meter.refused_certificate("apiserver_kube_aggregator", error.certificate_error, refused)
                 because = f"tls: failed to verify certificate: {refused}" if refused else because
             raise Unreachable(f"failing or missing response from {url}: Get {quote(url)}: {because}") from error
 
@@ -256,11 +260,14 @@ class ExtensionServers:
                 self._stamp = stamp
         key = _key(remote)
         context = self._contexts.get(key)
+        is_known = context is not None
         if context is None:
             context = self._new_context(remote.ca, insecure=remote.insecure)
             self._contexts[key] = context
             if len(self._contexts) > CONTEXTS_MAX:
                 self._contexts.popitem(last=False)
+        if self.meter is not None:
+            self.meter.connecting("hit" if is_known else "miss", "extensions", len(self._contexts))
         return context
 
     def _new_context(self, ca: bytes, *, insecure: bool) -> ssl.SSLContext:

@@ -33,7 +33,7 @@ from haven.apiserver.aggregation.availability import (
     with_condition,
 )
 from haven.apiserver.aggregation.proxy import ExtensionServers, Unreachable
-from haven.apiserver.aggregation.remote import Remote
+from haven.apiserver.aggregation.remote import Remote, available_condition
 from haven.apiserver.aggregation.specs import ForeignSpec, part_of
 from haven.apiserver.discovery import Discovery
 from haven.apiserver.openapi.server import OpenAPI
@@ -42,6 +42,7 @@ from haven.apiserver.request import Request, Response
 from haven.apiserver.watchcache import DELETED, Watched
 from haven.client.interface import Client
 from haven.clock import Clock
+from haven.metrics.families import Registry
 
 __all__ = ["Aggregator"]
 
@@ -94,7 +95,9 @@ class Aggregator:
         openapi: OpenAPI,
         client: Client,
         clock: Clock,
+        registry: Registry | None = None,
     ) -> None:
+        self._registry = registry
         self._objects = objects
         self._storages = storages
         self._servers = servers
@@ -295,8 +298,12 @@ class Aggregator:
             return
         new: Any = serialization.copy(service)
         new.status = status
+        before, after = available_condition(service), available_condition(new)
         try:
             await self._client.update(_SERVICES, new, subresource="status")
+            if self._registry is not None and after is not None and after.status != "True":
+                if before is not None and before.status == "True":
+                    self._registry["aggregator_unavailable_apiservice_total"].child(name, after.reason).value += 1
         except (apierrors.Conflict, apierrors.NotFound):
             self._look.set()
             if name in self._followers:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from haven.apimachinery.apierrors import Unauthorized
 from haven.apiserver.authentication.interface import RemoteTokenAuthenticator, TokenAuthenticator, TokenIdentity
+from haven.apiserver.authentication.tokenstatistics import TokenStatistics
 from haven.apiserver.request import Request, UserInfo
 from haven.clock import Clock
 
@@ -29,9 +30,14 @@ class TokenUnion:
 
     def __init__(self, kinds: Sequence[TokenAuthenticator | RemoteTokenAuthenticator]) -> None:
         self._kinds = tuple(kinds)
+        self.statistics = TokenStatistics()
 
     async def wait_token(self, token: str, audiences: tuple[str, ...]) -> TokenIdentity | None:
         """Return whom the token stands for, None if nobody knows it; raise Unauthorized if it is no good."""
+        with self.statistics.judging():
+            return await self._judge(token, audiences)
+
+    async def _judge(self, token: str, audiences: tuple[str, ...]) -> TokenIdentity | None:
         refusals: list[str] = []
         for kind in self._kinds:
             try:
@@ -56,6 +62,7 @@ class BearerTokens:
         self._tokens = tokens
         self._audiences = tuple(audiences)
         self._clock = clock
+        self._statistics = tokens.statistics
         self._trusted: dict[str, tuple[TokenIdentity, float]] = {}
         self._by_header: dict[str, tuple[UserInfo, float]] = {}
 
@@ -63,6 +70,7 @@ class BearerTokens:
         header = request.headers.get("authorization", "")
         known = self._by_header.get(header)
         if known is not None and self._clock.now_seconds() < known[1]:
+            self._statistics.hits += 1
             return known[0]
         token = token_in(header, request.warnings)
         if token is None and "sec-websocket-protocol" in request.headers:
@@ -83,6 +91,7 @@ class BearerTokens:
         now = self._clock.now_seconds()
         known = self._trusted.get(token)
         if known is not None and now < known[1]:
+            self._statistics.hits += 1
             return known
         self._trusted.pop(token, None)
         identity = await self._tokens.wait_token(token, self._audiences)

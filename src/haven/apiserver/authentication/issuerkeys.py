@@ -6,6 +6,7 @@ Source: https://openid.net/specs/openid-connect-discovery-1_0.html
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ import orjson
 from haven import telemetry
 from haven.apimachinery.apierrors import Unauthorized
 from haven.apiserver.authentication.jwt import Key, parse_keys
+from haven.apiserver.authentication.tokenstatistics import KeyFetches
 from haven.clock import Clock
 from haven.deferred import deferred
 
@@ -52,6 +54,7 @@ class IssuerKeys:
         self._keys: list[Key] = []
         self._asked_at = float("-inf")
         self._lock = asyncio.Lock()
+        self.fetches = KeyFetches()
 
     async def keys(self) -> list[Key]:
         """Return the keys; raise Unauthorized if there are none yet."""
@@ -79,7 +82,15 @@ class IssuerKeys:
         found = orjson.loads(await self._fetch(self._discovery_url))
         if not isinstance(found, dict) or found.get("issuer") != self._issuer:
             raise ValueError(f"issuer did not match the one that was wanted, {self._issuer}")
-        return parse_keys(await self._fetch(str(found.get("jwks_uri", ""))))
+        try:
+            document = await self._fetch(str(found.get("jwks_uri", "")))
+            keys = parse_keys(document)
+        except (FetchFailed, ValueError):
+            self.fetches.failed_at = self._clock.now_seconds()
+            raise
+        self.fetches.got_at = self._clock.now_seconds()
+        self.fetches.digest = hashlib.sha256(document).hexdigest()
+        return keys
 
 
 def https_fetch(tls: ssl.SSLContext) -> Fetch:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from haven.apimachinery.apierrors import Unauthorized
 from haven.apiserver.authentication.distributedclaims import ClaimSources
 from haven.apiserver.authentication.interface import TokenIdentity
 from haven.apiserver.authentication.issuerkeys import IssuerKeys
 from haven.apiserver.authentication.jwt import ALGORITHMS, Mapping_, check_claims, claims_of, verify
+from haven.apiserver.authentication.tokenstatistics import Judgements, KeyFetches
 from haven.clock import Clock
 
 __all__ = ["Issuer", "IssuerTokens"]
@@ -38,11 +40,17 @@ class IssuerTokens:
         self._api_audiences = tuple(api_audiences)
         self._clock = clock
         self._issuers: dict[str, Issuer] = {}
+        self.judgements: dict[str, Judgements] = {}
         self.replace(issuers)
 
     def replace(self, issuers: Sequence[Issuer]) -> None:
         """Take tokens of these issuers from now on, and of no others."""
         self._issuers = {issuer.url: issuer for issuer in issuers}
+
+    @property
+    def fetches(self) -> dict[str, KeyFetches]:
+        """How getting the keys of each issuer went, by its URL."""
+        return {url: issuer.keys.fetches for url, issuer in self._issuers.items()}
 
     async def wait_token(self, token: str, audiences: tuple[str, ...]) -> TokenIdentity | None:
         """Return whom a token stands for, None if it is of no issuer of ours; raise Unauthorized if it is no good."""
@@ -57,6 +65,12 @@ class IssuerTokens:
         issuer = self._issuers.get(str(claims.get("iss", "")))
         if issuer is None:
             return None
+        with self.judgements.setdefault(issuer.url, Judgements()).judging():
+            return await self._judge(issuer, token, claims, meant_for)
+
+    async def _judge(
+        self, issuer: Issuer, token: str, claims: dict[str, Any], meant_for: tuple[str, ...]
+    ) -> TokenIdentity:
         keys = await issuer.keys.keys()
         if not verify(token, keys, issuer.algorithms):
             # The issuer may have a new key.

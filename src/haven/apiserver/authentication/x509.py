@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -21,12 +22,18 @@ from haven.apimachinery.apierrors import Unauthorized
 from haven.apiserver.authentication.interface import CREDENTIAL_ID
 from haven.apiserver.request import Request, UserInfo
 from haven.clock import Clock
+from haven.metrics.families import Histogram
 
 __all__ = ["ClientCertificates", "RequestHeaders", "unescaped"]
 
 _USER_UID = ObjectIdentifier("1.3.6.1.4.1.57683.2")
 """The subject attribute that carries a user's UID."""
 _CACHED_MAX = 8192
+_HOUR, _DAY = 3600.0, 86400.0
+_REMAINING = (
+    0.0, _HOUR / 2, _HOUR, 2 * _HOUR, 6 * _HOUR, 12 * _HOUR, _DAY, 2 * _DAY, 4 * _DAY, 7 * _DAY, 30 * _DAY, 90 * _DAY,
+    180 * _DAY, 360 * _DAY,
+)  # fmt: skip
 _INTERMEDIATES_MAX = 8
 _UNDERSTOOD = frozenset(
     {
@@ -40,14 +47,18 @@ _UNDERSTOOD = frozenset(
 """Extensions that may be critical: what they demand is looked at."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Known:
-    """What a certificate says; `refusal` is why it is not taken, whatever the time."""
+    """What a certificate says; `refusal` is why it is not taken, whatever the time. `ends` is its own end, if it can
+    be read; in which bucket its uses count, and until when, is kept as it is asked for with each request."""
 
     user: UserInfo | None = None
     not_before: float = 0.0
     not_after: float = 0.0
     refusal: str = ""
+    ends: float | None = None
+    bucket: int = 0
+    bucket_until: float = float("-inf")
 
 
 class ClientCertificates:
@@ -57,27 +68,53 @@ class ClientCertificates:
         self._authorities = tuple(authorities)
         self._clock = clock
         self._known: dict[bytes, _Known] = {}
+        self.remaining = Histogram(_REMAINING)
+        """How much longer the certificates were good that requests came with."""
 
     async def authenticate(self, request: Request) -> UserInfo | None:
         certificate = request.client_certificate
-        return None if certificate is None else self.identify(certificate)
+        if certificate is None:
+            return None
+        known = self._known.get(certificate) or self._learn(certificate)
+        now = self._clock.now_seconds()
+        if known.ends is not None:
+            if now >= known.bucket_until:
+                _place(known, now)
+            self.remaining.counts[known.bucket] += 1
+            self.remaining.total += known.ends - now
+        return _judged(known, now)
 
     def identify(self, der: bytes) -> UserInfo | None:
         """Return whom a certificate names, None if nobody; raise Unauthorized if it is not valid here and now."""
-        known = self._known.get(der)
-        if known is None:
-            known = _examine(der, self._authorities)
-            if len(self._known) >= _CACHED_MAX:
-                self._known.clear()
-            self._known[der] = known
-        if known.refusal:
-            raise Unauthorized(known.refusal)
-        now = self._clock.now_seconds()
-        if now > known.not_after:
-            raise Unauthorized("x509: certificate has expired")
-        if now < known.not_before:
-            raise Unauthorized("x509: certificate is not yet valid")
-        return known.user
+        return _judged(self._known.get(der) or self._learn(der), self._clock.now_seconds())
+
+    def _learn(self, der: bytes) -> _Known:
+        known = _examine(der, self._authorities)
+        try:
+            known.ends = x509.load_der_x509_certificate(der).not_valid_after_utc.timestamp()
+        except ValueError:
+            known.ends = None
+        if len(self._known) >= _CACHED_MAX:
+            self._known.clear()
+        self._known[der] = known
+        return known
+
+
+def _judged(known: _Known, now: float) -> UserInfo | None:
+    if known.refusal:
+        raise Unauthorized(known.refusal)
+    if now > known.not_after:
+        raise Unauthorized("x509: certificate has expired")
+    if now < known.not_before:
+        raise Unauthorized("x509: certificate is not yet valid")
+    return known.user
+
+
+def _place(known: _Known, now: float) -> None:
+    """Find the bucket of a certificate's uses, and until when it is that one."""
+    assert known.ends is not None
+    known.bucket = bisect_left(_REMAINING, known.ends - now)
+    known.bucket_until = known.ends - _REMAINING[known.bucket - 1] if known.bucket else float("inf")
 
 
 def _examine(der: bytes, authorities: Sequence[x509.Certificate]) -> _Known:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum, auto
+from time import perf_counter
 from typing import Any, NamedTuple
 
 from haven.api import scheme
@@ -16,6 +17,7 @@ from haven.api.resource import v1 as resource_v1
 from haven.api.scheme import Resource
 from haven.api.storage import v1 as storage
 from haven.apiserver import podreferences
+from haven.metrics.families import Histogram
 
 __all__ = ["Kind", "NodeGraph"]
 
@@ -36,6 +38,12 @@ class Kind(Enum):
 
 
 _Key = tuple[Kind, str, str]
+_SECONDS = tuple(0.0001 * 2**power for power in range(12))
+_COUNTED = {
+    Kind.ATTACHMENT: "VolumeAttachment",
+    Kind.SLICE: "ResourceSlice",
+    Kind.CERTIFICATE_REQUEST: "PodCertificateRequest",
+}
 
 
 class _Pod(NamedTuple):
@@ -64,6 +72,8 @@ class NodeGraph:
         self._secret_volumes: dict[tuple[str, str], set[str]] = {}
         self._volume_secrets: dict[str, tuple[tuple[str, str], ...]] = {}
         self._owned: dict[_Key, str] = {}
+        self.spent: dict[str, Histogram] = {}
+        """How long following changes took, by upstream's names of them."""
 
     def is_related(self, node: str, kind: Kind, namespace: str, name: str) -> bool:
         """Tell whether an object has to do with a node."""
@@ -87,7 +97,9 @@ class NodeGraph:
             case "pods":
                 self._pod_changed(old, new)
             case "persistentvolumes":
+                began = perf_counter()
                 self._volume_changed(old, new)
+                self._count("PV", began, new)
             case "volumeattachments":
                 self._owner_changed(Kind.ATTACHMENT, old, new)
             case "resourceslices":
@@ -95,10 +107,16 @@ class NodeGraph:
             case "podcertificaterequests":
                 self._owner_changed(Kind.CERTIFICATE_REQUEST, old, new)
 
+    def _count(self, what: str, began: float, new: Any | None) -> None:
+        name = f"{'Delete' if new is None else 'Add'}{what}"
+        self.spent.setdefault(name, Histogram(_SECONDS)).add(perf_counter() - began)
+
     def _pod_changed(self, old: core.Pod | None, new: core.Pod | None) -> None:
+        began = perf_counter()
         if new is None:
             assert old is not None
             self._forget_pod((old.metadata.namespace, old.metadata.name))
+            self._count("Pod", began, new)
             return
         if not new.spec.node_name:
             return
@@ -120,6 +138,7 @@ class NodeGraph:
         for item in keys:
             nodes = self._nodes.setdefault(item, {})
             nodes[new.spec.node_name] = nodes.get(new.spec.node_name, 0) + 1
+        self._count("Pod", began, new)
 
     def _forget_pod(self, key: tuple[str, str]) -> None:
         pod = self._pods.pop(key, None)
@@ -152,10 +171,12 @@ class NodeGraph:
             self._secret_volumes.setdefault(secret, set()).add(name)
 
     def _owner_changed(self, kind: Kind, old: Any | None, new: Any | None) -> None:
+        began = perf_counter()
         if old is not None:
             self._owned.pop((kind, old.metadata.namespace, old.metadata.name), None)
         if new is not None and new.spec.node_name:
             self._owned[(kind, new.metadata.namespace, new.metadata.name)] = new.spec.node_name
+        self._count(_COUNTED[kind], began, new)
 
     def check(self) -> None:
         """Assert the invariant."""

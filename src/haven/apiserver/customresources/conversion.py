@@ -20,6 +20,7 @@ from haven.apimachinery.patch.dispatch import json_kind
 from haven.apimachinery.patch.strategic import GO_TYPES
 from haven.apimachinery.validation.labels import validate_labels
 from haven.apimachinery.validation.objectmeta import validate_annotations
+from haven.apiserver.customresources.meter import EMPTY, INVALID, MALFORMED, PARTIAL, ConversionProblem, CustomMeter
 
 __all__ = ["ConversionFailed", "Converter", "NoneConverter", "ReviewSender", "WebhookConverter"]
 
@@ -71,12 +72,15 @@ class WebhookConverter:
 
     is_immediate = False
 
-    def __init__(self, crd: v1.CustomResourceDefinition, sender: ReviewSender) -> None:
+    def __init__(
+        self, crd: v1.CustomResourceDefinition, sender: ReviewSender, meter: CustomMeter | None = None
+    ) -> None:
         assert crd.spec.conversion is not None
         assert crd.spec.conversion.webhook is not None
         self._name = crd.metadata.name
         self._webhook = crd.spec.conversion.webhook
         self._sender = sender
+        self._meter = meter or CustomMeter()
 
     async def convert(self, trees: Sequence[Tree], api_version: str) -> list[Tree]:
         if not trees:
@@ -97,6 +101,13 @@ class WebhookConverter:
             return [(await self._ask([tree], api_version, review_version))[0] for tree in trees]
 
     async def _ask(self, trees: Sequence[Tree], api_version: str, review_version: str) -> list[Tree]:
+        before, after = (version.rpartition("/")[2] for version in (str(trees[0]["apiVersion"]), api_version))
+        with self._meter.converting(self._name, before, after) as problem:
+            return await self._asked(trees, api_version, review_version, problem)
+
+    async def _asked(
+        self, trees: Sequence[Tree], api_version: str, review_version: str, problem: ConversionProblem
+    ) -> list[Tree]:
         client = self._webhook.client_config
         assert client is not None
         uid = str(uuid.uuid4())
@@ -111,13 +122,16 @@ class WebhookConverter:
                     "request": {"uid": uid, "desiredAPIVersion": api_version, "objects": list(trees)},
                 },
             )
+            problem.kind = MALFORMED
             converted = _answered(answer, review_version, uid)
         except WebhookFailure as error:
             raise ConversionFailed(f"conversion webhook for {kind} failed: {error}") from error
+        problem.kind = PARTIAL if converted else EMPTY
         if len(converted) != len(trees):
             raise ConversionFailed(
                 f"conversion webhook for {kind} returned {len(converted)} objects, expected {len(trees)}"
             )
+        problem.kind = INVALID
         return [_checked(before, after, api_version, kind) for before, after in zip(trees, converted, strict=True)]
 
 

@@ -19,6 +19,7 @@ from haven.apiserver.chain import PathHandler
 from haven.apiserver.customresources.conditions import is_served
 from haven.apiserver.customresources.conversion import Converter, NoneConverter, ReviewSender, WebhookConverter
 from haven.apiserver.customresources.definition import Definition, Version, compile_definition, is_true
+from haven.apiserver.customresources.meter import CustomMeter
 from haven.apiserver.customresources.rules import rules_for
 from haven.apiserver.customresources.strategy import custom_strategy
 from haven.apiserver.customresources.view import VersionView, decode_entry
@@ -32,6 +33,7 @@ from haven.apiserver.registry.storage import Storage, Storages
 from haven.apiserver.registry.versions import Conversion
 from haven.apiserver.watchcache import DELETED, Watched
 from haven.clock import Clock
+from haven.metrics.families import Registry
 
 __all__ = ["DEFINITIONS", "CustomResources"]
 
@@ -53,7 +55,9 @@ class CustomResources:
         sender: ReviewSender,
         clock: Clock,
         scales: dict[str, Handler],
+        registry: Registry | None = None,
     ) -> None:
+        self._meter = CustomMeter(registry)
         self._storages = storages
         self._resources = resources
         self._paths = paths
@@ -63,6 +67,7 @@ class CustomResources:
         self._clock = clock
         self._scales = scales
         self._definitions: dict[str, Definition] = {}
+        self._described: set[str] = set()
         self._added_paths: set[str] = set()
         self._following: set[asyncio.Task[None]] = set()
         self.after_change: list[Callable[[str], None]] = []
@@ -165,6 +170,8 @@ class CustomResources:
         self._resources.subresources.pop((resource.group, resource.plural, "scale"), None)
         del self._definitions[definition.name]
         if forget:
+            self._describe(definition, "remove")
+        if forget:
             self._storages.remove(resource)
         else:
             self._storages.of(resource.group_resource).cache.stop_watchers()
@@ -186,15 +193,22 @@ class CustomResources:
         if any(version.scale is not None for version in definition.versions.values()):
             resource = definition.storage.resource
             self._resources.subresources[(resource.group, resource.plural, "scale")] = self._scales
+        self._describe(definition, "update" if definition.name in self._described else "add")
         self._definitions[definition.name] = definition
+
+    def _describe(self, definition: Definition, reason: str) -> None:
+        """Count that OpenAPI says something else about a definition."""
+        (self._described.discard if reason == "remove" else self._described.add)(definition.name)
+        served = [version.resource for version in definition.versions.values() if version.served]
+        self._meter.described(definition.name, reason, [(one.group, one.version) for one in served])
 
     def _converter(self, crd: v1.CustomResourceDefinition) -> Converter:
         if crd.spec.conversion is not None and crd.spec.conversion.strategy == "Webhook":
-            return WebhookConverter(crd, self._sender)
+            return WebhookConverter(crd, self._sender, self._meter)
         return NoneConverter()
 
     def _endpoint(self, definition: Definition, version: Version, storage: Storage, converter: Converter) -> Endpoint:
-        strategy = custom_strategy(version, rules_for(version))
+        strategy = custom_strategy(version, rules_for(version), self._meter)
         resource = version.resource
         printer = custom_printer(version.columns)
         return Endpoint(

@@ -22,6 +22,7 @@ from haven.apimachinery.validation.names import dns_subdomain_name, qualified_na
 from haven.apimachinery.validation.objectmeta import validate_object_meta, validate_object_meta_update
 from haven.apiserver.customresources.bodies import Unpruned, whole_numbers
 from haven.apiserver.customresources.definition import Version
+from haven.apiserver.customresources.meter import CustomMeter
 from haven.apiserver.customresources.rules import Rules
 
 __all__ = ["custom_strategy", "nested"]
@@ -38,9 +39,9 @@ _STANDARD_FINALIZERS = frozenset({"orphan", "foregroundDeletion", "kubernetes"})
 _INT32_MAX = 2**31 - 1
 
 
-def custom_strategy(version: Version, rules: Rules | None) -> Strategy[Unstructured]:
+def custom_strategy(version: Version, rules: Rules | None, meter: CustomMeter) -> Strategy[Unstructured]:
     """Return the rules of a version; `rules` are its x-kubernetes-validations."""
-    checks = _Checks(version, rules)
+    checks = _Checks(version, rules, meter)
     status = Strategy[Unstructured](
         prepare_for_update=_update_status,
         validate_update=checks.status,
@@ -82,8 +83,9 @@ def _update_status(new: Unstructured, old: Unstructured) -> None:
 
 
 class _Checks:
-    def __init__(self, version: Version, rules: Rules | None) -> None:
+    def __init__(self, version: Version, rules: Rules | None, meter: CustomMeter) -> None:
         self._version = version
+        self._meter = meter
         self._open_api: Mapping[str, Any] = version.open_api or {}
         self._rules = rules
         self._forgiven: list[str] = []
@@ -136,7 +138,9 @@ class _Checks:
         errors += validate_embedded(tree, self._open_api)
         if not validate_lists(before, self._open_api):
             errors += validate_lists(tree, self._open_api)
-        return errors + self._ruled(errors, tree, before, correlation)
+        errors = errors + self._ruled(errors, tree, before, correlation)
+        self._meter.compared(correlation.spent.seconds)
+        return errors
 
     def status(self, new: Unstructured, old: Unstructured) -> ErrorList:
         tree, before = new.tree(), old.tree()
@@ -152,7 +156,9 @@ class _Checks:
         found = validate_lists(tree, self._open_api)
         if found and not validate_lists(before, self._open_api):
             errors += found
-        return errors + self._ruled(errors, tree, before, correlation)
+        errors = errors + self._ruled(errors, tree, before, correlation)
+        self._meter.compared(correlation.spent.seconds)
+        return errors
 
     def _ruled(self, errors: ErrorList, tree: Tree, before: Tree | None, correlation: Correlation | None) -> ErrorList:
         if self._rules is None:

@@ -15,12 +15,14 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import NamedTuple, Protocol
 
 from haven.apimachinery import times
 from haven.apimachinery.goformat import quote
 from haven.apiserver.encryption.ciphers import AesGcm, DerivedGcm
-from haven.apiserver.encryption.transformers import DecryptionFailed, Opened, SealFailed, Transformer
+from haven.apiserver.encryption.meter import FROM_STORAGE, TO_STORAGE, EncryptionMeter
+from haven.apiserver.encryption.transformers import NO_CALL, DecryptionFailed, Opened, SealFailed, Transformer
 from haven.apiserver.encryption.wire import MalformedMessage, annotations_of, bytes_of, decode, encode, text_of
 from haven.clock import Clock
 
@@ -81,8 +83,9 @@ class _Seed:
 class Envelope:
     """Seals and opens values with seeds that a plugin protects. `refresh` has to be called now and then."""
 
-    def __init__(self, name: str, service: KeyService, clock: Clock) -> None:
+    def __init__(self, name: str, service: KeyService, clock: Clock, meter: EncryptionMeter | None = None) -> None:
         self.name = name
+        self._meter = meter
         self.problem = "no status yet"
         """Why the plugin is not well; "" if it is."""
         self._service = service
@@ -109,6 +112,7 @@ class Envelope:
             head = "failed to perform status section of the healthz check for KMS Provider"
             self.problem = f"{head} {self.name}, error: {error}"
         else:
+            self._count_told(status.key_id)
             wrong = self._wrong(status)
             self.problem = f"kmsv2 Provider {self.name} is not healthy, error: {_joined(wrong)}" if wrong else ""
         self._asked_at = self._clock.monotonic_seconds()
@@ -162,11 +166,14 @@ class Envelope:
         return times.format_time(now + monotonic_seconds - self._clock.monotonic_seconds())
 
     def _new_seed(self, uid: str) -> _Seed:
+        began = perf_counter()
         seed = os.urandom(32)
+        if self._meter is not None:
+            self._meter.generated(perf_counter() - began)
         try:
             source = self._service.encrypt(seed, uid)
         except KmsFailed as error:
-            raise KmsFailed(f"failed to encrypt DEK, error: {error}") from None
+            raise KmsFailed(f"failed to encrypt DEK, error: {error}", error.status) from None
         _check_source(source)
         transformer = DerivedGcm(seed)
         self._remember(_fingerprint(_SEED_TYPE, source), transformer)
@@ -180,9 +187,12 @@ class Envelope:
             now, ended = times.format_time(self._clock.now_seconds()), self._until(self._good_until)
             key_hash = quote(_hash(seed.source.key_id))
             raise KmsFailed(f"encryptedDEKSource with keyID hash {key_hash} expired at {ended} (current time is {now})")
+        sealed = seed.transformer.seal(key, value)
+        if self._meter is not None:
+            self._meter.key_used(self.name, TO_STORAGE, seed.source.key_id)
         return encode(
             {
-                1: seed.transformer.seal(key, value),
+                1: sealed,
                 2: seed.source.key_id,
                 3: seed.source.ciphertext,
                 4: seed.source.annotations,
@@ -208,8 +218,12 @@ class Envelope:
         fingerprint = _fingerprint(int(kind), source)
         transformer = self._known.get(fingerprint)
         if transformer is None:
+            if self._meter is not None:
+                self._meter.missed()
             transformer = self._unwrap(int(kind), source, fingerprint)
             self._remember(fingerprint, transformer)
+        if self._meter is not None:
+            self._meter.key_used(self.name, FROM_STORAGE, source.key_id)
         value, _ = transformer.open(key, data)
         return Opened(value, source.key_id != self._seed.source.key_id or kind != _SEED_TYPE)
 
@@ -223,7 +237,7 @@ class Envelope:
         except (KmsFailed, MalformedMessage) as error:
             because = f"failed to decrypt DEK, error: {error}"
             self._failed[fingerprint] = (self._clock.monotonic_seconds() + ILL_SECONDS, because)
-            raise DecryptionFailed(because) from None
+            raise DecryptionFailed(because, getattr(error, "status", NO_CALL)) from None
         except ValueError:  # No key of AES.
             raise DecryptionFailed(f"crypto/aes: invalid key size {len(plain)}") from None
         self._failed.pop(fingerprint, None)
@@ -233,6 +247,16 @@ class Envelope:
         self._known[fingerprint] = transformer
         while len(self._known) > _SEEDS_MAX:
             self._known.popitem(last=False)
+        if self._meter is not None:
+            self._meter.remembered(self.name, len(self._known))
+
+    def _count_told(self, key_id: str) -> None:
+        if self._meter is None:
+            return
+        if 0 < len(key_id.encode()) <= KEY_ID_BYTES_MAX:
+            self._meter.key_told(self.name, key_id)
+        else:
+            self._meter.key_invalid(self.name, "too_long" if key_id else "empty")
 
 
 def _fingerprint(kind: int, source: Encrypted) -> bytes:

@@ -5,10 +5,12 @@ Calls block their thread. gRPC is only loaded when a plugin is configured.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from time import perf_counter
 from typing import Any
 
 from haven.apiserver.encryption.kms import Encrypted, KmsFailed, Status
+from haven.apiserver.encryption.transformers import OK
 from haven.apiserver.encryption.wire import annotations_of, bytes_of, decode, encode, text_of
 
 __all__ = ["KmsPlugin"]
@@ -19,13 +21,17 @@ _SERVICE = "/v2.KeyManagementService/"
 class KmsPlugin:
     """A KeyService behind a socket (unix:///path, or unix:@name for an abstract one)."""
 
-    def __init__(self, endpoint: str, timeout_seconds: float) -> None:
+    def __init__(
+        self, endpoint: str, timeout_seconds: float, count: Callable[[str, float, str], None] | None = None
+    ) -> None:
+        """`count` is told of each call: its method, how long it took, and its status."""
         import grpc
 
         path = endpoint.removeprefix("unix://")
         address = f"unix-abstract:{path[1:]}" if path.startswith("@") else f"unix:{path}"
         self._endpoint = endpoint
         self._timeout_seconds = timeout_seconds
+        self._count = count
         self._failure: type[Exception] = grpc.RpcError
         self._channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)])
 
@@ -47,11 +53,22 @@ class KmsPlugin:
 
     def _call(self, method: str, body: bytes) -> dict[int, list[bytes | int]]:
         call = self._channel.unary_unary(_SERVICE + method)
+        began, status = perf_counter(), OK
         try:
             answer: bytes = call(body, timeout=self._timeout_seconds, wait_for_ready=True)
         except self._failure as error:
-            raise KmsFailed(f"rpc error: {_describe(error)}") from None
+            status = _status(error)
+            raise KmsFailed(f"rpc error: {_describe(error)}", status) from None
+        finally:
+            if self._count is not None:
+                self._count(_SERVICE + method, perf_counter() - began, status)
         return decode(answer)
+
+
+def _status(error: Any) -> str:
+    """Return the code of a call that failed, as Go writes it."""
+    name = str(error.code().name)
+    return "Canceled" if name == "CANCELLED" else "".join(part.title() for part in name.split("_"))
 
 
 def _describe(error: Any) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from haven import telemetry
@@ -14,6 +15,7 @@ from haven.apiserver.configfiles import ConfigError, FollowedFile
 from haven.apiserver.encryption.ciphers import AesCbc, AesGcm, Secretbox
 from haven.apiserver.encryption.configuration import KmsProvider, Provider, ResourceProviders, parse_encryption
 from haven.apiserver.encryption.kms import Envelope
+from haven.apiserver.encryption.meter import EncryptionMeter
 from haven.apiserver.encryption.transformers import ENCRYPTED, Chain, Identity, Prefixed, Transformer
 from haven.clock import Clock
 
@@ -29,8 +31,11 @@ _log = telemetry.logger("apiserver")
 class Encryption:
     """Tells how a resource is stored. `load` first; `follow` and `poll` have to run."""
 
-    def __init__(self, path: str, clock: Clock, *, automatic_reload: bool) -> None:
+    def __init__(
+        self, path: str, clock: Clock, *, automatic_reload: bool, meter: EncryptionMeter | None = None
+    ) -> None:
         self._clock = clock
+        self._meter = meter
         self._automatic_reload = automatic_reload
         self._file = FollowedFile(Path(path), self._apply, clock=clock, every_seconds=RELOAD_SECONDS, tries_again=True)
         self._is_loaded = False
@@ -53,7 +58,10 @@ class Encryption:
         key = (group, plural)
         if key not in self._known:
             ways = [way for providers, ways in self._chains if providers.concerns(group, plural) for way in ways]
-            self._known[key] = Chain(ways) if ways else None
+            found = Chain(ways) if ways else None
+            if found is not None and self._meter is not None:
+                found = found.counted(partial(self._meter.transformed, f"{plural}.{group}" if group else plural))
+            self._known[key] = found
         return self._known[key]
 
     def checks(self) -> dict[str, Callable[[], Awaitable[str]]]:
@@ -118,7 +126,10 @@ class Encryption:
     def _connect(self, provider: KmsProvider) -> Envelope:
         from haven.apiserver.encryption.kmsdriver import KmsPlugin
 
-        envelope = Envelope(provider.name, KmsPlugin(provider.endpoint, provider.timeout_seconds), self._clock)
+        meter = self._meter
+        count = partial(meter.called, provider.name) if meter is not None else None
+        plugin = KmsPlugin(provider.endpoint, provider.timeout_seconds, count)
+        envelope = Envelope(provider.name, plugin, self._clock, meter)
         envelope.refresh()
         if envelope.problem and self._is_loaded:
             raise ConfigError(f"health check for new transformers failed: {envelope.problem}")

@@ -14,6 +14,7 @@ from haven import telemetry
 from haven.apimachinery import apierrors, serialization
 from haven.apiserver.clientcertificates import presented
 from haven.apiserver.http.answers import answer_head, has_body, plain_error
+from haven.apiserver.http.handshakes import Handshakes
 from haven.apiserver.http.messages import Malformed, Message, Messages, head_bytes, split_target
 from haven.apiserver.http.takeover import Connection
 from haven.apiserver.request import LiveStream, Request, Response, chunked
@@ -51,6 +52,7 @@ class Server(Protocol):
     wants_certificates: bool
     closing: bool
     connections: set[HttpConnection]
+    handshakes: Handshakes
     is_streamed: Callable[[str], bool]
     """Whether the body of a request to a target is passed on as it comes."""
 
@@ -67,7 +69,7 @@ class HttpConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_certificate", "_is_paused", "_is_reading", "_lingering", "_messages", "_problem", "_remote",
+        "__weakref__", "_certificate", "_is_paused", "_is_reading", "_lingering", "_messages", "_problem", "_remote",
         "_seen", "_server", "_since", "_stream",
         "_waiter", "_writable", "is_lost", "task", "transport",
     )  # fmt: skip
@@ -93,6 +95,7 @@ class HttpConnection(asyncio.Protocol):
         """A client is there; TLS is agreed."""
         self.transport = transport
         server = self._server
+        server.handshakes.done(self)
         peer = transport.get_extra_info("peername")
         self._remote = str(peer[0]) if isinstance(peer, tuple) else ""
         if server.wants_certificates:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from haven.apiserver.http.connection import Handle, HttpConnection, Limits
+from haven.apiserver.http.handshakes import Handshakes
 
 if TYPE_CHECKING:
     from haven.apiserver.http.upgrades import Upgrades
@@ -38,6 +39,7 @@ class HttpServer:
         self.wants_certificates = tls is not None and tls.verify_mode != ssl.CERT_NONE
         self.closing = False
         self.connections: set[HttpConnection] = set()
+        self.handshakes = Handshakes()
         self._tls = tls
         self._listeners: list[asyncio.Server] = []
         self._upgrades: Upgrades | None = None
@@ -98,7 +100,9 @@ class HttpServer:
         self._upgrades.take(transport, data)
 
     def _accept(self) -> HttpConnection:
-        return HttpConnection(self)
+        connection = HttpConnection(self)
+        self.handshakes.begun(connection, asyncio.get_running_loop().time())
+        return connection
 
     def _start_sweeping(self) -> None:
         if self._sweeper is None:

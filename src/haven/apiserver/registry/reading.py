@@ -185,7 +185,10 @@ class Reading:
                 _refuse_damaged(endpoint, selection, after, found)
             if self._meter is not None:
                 looked_at = cache.count(selection.namespace) if not selection.is_everything else len(found.entries)
-                self._meter.listed_from_cache(endpoint.resource, fetched=looked_at, returned=len(found.entries))
+                newest_wanted = not parameters.resource_version and not parameters.continue_
+                self._meter.listed_from_cache(
+                    endpoint.resource, fetched=looked_at, returned=len(found.entries), consistent=newest_wanted
+                )
             return found
         try:
             found = await self._page_from_store(endpoint, selection, after, limit, revision)

@@ -32,6 +32,7 @@ from haven.apiserver.registry.outlines import Outline, Path, Plan, Strings, take
 from haven.apiserver.registry.storage import Storage
 from haven.apiserver.request import Request
 from haven.apiserver.watchcache import Draft, Entry, WatchCache, strip_revision
+from haven.metrics.families import Value
 
 __all__ = ["Lesson", "Read", "ReadAll", "Readings", "Recipe", "Recipes"]
 
@@ -121,8 +122,8 @@ class Recipe:
     """How the stored form of objects is put together."""
 
     __slots__ = (
-        "_gaps", "_labels", "_parts", "_taught_by", "annotations", "fields", "generate_name", "is_proven", "made_up",
-        "reads",
+        "_gaps", "_labels", "_parts", "_taught_by", "annotations", "counts", "fields", "generate_name", "is_proven",
+        "made_up", "reads",
     )  # fmt: skip
 
     def __init__(
@@ -166,6 +167,8 @@ class Recipe:
         }
         self.fields = _fixed_fields(entry, data, marks)
         self.annotations: Mapping[str, str] = {}
+        self.counts: tuple[Value, ...] = ()
+        """What counts each object that is made in this way."""
         self.reads: tuple[Read | ReadAll, ...] = ()
         self.is_proven = False
         self._taught_by = (entry.name, self.made_up)
@@ -174,6 +177,11 @@ class Recipe:
     def holds(self) -> bool:
         """Whether everything that was read is still the newest."""
         return all(map(_holds, self.reads))
+
+    def count(self) -> None:
+        """Count an object, for the plugins that have not seen it."""
+        for value in self.counts:
+            value.value += 1
 
     def make(self, strings: Strings, name: str, uid: str, now: str, made_up: str) -> bytes:
         """Return the JSON of the object that a body becomes, as it is stored."""
@@ -281,7 +289,12 @@ class Recipes:
         return Lesson(key, plan, strings, held, likeness, recipe)
 
     def learn(
-        self, lesson: Lesson, entry: Entry, reads: Sequence[Read | ReadAll | None], annotations: Mapping[str, str]
+        self,
+        lesson: Lesson,
+        entry: Entry,
+        reads: Sequence[Read | ReadAll | None],
+        annotations: Mapping[str, str],
+        counts: tuple[Value, ...] = (),
     ) -> None:
         """Take in an object that went the long way without a complaint or a warning."""
         try:
@@ -295,7 +308,7 @@ class Recipes:
             recipe = lesson.recipe
             if recipe is None or not recipe.holds:
                 recipe = Recipe(entry, lesson.strings, lesson.plan, lesson.held, lesson.likeness)
-                recipe.reads, recipe.annotations = known, annotations
+                recipe.reads, recipe.annotations, recipe.counts = known, annotations, counts
                 self._recipes[lesson.key] = recipe
             elif recipe.annotations != annotations:
                 raise _NotAlike

@@ -55,7 +55,7 @@ class Repeating:
         return self._recipes.look(request, endpoint, parameters, manager)
 
     @contextmanager
-    def learning(self, request: Request, lesson: Lesson) -> Iterator[Learned]:
+    def learning(self, request: Request, endpoint: Endpoint, lesson: Lesson) -> Iterator[Learned]:
         """Learn from what is done inside."""
         warnings, before = len(request.warnings), set(request.audit_annotations)
         readings = self._readings.start()
@@ -67,7 +67,8 @@ class Repeating:
         entry = learned.result.entry if learned.result is not None else None
         if entry is not None and len(request.warnings) == warnings and not request.audit_details:
             written = {key: text for key, text in request.audit_annotations.items() if key not in before}
-            self._recipes.learn(lesson, entry, readings, written)
+            counts = self._admission.counts(endpoint.resource.group_resource, written)
+            self._recipes.learn(lesson, entry, readings, written, counts)
 
     async def again(
         self, request: Request, endpoint: Endpoint, admission: AdmissionRequest, lesson: Lesson
@@ -108,10 +109,12 @@ class Repeating:
                     if existing is None:  # It came and went.
                         return None
                 else:
+                    recipe.count()
                     entry = storage.get(namespace, name)
                     if entry is None or entry.uid != uid:  # Deleted again before we looked.
                         return Result(object=storage.kind.decode(value), created=True)
                     return Result(entry=entry, created=True)
             if not generated or attempt == GENERATED_NAME_ATTEMPTS - 1:
+                recipe.count()
                 raise already_exists(endpoint, existing, generated=generated)
         raise AssertionError("unreachable")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from time import perf_counter
 from typing import Any
 
 from haven.api.core import v1 as core
@@ -20,10 +21,12 @@ from haven.apimachinery import apierrors, meta
 from haven.apimachinery.fielderrors import ErrorList, Path, invalid
 from haven.apimachinery.names import Revision
 from haven.apiserver.registry import systemfields
+from haven.apiserver.registry.allocationmeter import DYNAMIC, STATIC, AllocationMeter
 from haven.apiserver.registry.serverwrites import SERVER
 from haven.apiserver.registry.storage import ROOT, Reservation, Storage, Storages, Write
 from haven.apiserver.watchcache import DELETED, Watched
 from haven.clock import Clock
+from haven.metrics.families import Registry
 
 __all__ = ["ServiceAllocation"]
 
@@ -35,6 +38,7 @@ _NONE, _EXTERNAL = "None", "ExternalName"
 _CLUSTER_IP, _NODE_PORT, _LOAD_BALANCER = "ClusterIP", "NodePort", "LoadBalancer"
 _SINGLE, _PREFER, _REQUIRE = "SingleStack", "PreferDualStack", "RequireDualStack"
 _V4, _V6 = "IPv4", "IPv6"
+_MANAGED_BY, _MANAGER = "ipaddress.kubernetes.io/managed-by", "ipallocator.k8s.io"
 _RANDOM_ATTEMPTS = 32
 _PRETENDED_PORT = 32768
 """A dry run shows node ports beyond this one: the number is made up."""
@@ -76,8 +80,10 @@ class ServiceAllocation:
         *,
         networks: Sequence[Network],
         node_ports: range,
+        registry: Registry | None = None,
     ) -> None:
         self._storages = storages
+        self._meter = AllocationMeter(registry, self._taken) if registry is not None else None
         self._clock = clock
         self._chance = chance
         self._networks = tuple(networks)
@@ -95,6 +101,11 @@ class ServiceAllocation:
         if event.type != DELETED:
             self._used_ports.update(_ports_of(event.entry.glimpse))
         self._used_ports = +self._used_ports
+
+    def _taken(self) -> Iterator[str]:
+        for entry in self._storages.of(_ADDRESSES).cache.entries():
+            if entry.labels.get(_MANAGED_BY) == _MANAGER:
+                yield entry.name
 
     # ---- hooks
 
@@ -170,7 +181,7 @@ class ServiceAllocation:
                 name=str(ip_address(text)),
                 labels={
                     "ipaddress.kubernetes.io/ip-family": _family(text),
-                    "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
+                    _MANAGED_BY: _MANAGER,
                 },
             ),
             spec=networking.IPAddressSpec(
@@ -304,8 +315,12 @@ class ServiceAllocation:
         networks = self._configured().get(family, [])
         if allocated.dry_run:
             networks = networks[:1]
+        began = perf_counter()
         if text:
             because = self._address_complaint(text, networks, allocated)
+            home = next((one for one in networks if ip_address(text) in one), None)
+            if home is not None:
+                self._count(home, STATIC, began, allocated, found=not because)
             if because:
                 where = Path("spec").child("clusterIPs")
                 error = invalid(where, service.spec.cluster_ips, f"failed to allocate IP {text}: {because}")
@@ -315,11 +330,20 @@ class ServiceAllocation:
         for network in networks:
             is_pretended = allocated.dry_run
             chosen = str(network.network_address) if is_pretended else self._free_address(network)
+            self._count(network, DYNAMIC, began, allocated, found=bool(chosen))
             if chosen:
                 allocated.addresses.append(chosen)
                 return chosen
         name = service.metadata.name
         raise apierrors.InternalError.because(f'failed to allocate a serviceIP for Service "{name}": range is full')
+
+    def _count(self, network: Network, scope: str, began: float, allocated: Allocated, *, found: bool) -> None:
+        if self._meter is None or allocated.dry_run:
+            return
+        if found:
+            self._meter.address(network, scope, perf_counter() - began)
+        else:
+            self._meter.no_address(network, scope)
 
     def _address_complaint(self, text: str, networks: Sequence[Network], allocated: Allocated) -> str:
         """Say why a Service cannot have the address it asks for; "" if it can."""
@@ -393,16 +417,28 @@ class ServiceAllocation:
 
     def _take_port(self, service: core.Service, index: int, wanted: int, allocated: Allocated) -> int:
         if wanted:
-            because = self._port_complaint(wanted, allocated)
+            because = self._counted_complaint(wanted, allocated)
             if because:
                 where = Path("spec", "ports").index(index).child("nodePort")
                 raise apierrors.Invalid.of(_KIND, service.metadata.name, [invalid(where, wanted, because)])
             allocated.ports.append(wanted)
             return wanted
-        port = self._free_port(allocated)
+        port = self._counted_port(allocated)
         if not port:
             raise apierrors.InternalError.because("failed to allocate a nodePort: range is full")
         allocated.ports.append(port)
+        return port
+
+    def _counted_complaint(self, wanted: int, allocated: Allocated) -> str:
+        because = self._port_complaint(wanted, allocated)
+        if self._meter is not None and not allocated.dry_run:
+            self._meter.port(STATIC, found=not because)
+        return because
+
+    def _counted_port(self, allocated: Allocated) -> int:
+        port = self._free_port(allocated)
+        if self._meter is not None and not allocated.dry_run:
+            self._meter.port(DYNAMIC, found=port > 0)
         return port
 
     def _port_complaint(self, wanted: int, allocated: Allocated) -> str:
@@ -433,13 +469,13 @@ class ServiceAllocation:
     def _allocate_health_check(self, service: core.Service, allocated: Allocated) -> None:
         wanted = service.spec.health_check_node_port
         if wanted:
-            because = self._port_complaint(wanted, allocated)
+            because = self._counted_complaint(wanted, allocated)
             if because:
                 text = f"failed to allocate requested HealthCheck NodePort {wanted}: {because}"
                 raise apierrors.InternalError.because(text)
             allocated.ports.append(wanted)
             return
-        port = self._free_port(allocated)
+        port = self._counted_port(allocated)
         if not port:
             text = "failed to allocate a HealthCheck NodePort 0: range is full"
             raise apierrors.InternalError.because(text)

@@ -321,6 +321,8 @@ class Storages:
         for storage in [only] if only else self.all():
             storage.cache.dropped = storage.cache.newest = revision
             storage.loaded = revision
+            if self.meter is not None:
+                self.meter.listed(storage.resource, fetched=len(storage.cache), returned=len(storage.cache))
             for change in self._missed.pop(storage, ()):
                 self._record(storage, change)
 
@@ -486,6 +488,8 @@ class Storages:
 
     def _damaged(self, storage: Storage, damage: Damage) -> None:
         """Note that something cannot be read: nobody can have the whole of its kind from now on."""
+        if self.meter is not None:
+            self.meter.unreadable(storage.resource)
         cache = storage.cache
         last = cache.get(damage.namespace, damage.name)
         if last is not None:

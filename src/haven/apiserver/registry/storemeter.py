@@ -33,6 +33,10 @@ class StoreMeter:
         """Count one that the store could not do."""
         self._registry["etcd_request_errors_total"].child(kind.group, operation, kind.plural).value += 1
 
+    def unreadable(self, kind: Resource[Any]) -> None:
+        """Count a stored object that cannot be read."""
+        self._registry["apiserver_storage_decode_errors_total"].child(kind.group, kind.plural).value += 1
+
     def listed(self, kind: Resource[Any], *, fetched: int, returned: int) -> None:
         """Count a list that the store answered."""
         prefix, place = "apiserver_storage_list_", (kind.group, kind.plural)
@@ -41,8 +45,16 @@ class StoreMeter:
         self._registry[prefix + "evaluated_objects_total"].child(*place).value += fetched
         self._registry[prefix + "returned_objects_total"].child(*place).value += returned
 
-    def listed_from_cache(self, kind: Resource[Any], *, fetched: int, returned: int) -> None:
-        """Count a list that the watch cache answered."""
+    def listed_from_cache(self, kind: Resource[Any], *, fetched: int, returned: int, consistent: bool = False) -> None:
+        """Count a list that the watch cache answered, which knows what the store knows: nobody has to wait for it.
+
+        `consistent` ones asked for the newest state.
+        """
+        if consistent:
+            self._registry["apiserver_watch_cache_consistent_read_total"].child(
+                "false", kind.group, kind.plural, "true"
+            ).value += 1
+        self._registry["apiserver_watch_cache_read_wait_seconds"].histogram(kind.group, kind.plural).add(0.0)
         prefix, place = "apiserver_cache_list_", (kind.group, kind.plural)
         self._registry[prefix + "total"].child(kind.group, "", kind.plural).value += 1
         self._registry[prefix + "fetched_objects_total"].child(kind.group, "", kind.plural).value += fetched

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any
 
 from haven.apimachinery import apierrors, serialization
@@ -102,6 +103,23 @@ class Watching:
         counter = self._registry["apiserver_watch_events_total"].child(*labels)
         return counter, self._registry["apiserver_watch_events_sizes"].histogram(*labels)
 
+    def _count_initial(self, endpoint: Endpoint, signals: Sequence[Signal]) -> None:
+        """Count what a watch begins with."""
+        number = len(signals) - bool(signals and isinstance(signals[-1], Bookmark))
+        if self._registry is not None and number:
+            kind = endpoint.resource
+            self._registry["apiserver_init_events_total"].child(kind.group, kind.plural).value += number
+
+    def _count_list(self, endpoint: Endpoint, selection: Selection, seconds: float) -> None:
+        """Count a watch that has sent all objects."""
+        if self._registry is None:
+            return
+        kind = endpoint.resource
+        one = selection.fields is not None and selection.fields.exact("metadata.name") is not None
+        scope = "resource" if one else "namespace" if selection.namespace else "cluster"
+        found = self._registry["apiserver_watch_list_duration_seconds"]
+        found.histogram(kind.group, kind.plural, scope, kind.version).add(seconds)
+
     @staticmethod
     def _stream_form(request: Request, endpoint: Endpoint, form: Answer) -> Answer:
         accept = request.headers.get("accept", "")
@@ -170,13 +188,19 @@ class Watching:
         watcher = cache.watch(selection)
         try:
             start = self._store.revision
+            began = perf_counter()
             if parameters.send_initial_events or (parameters.send_initial_events is None and revision == 0):
-                yield self._initial(cache, selection, parameters, start)
+                initial = self._initial(cache, selection, parameters, start)
+                self._count_initial(endpoint, initial)
+                yield initial
+                if parameters.send_initial_events:
+                    self._count_list(endpoint, selection, perf_counter() - began)
             elif parameters.send_initial_events is False and revision == 0:
                 pass
             elif cache.holds_after(Revision(revision)):
                 events = cache.replay(selection, after=Revision(revision))
                 if events:
+                    self._count_initial(endpoint, events)
                     yield list(events)
             elif cache.newest > revision:
                 try:

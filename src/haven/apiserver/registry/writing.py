@@ -195,7 +195,7 @@ class Writing:
             admission = self._new_request(request, endpoint, lesson.name, parameters)
             result = await self._repeating.again(request, endpoint, admission, lesson)
         elif lesson is not None:
-            with self._repeating.learning(request, lesson) as learned:
+            with self._repeating.learning(request, endpoint, lesson) as learned:
                 result = learned.result = await self._create(request, endpoint, parameters, manager)
         if result is None:
             result = await self._create(request, endpoint, parameters, manager)

@@ -22,6 +22,7 @@ from haven.apiserver.registry.endpoint import Endpoint
 from haven.apiserver.request import Request, Response
 from haven.apiserver.streaming import channels, location, portforward, remotecommand
 from haven.apiserver.streaming.httpproxy import HttpProxy
+from haven.apiserver.streaming.meter import StreamMeter
 from haven.apiserver.streaming.remotecommand import Streams
 from haven.apiserver.streaming.session import Session
 from haven.client.upgrade import Backend, Refused, Upgraded, upgrade
@@ -87,10 +88,13 @@ class _NoObject(apierrors.ApiError):
 class Streaming:
     """Answers requests that go on to nodes, Pods and Services."""
 
-    def __init__(self, objects: Objects, admission: AdmissionChain, nodes: NodeBackends) -> None:
+    def __init__(
+        self, objects: Objects, admission: AdmissionChain, nodes: NodeBackends, meter: StreamMeter | None = None
+    ) -> None:
         self._objects = objects
         self._admission = admission
         self._nodes = nodes
+        self._meter = meter or StreamMeter(None)
         self._proxy = HttpProxy()
         self._logs: aiohttp.ClientSession | None = None
         self._turn = 0  # Endpoints of a proxied Service are taken in turn.
@@ -181,6 +185,7 @@ class Streaming:
             tty=tty,
         )
         connection = cast("Connection", request.connection)
+        self._meter.websocket(request.info.subresource)
 
         async def hijack() -> None:
             socket = web.WebSocketResponse(protocols=channels.PROTOCOLS, max_msg_size=0, autoping=True)
@@ -189,12 +194,14 @@ class Streaming:
             try:
                 answer = await _dial_spdy(backend, target, "v4.channel.k8s.io")
             except apierrors.ApiError as error:
+                self._meter.translated(error.code)
                 protocol = channels.protocol_of(socket.ws_protocol)
                 message = protocol.write(channels.ERROR, remotecommand.failure(error))
                 await (socket.send_str(message) if isinstance(message, str) else socket.send_bytes(message))
                 await socket.close()
                 return
             await remotecommand.relay(socket, Session(answer), streams)
+            self._meter.translated(200)
 
         return Response(101, hijack=hijack)
 
@@ -213,8 +220,10 @@ class Streaming:
             raise apierrors.BadRequest('query parameter "port" is required')
         if 0 in ports:
             raise apierrors.BadRequest('port "0" must be > 0 and < 65536')
+        self._meter.websocket("portforward")
         if tunnelled:
-            answer = await _dial_spdy(backend, target, "portforward.k8s.io")
+            with self._meter.tunnelling():
+                answer = await _dial_spdy(backend, target, "portforward.k8s.io")
         else:
             answer = await _dial_spdy(
                 backend, f"{target}?{urlencode([('port', p) for p in ports])}", "portforward.k8s.io"
@@ -242,13 +251,15 @@ class Streaming:
             raise apierrors.NotAcceptable(text)
         if kind:
             raise _NoObject("object does not implement the Object interfaces")
+        insecure = location.flag(request.query, "insecureSkipTLSVerifyBackend")
+        self._meter.log(insecure=insecure)
         options = location.log_options(request.info.name, request.query)
         pod = self._pod(request)
         container = location.choose_container(pod, request.get("container"))
         if not pod.spec.node_name:
             return Response(204)
         backend = self._kubelet(pod)
-        tls = self._insecure if location.flag(request.query, "insecureSkipTLSVerifyBackend") else backend.tls
+        tls = self._insecure if insecure else backend.tls
         url = f"https://{backend.authority}/containerLogs/{_place(pod)}/{quote(container)}?{urlencode(options)}"
         if self._logs is None:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
@@ -256,6 +267,8 @@ class Streaming:
         try:
             answer = await self._logs.get(url, ssl=tls or False)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            if isinstance(error, aiohttp.ClientConnectorCertificateError):
+                self._meter.log_not_trusted()
             raise apierrors.InternalError(f'Get "{url}": {error}') from error
         if answer.status != 200:
             body = await answer.read()

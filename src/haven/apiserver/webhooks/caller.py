@@ -11,12 +11,14 @@ import math
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from time import perf_counter
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from haven.apimachinery import apierrors
 from haven.apimachinery.goformat import quote
+from haven.apiserver.outgoing import OutgoingMeter
 from haven.apiserver.tracing import Spans, no_span
 from haven.apiserver.webhooks.failures import answer_error, describe, refused_certificate
 from haven.apiserver.webhooks.selfissued import issued_by, looks_self_signed, peer_certificate
@@ -70,6 +72,7 @@ class WebhookCaller:
         self.span: Spans = no_span
         self.more_headers: Callable[[], Mapping[str, str]] | None = None
         """Headers for each call: what it is part of, when requests are traced."""
+        self.meter: OutgoingMeter | None = None
         self._contexts: OrderedDict[_Key, ssl.SSLContext] = OrderedDict()
         self._direct: aiohttp.ClientSession | None = None
         self._proxied: aiohttp.ClientSession | None = None
@@ -100,16 +103,20 @@ class WebhookCaller:
             url = urlsplit(url)._replace(path="/").geturl()
         if timeout_seconds is not None:
             url += f"{'&' if '?' in url else '?'}timeout={max(1, math.ceil(timeout_seconds))}s"
+        began = perf_counter()
         try:
             async with asyncio.timeout(timeout_seconds):
                 return await self._post(target, url, body, content_type, is_answered=is_answered)
         except TimeoutError:
             raise CallFailed(f"Post {quote(url)}: context deadline exceeded") from None
+        finally:
+            if self.meter is not None:
+                self.meter.took(url, "POST", perf_counter() - began)
 
     async def _post(self, target: Target, url: str, body: bytes, content_type: str, *, is_answered: bool) -> bytes:
         retries = 0
         while True:
-            code, headers, data = await self._followed(target, url, body, content_type)
+            code, headers, data = await self._counted(target, url, body, content_type, again=retries > 0)
             kind = headers.get("Content-Type", "") or "application/json"
             if 200 <= code <= 206:
                 if is_answered and not data:
@@ -122,6 +129,19 @@ class WebhookCaller:
                 continue
             error = answer_error(code, data, kind)
             raise CallFailed(error.message, error)
+
+    async def _counted(
+        self, target: Target, url: str, body: bytes, content_type: str, *, again: bool
+    ) -> tuple[int, Any, bytes]:
+        """Ask, and count what comes of it."""
+        code = received = None
+        try:
+            code, headers, data = await self._followed(target, url, body, content_type)
+            received = len(data)
+            return code, headers, data
+        finally:
+            if self.meter is not None:
+                self.meter.answered(url, "POST", code, sent=len(body), received=received, again=again)
 
     async def _followed(self, target: Target, url: str, body: bytes, content_type: str) -> tuple[int, Any, bytes]:
         """Return the answer of the place that a callee finally refers to, as Go's client does."""
@@ -180,6 +200,8 @@ class WebhookCaller:
                     context = self._context(target)
                     continue
                 because = await refused_certificate(error, host, port, target.tls_name)
+                if self.meter is not None:
+                    self.meter.refused_certificate("apiserver_webhooks", error.certificate_error, because)
                 if because is None:
                     raise self._failed(url, error, host, port, target) from error
                 raise CallFailed(f"Post {quote(url)}: tls: failed to verify certificate: {because}") from error
@@ -219,6 +241,7 @@ class WebhookCaller:
     def _context(self, target: Target) -> ssl.SSLContext | None:
         key = _key(target)
         context = self._contexts.get(key)
+        is_known = context is not None
         if context is None:
             context = tls_context(
                 ca=target.ca, insecure=target.insecure, certificate=target.certificate, key=target.key
@@ -228,6 +251,8 @@ class WebhookCaller:
                 self._contexts.popitem(last=False)
         else:
             self._contexts.move_to_end(key)
+        if self.meter is not None:
+            self.meter.connecting("hit" if is_known else "miss", "webhooks", len(self._contexts))
         return context
 
     def _session(self, target: Target) -> aiohttp.ClientSession:

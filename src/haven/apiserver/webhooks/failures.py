@@ -19,6 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from haven.apimachinery import apierrors
 from haven.apimachinery.goformat import quote
+from haven.apiserver.outgoing import LEGACY_NAME
 from haven.apiserver.webhooks.selfissued import peer_certificate
 from haven.deferred import deferred
 
@@ -151,7 +152,7 @@ def _mismatch(certificate: x509.Certificate, wanted: str) -> str:
         addresses = [str(one) for one in found.get_values_for_type(x509.IPAddress)]
     except x509.ExtensionNotFound:
         if certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME) and not _is_address(wanted):
-            return "x509: certificate relies on legacy Common Name field, use SANs instead"
+            return LEGACY_NAME
     if _is_address(wanted):
         if not addresses:
             return f"x509: cannot validate certificate for {wanted} because it doesn't contain any IP SANs"

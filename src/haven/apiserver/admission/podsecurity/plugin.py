@@ -5,7 +5,7 @@ Source: https://kubernetes.io/docs/concepts/security/pod-security-admission/
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,16 @@ from haven.apimachinery.fielderrors import FieldError
 from haven.apimachinery.goformat import quote
 from haven.apiserver.admission.interface import CREATE, UPDATE, AdmissionRequest, Objects
 from haven.apiserver.admission.podsecurity.checks import describe, evaluate
+from haven.apiserver.admission.podsecurity.meter import DENY, PodSecurityMeter
 from haven.apiserver.admission.podsecurity.policy import PREFIX, Level, LevelVersion, Policy, policy_of
+from haven.metrics.families import Registry, Value
 
 __all__ = ["Exemptions", "PodSecurity"]
 
 PODS_CHECKED_MAX = 3000
 """How many existing pods are looked at when a namespace gets a stricter level."""
 _NAMESPACES, _PODS = GroupResource("", "namespaces"), GroupResource("", "pods")
+_Check = Callable[[AdmissionRequest], Awaitable[None]]
 _IGNORED = frozenset({"exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status"})
 
 
@@ -51,13 +54,19 @@ class PodSecurity:
     is_steady = True
 
     def __init__(
-        self, objects: Objects, *, defaults: Policy | None = None, exemptions: Exemptions | None = None
+        self,
+        objects: Objects,
+        *,
+        defaults: Policy | None = None,
+        exemptions: Exemptions | None = None,
+        registry: Registry | None = None,
     ) -> None:
         self._objects = objects
         self._defaults = defaults or Policy()
         self._exemptions = exemptions or Exemptions()
         self._namespaces = scheme.resource_of(core.Namespace)
         self._pods = scheme.resource_of(core.Pod)
+        self._meter = PodSecurityMeter(registry) if registry is not None else None
 
     def handles(self, operation: str) -> bool:
         return operation in (CREATE, UPDATE)
@@ -69,9 +78,32 @@ class PodSecurity:
                 self._check_namespace(request)
         elif resource == _PODS:
             if request.subresource not in _IGNORED:
-                await self._check_pod(request)
+                await self._counted(self._check_pod, request)
         elif not request.subresource:
-            await self._check_workload(request)
+            await self._counted(self._check_workload, request)
+
+    async def _counted(self, check: _Check, request: AdmissionRequest) -> None:
+        """Check, and count what comes of it."""
+        meter, place = self._meter, (request.operation, request.resource.group_resource, request.subresource)
+        if meter is None:
+            return await check(request)
+        refused = False
+        try:
+            await check(request)
+        except Forbidden:
+            refused = True
+            raise
+        except InternalError:
+            meter.error(*place, fatal=True).value += 1
+            raise
+        finally:
+            for value in meter.told_by(request.audit_annotations, *place, refused=refused):
+                value.value += 1
+
+    def counts(self, operation: str, resource: GroupResource, annotations: Mapping[str, str]) -> Iterator[Value]:
+        """Yield what counts an object that is made as another one was, of which this was written down."""
+        if self._meter is not None:
+            yield from self._meter.told_by(annotations, operation, resource, "")
 
     # ---- namespaces
 
@@ -227,6 +259,9 @@ class PodSecurity:
                 because = f"violates PodSecurity {quote(str(policy.enforce))}: {found}"
                 raise Forbidden.of(request.resource.group_resource, request.name, because)
         if found := wrong(policy.warn):
+            if self._meter is not None:
+                place = (request.operation, request.resource.group_resource, request.subresource)
+                self._meter.evaluation(DENY, "warn", policy.warn, *place).value += 1
             request.warnings.append(f"would violate PodSecurity {quote(str(policy.warn))}: {found}")
 
 

@@ -50,8 +50,11 @@ class PolicyMeter:
         """Count the evaluation of all expressions of a policy."""
         self._registry["apiserver_cel_evaluation_duration_seconds"].histogram().add(seconds)
 
-    def denied(self, policy: str, binding: str, action: str, message: str, seconds: float) -> None:
-        """Count one thing that a validating policy does not like; `action` is what comes of it: Deny, Audit, Warn."""
+    def checked(self, policy: str, binding: str, action: str, message: str, seconds: float) -> None:
+        """Count one thing that a validating policy does not like, or cannot tell.
+
+        `action` is what comes of it: Deny, Audit, Warn, or Allow if it cannot tell and does not mind.
+        """
         prefix = "apiserver_validating_admission_policy_check_"
         labels = (action.lower(), _error_type(message), policy, binding)
         self._registry[prefix + "total"].child(*labels).value += 1

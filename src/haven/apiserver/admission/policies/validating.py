@@ -71,6 +71,8 @@ class _Outcome:
     """What a policy says about a request with one parameter."""
 
     denials: list[_Decision] = field(default_factory=list)
+    ignored: list[_Decision] = field(default_factory=list)
+    """What could not be evaluated and is let pass, as the policy says."""
     annotations: list[tuple[str, str]] = field(default_factory=list)
     annotation_failures: list[_Decision] = field(default_factory=list)
 
@@ -181,7 +183,10 @@ class ValidatingPolicies:
         for denial in outcome.denials:
             each = seconds / len(outcome.denials)
             for action in binding.spec.validation_actions:
-                self._meter.denied(hook.policy.metadata.name, binding.metadata.name, action, denial.message, each)
+                self._meter.checked(hook.policy.metadata.name, binding.metadata.name, action, denial.message, each)
+        for action, found in (("Allow", outcome.ignored), ("Deny", outcome.annotation_failures)):
+            for one in found:
+                self._meter.checked(hook.policy.metadata.name, binding.metadata.name, action, one.message, seconds)
 
     async def _situation(
         self,
@@ -268,8 +273,7 @@ def _evaluated(
             return outcome
         results, budget = situation.evaluate(compiled.validations, compiled.variables, param, BUDGET)
     except (ConditionFailure, OutOfBudget) as error:
-        if not fails_open:
-            failed.denials.append(_Decision(str(error)))
+        (failed.ignored if fails_open else failed.denials).append(_Decision(str(error)))
         return failed
     messages: Sequence[Result] = ()
     out_of_budget = ""
@@ -280,16 +284,14 @@ def _evaluated(
     for index, (validation, result) in enumerate(zip(spec.validations, results, strict=True)):
         problem = result.failure or out_of_budget
         if problem:
-            if not fails_open:
-                outcome.denials.append(_Decision(problem, index=index))
+            (outcome.ignored if fails_open else outcome.denials).append(_Decision(problem, index=index))
         elif result.value is not True:
             message = _message(validation, messages[index] if index < len(messages) else Result())
             outcome.denials.append(_Decision(message, validation.reason or "Invalid", index))
     try:
         values, _ = situation.evaluate(compiled.audit_values, compiled.variables, param, BUDGET)
     except OutOfBudget as error:
-        if not fails_open:
-            failed.denials.append(_Decision(str(error)))
+        (failed.ignored if fails_open else failed.denials).append(_Decision(str(error)))
         return failed
     for annotation, result in zip(spec.audit_annotations, values, strict=True):
         _annotate(annotation, result, outcome, fails_open=fails_open)
