@@ -81,7 +81,7 @@ def _all(endpoint: str, checks: Mapping[str, Check]) -> PathHandler:
             else:
                 lines.append(f"[+]{name} ok\n")
         if excluded:
-            names = ", ".join(f'"{name}"' for name in sorted(excluded))
+            names = ",".join(f'"{name}"' for name in sorted(excluded))
             lines.append(f"warn: some health checks cannot be excluded: no matches for {names}\n")
         if failed:
             text = "".join(lines) + f"{endpoint} check failed\n"

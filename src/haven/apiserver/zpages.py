@@ -124,14 +124,22 @@ def _shown(value: Any) -> str:
 def debug_paths() -> dict[str, PathHandler]:
     """Return the pages below /debug/pprof."""
     return {
-        "/debug/pprof": _index,
+        "/debug/pprof": _to_index,
+        "/debug/pprof/": _index,
         "/debug/pprof/profile": _profile,
         "/debug/pprof/tasks": _tasks,
         "/debug/pprof/threads": _threads,
     }
 
 
-async def _index(_: Request) -> Response:
+async def _to_index(_: Request) -> Response:
+    headers = {"Content-Type": "text/html; charset=utf-8", "Location": "/debug/pprof/"}
+    return Response(302, headers, b'<a href="/debug/pprof/">Found</a>.\n\n')
+
+
+async def _index(request: Request) -> Response:
+    if request.path != "/debug/pprof/":
+        return Response(404, dict(_TEXT), b"Unknown profile\n")
     text = "profile?seconds=10  where time goes\ntasks  what every task waits for\nthreads  where every thread is\n"
     return Response(200, dict(_TEXT), text.encode())
 

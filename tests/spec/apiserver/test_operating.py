@@ -182,6 +182,8 @@ async def test_a_profile_shows_where_time_went(api: Api) -> None:
     assert b"cumulative" in body
     assert (await api.send("GET", "/debug/pprof/profile?seconds=soon"))[0] == 400
     assert b"flow-schemas" in (await api.send("GET", "/debug/pprof/tasks"))[1]
+    assert (await api.send("GET", "/debug/pprof/"))[0] == 200
+    assert await api.send("GET", "/debug/pprof/nosuch") == (404, b"Unknown profile\n")
 
 
 async def test_a_server_whose_store_fails_is_not_ready(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

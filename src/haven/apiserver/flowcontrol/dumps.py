@@ -17,6 +17,7 @@ __all__ = ["dump_paths"]
 
 _PREFIX = "/debug/api_priority_and_fairness/"
 _TEXT = {"Content-Type": "text/plain; charset=utf-8"}
+_CELL_CHARACTERS_MIN = 8
 _LEVEL_COLUMNS = (
     "PriorityLevelName", "ActiveQueues", "IsIdle", "IsQuiescing", "WaitingRequests", "ExecutingRequests",
     "DispatchedRequests", "RejectedRequests", "TimedoutRequests", "CancelledRequests",
@@ -114,13 +115,13 @@ def _request_row(ticket: Ticket, queue: int, position: int, offset: float, *, de
 
 
 def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f").rstrip("0").rstrip(".") + "Z"
 
 
 def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Response:
     """Return lines whose cells are separated by a comma and lined up."""
     lines = [columns, *rows]
-    widths = [0] * len(columns)
+    widths = [_CELL_CHARACTERS_MIN - 1] * len(columns)
     for line in lines:
         for index, cell in enumerate(line[:-1]):
             widths[index] = max(widths[index], len(cell) + 1)

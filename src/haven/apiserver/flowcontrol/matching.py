@@ -90,6 +90,7 @@ def _has(values: list[str] | None, value: str) -> bool:
 
 
 def _is_path(pattern: str, path: str) -> bool:
-    if pattern.endswith("*"):
-        return path.startswith(pattern[:-1])
-    return pattern == path
+    """Tell whether a rule means a path: what is below it is meant too, with an asterisk at its end or without."""
+    if pattern in ("*", path):
+        return True
+    return path.startswith(pattern.removesuffix("*").removesuffix("/") + "/")

@@ -374,7 +374,7 @@ def _persistence(message: Message, keep: bool) -> bytes:
 
 def _too_large(limit: int) -> Response:
     error = apierrors.RequestEntityTooLarge(f"Request entity too large: limit is {limit}")
-    return Response(413, {"Content-Type": "application/json"}, serialization.encode(error.status()))
+    return Response(413, {"Content-Type": "application/json"}, serialization.encode(error.status()) + b"\n")
 
 
 def _takes_gzip(accept_encoding: str) -> bool:

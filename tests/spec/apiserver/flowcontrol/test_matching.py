@@ -65,3 +65,27 @@ def test_an_answer_is_forgotten_when_the_schemas_change(flows: FlowControl) -> N
     flows.changed(SCHEMAS, a_schema("all", 9000, "everybody"), None)
 
     assert flows.classify(user, info) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "is_meant"),
+    [
+        ("/livez", "/livez", True),
+        ("/livez", "/livez/ping", True),
+        ("/livez", "/livezx", False),
+        ("/livez/*", "/livez/ping", True),
+        ("/livez/*", "/livez", False),
+        ("*", "/anything", True),
+    ],
+)
+def test_a_rule_about_a_path_means_what_is_below_it(
+    flows: FlowControl, rule: str, path: str, *, is_meant: bool
+) -> None:
+    schema = a_schema("paths", 1, "everybody")
+    urls = flowcontrol.NonResourcePolicyRule(verbs=["get"], non_resource_urls=[rule])
+    schema.spec.rules[0].non_resource_rules = [urls]
+    flows.changed(SCHEMAS, None, schema)
+
+    found, _ = flows.classify(UserInfo("jane", groups=("everybody",)), resolve("GET", path, {}))
+
+    assert (found == "paths") is is_meant

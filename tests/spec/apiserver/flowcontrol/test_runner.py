@@ -160,5 +160,6 @@ async def test_the_dumps_show_who_runs_and_who_waits() -> None:
 
     assert texts[0].splitlines()[1].split() == ["low,", "1,", "false,", "false,", "1,", "1,", "1,", "0,", "0,", "0"]
     assert sum(line.split()[2] == "1," for line in texts[1].splitlines()[1:]) == 1
+    assert texts[1].splitlines()[0].startswith("PriorityLevelName, Index,  PendingRequests,"), "eight wide at least"
     assert "joe," in texts[2]
     assert "jane," in texts[2]
