@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from haven.controllers.actions import Controller, Wiring
+from haven.controllers.attachdetach import AttachDetachController
 from haven.controllers.bootstraptokens import BootstrapSigner, TokenCleaner
 from haven.controllers.certificaterequests import RequestApprover, RequestCleaner, RequestSigner, Sign
 from haven.controllers.classprotection import AttributesClassProtectionController
@@ -170,6 +171,12 @@ def catalog(settings: Settings) -> list[Entry]:
             "persistent-volume-binder",
             "persistentvolume-controller",
             lambda wiring: VolumeBinder(wiring, delete_directory=delete_directory),
+        ),
+        Entry(
+            "persistentvolume-attach-detach",
+            "attachdetach-controller",
+            "attachdetach-controller",
+            AttachDetachController,
         ),
         Entry("persistentvolume-expander", "expand-controller", "volume_expand", VolumeExpandController),
         Entry("ephemeral-volume", "ephemeral-volume-controller", "ephemeral_volume", EphemeralVolumeController),

@@ -16,6 +16,7 @@ from haven.apimachinery.names import NamespacedName
 from haven.client.owner import controller_reference
 from haven.controllers.actions import Delete, Emit, Steps, Wiring, key_from
 from haven.controllers.endpointslice import index_by_service, write_slices
+from haven.controllers.portorder import slice_port_by_hash
 from haven.controllers.serviceendpoints import MANAGED_BY, SERVICE_NAME, TRIGGER_TIME
 from haven.controllers.slicepacking import PortsKey, SlicePlan, endpoint_key, is_same_endpoint, ports_key, recycle
 
@@ -55,6 +56,7 @@ def plan_mirror(endpoints: core.Endpoints, existing: Sequence[discovery.Endpoint
             )
             for port in subset.ports
         ]
+        ports.sort(key=slice_port_by_hash)
         count = 0
         for ready, members in ((True, subset.addresses), (False, subset.not_ready_addresses)):
             for address in members:

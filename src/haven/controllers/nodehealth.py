@@ -141,7 +141,7 @@ def node_condition_taints(node: core.Node, now_seconds: float) -> list[core.Tain
     kept = [each for each in node.spec.taints if not _is_ours(each) or each.key in wanted]
     now = times.format_time(now_seconds)
     added = [core.Taint(key=key, effect=NO_SCHEDULE, time_added=now) for key in wanted if key not in present]
-    return [*added, *kept]
+    return [*kept, *added]
 
 
 def _is_ours(taint: core.Taint) -> bool:
@@ -154,7 +154,7 @@ def swapped(
     """Return taints with one NoExecute taint added and others gone; None if nothing changes. `add` may be ""."""
     kept = [each for each in taints if each.effect != NO_EXECUTE or each.key not in remove]
     if add and not any(each.effect == NO_EXECUTE and each.key == add for each in kept):
-        kept.insert(0, core.Taint(key=add, effect=NO_EXECUTE, time_added=times.format_time(now_seconds)))
+        kept.append(core.Taint(key=add, effect=NO_EXECUTE, time_added=times.format_time(now_seconds)))
     return kept if kept != list(taints) else None
 
 
