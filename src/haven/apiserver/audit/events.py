@@ -6,7 +6,6 @@ Source: https://kubernetes.io/docs/reference/config-api/apiserver-audit.v1/
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -22,6 +21,7 @@ from haven.apimachinery.apierrors import (
 )
 from haven.apimachinery.codecs import protobuf, yaml
 from haven.apimachinery.codecs.negotiate import PROTOBUF
+from haven.apimachinery.goformat import quote
 from haven.apimachinery.schema.goscalars import write_duration
 from haven.apiserver.audit.policy import Level, Stage, Treatment
 from haven.apiserver.authorization.interface import NotAllowed
@@ -36,7 +36,6 @@ _KIND_BYTES = 64
 _WITHOUT_OBJECT = frozenset({"patch", "delete", "deletecollection"})
 _LATENCY_SECONDS_MAX = 0.5
 _LATENCIES = {"admit": "mutating-webhook", "validating": "validating-webhook", "queue": "apf-queue-wait"}
-_LOOKUP = '"<lookup>"'
 _NAMES = {Level.METADATA: "Metadata", Level.REQUEST: "Request", Level.REQUEST_RESPONSE: "RequestResponse"}
 
 
@@ -251,33 +250,26 @@ def legacy_line(event: dict[str, Any]) -> str:
     """Return an event as one line of the old text format."""
     user, other = event.get("user", {}), event.get("impersonatedUser")
     reference, status = event.get("objectRef", {}), event.get("responseStatus")
-    code = "<deferred>" if status is None or not status.get("code") else str(status["code"])
+    named, acting = user.get("username"), other or {"username": "<self>"}
     fields = (
         ("id", event["auditID"]),
         ("stage", event["stage"]),
         ("ip", (event.get("sourceIPs") or ["<unknown>"])[0]),
         ("method", event["verb"]),
-        ("user", user.get("username", "<none>")),
-    )
-    behind = (
+        ("user", named or "<none>"),
+        ("groups", _groups(user, "<none>") if named else "<none>"),
+        ("as", acting.get("username", "")),
+        ("asgroups", _groups(acting, "<lookup>")),
         ("user-agent", event.get("userAgent", "")),
         ("namespace", reference.get("namespace", "<none>")),
         ("uri", event["requestURI"]),
-        ("response", code),
+        ("response", "<deferred>" if status is None else str(status.get("code", 0))),
     )
-    acting = f'as="{(other or {}).get("username", "<self>")}" asgroups={_groups(other) if other else _LOOKUP}'
-    return (
-        f"{event['requestReceivedTimestamp']} AUDIT: {_pairs(fields)} groups={_groups(user)} {acting} {_pairs(behind)}"
-    )
+    return f"{event['requestReceivedTimestamp']} AUDIT: " + " ".join(f"{name}={quote(value)}" for name, value in fields)
 
 
-def _pairs(fields: Sequence[tuple[str, str]]) -> str:
-    return " ".join(f'{name}="{value}"' for name, value in fields)
-
-
-def _groups(user: dict[str, Any]) -> str:
-    groups = user.get("groups")
-    return ",".join(f'"{group}"' for group in groups) if groups else '"<none>"'
+def _groups(user: dict[str, Any], none: str) -> str:
+    return ",".join(map(quote, user.get("groups") or ())) or none
 
 
 def _is_unserved(error: ApiError) -> bool:

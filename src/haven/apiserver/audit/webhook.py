@@ -16,7 +16,7 @@ import orjson
 from haven import telemetry
 from haven.clock import Clock
 
-__all__ = ["BatchSettings", "DirectLog", "SendFailed", "WebhookLog", "event_list", "fitting"]
+__all__ = ["BatchSettings", "DirectLog", "SendFailed", "WebhookLog", "event_list", "fitting", "list_item"]
 
 Send = Callable[[bytes], Awaitable[None]]
 """Posts an EventList; raises SendFailed."""
@@ -52,6 +52,11 @@ class BatchSettings:
     """Whether a batch waits for the one before it: else one that is tried again holds up no other."""
 
 
+def list_item(event: dict[str, Any]) -> bytes:
+    """Return an event as it stands in a list, which says what kind its items are of."""
+    return orjson.dumps({key: value for key, value in event.items() if key not in ("kind", "apiVersion")})
+
+
 def event_list(batch: Sequence[bytes]) -> bytes:
     """Return events as a webhook gets them."""
     return b'{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{},"items":[%b]}' % b",".join(batch)
@@ -81,7 +86,7 @@ class WebhookLog:
         settings: BatchSettings,
         clock: Clock,
         *,
-        line: Callable[[dict[str, Any]], bytes] = orjson.dumps,
+        line: Callable[[dict[str, Any]], bytes] = list_item,
         join: Callable[[Sequence[bytes]], bytes] = event_list,
     ) -> None:
         self._send = send
@@ -218,7 +223,7 @@ class DirectLog:
             if kept is None:
                 self.dropped += 1
                 return False
-            self._under_way.add(asyncio.ensure_future(self._deliver(event_list((orjson.dumps(kept),)))))
+            self._under_way.add(asyncio.ensure_future(self._deliver(event_list((list_item(kept),)))))
         return True
 
     async def _deliver(self, body: bytes) -> bool:

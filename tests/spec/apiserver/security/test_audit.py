@@ -295,12 +295,22 @@ def test_the_old_text_format_has_one_line_for_each_event(tmp_path: Path) -> None
     log = LogFile(LogSettings(str(tmp_path / "a.log"), format="legacy"), FakeClock())
     log.open()
     common = {"auditID": "1", "stage": "ResponseComplete", "verb": "get", "requestURI": "/x"}
+    common["requestReceivedTimestamp"] = "T"
+    other = {"username": "joe", "groups": ["a"]}
 
-    log.write([common | {"requestReceivedTimestamp": "T", "user": {"username": "jane"}}])
+    log.write([common | {"user": {"username": "jane", "groups": ["a", "b"]}, "responseStatus": {"code": 200}}])
+    log.write([common | {"user": {}, "impersonatedUser": other, "sourceIPs": ["::1"], "userAgent": 'q"'}])
     log.close()
 
-    line = (tmp_path / "a.log").read_text()
-    assert line.startswith('T AUDIT: id="1" stage="ResponseComplete" ip="<unknown>" method="get" user="jane"')
+    first, second = (tmp_path / "a.log").read_text().splitlines()
+    assert first == (
+        'T AUDIT: id="1" stage="ResponseComplete" ip="<unknown>" method="get" user="jane" groups="\\"a\\",\\"b\\"" '
+        'as="<self>" asgroups="<lookup>" user-agent="" namespace="<none>" uri="/x" response="200"'
+    )
+    assert second == (
+        'T AUDIT: id="1" stage="ResponseComplete" ip="::1" method="get" user="<none>" groups="<none>" '
+        'as="joe" asgroups="\\"a\\"" user-agent="q\\"" namespace="<none>" uri="/x" response="<deferred>"'
+    )
 
 
 async def test_events_reach_a_webhook_in_batches_and_again_when_it_was_away() -> None:
@@ -315,13 +325,14 @@ async def test_events_reach_a_webhook_in_batches_and_again_when_it_was_away() ->
 
     log = WebhookLog(send, BatchSettings(batch_events_max=2, event_bytes_max=200), clock)
     running = asyncio.ensure_future(log.run())
-    log.write([{"n": 1}, {"n": 2, "requestObject": {"big": "x" * 500}}, {"n": 3, "x": "y" * 500}])
+    log.write([{"kind": "Event", "n": 1}, {"n": 2, "requestObject": {"big": "x" * 500}}, {"n": 3, "x": "y" * 500}])
     for _ in range(20):
         await clock.advance(1)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 
     assert [item["n"] for item in sent[0]["items"]] == [1, 2]
+    assert sent[0]["items"][0] == {"n": 1}, "the list says what kind its items are of"
     assert sent[0]["items"][1]["annotations"] == {"audit.k8s.io/truncated": "true"}
     assert log.dropped == 1
 
