@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from haven.kubelet.server.access import resource_attributes
+from haven.kubelet.server.access import Caller, refusal, resource_attributes
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,16 @@ from haven.kubelet.server.access import resource_attributes
         ("POST", "/exec/ns/pod/c", "create", ("proxy",)),
         ("GET", "/containerLogs/ns/pod/c", "get", ("proxy",)),
         ("GET", "/podsx", "get", ("proxy",)),
+        ("GET", "//stats/summary", "get", ("proxy",)),
+        ("HEAD", "/pods", "", ("pods", "proxy")),
     ],
 )
 def test_each_path_has_its_subresource(method: str, path: str, verb: str, subresources: tuple[str, ...]) -> None:
     assert resource_attributes(method, path) == (verb, subresources)
+
+
+def test_who_is_refused_is_told_what_it_takes() -> None:
+    caller = Caller("jane", ("devs",))
+
+    text = "Forbidden (user=jane, verb=get, resource=nodes, subresource(s)=[pods proxy])\n"
+    assert refusal(caller, "GET", "/pods") == text

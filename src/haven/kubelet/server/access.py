@@ -19,10 +19,11 @@ from haven.apimachinery import apierrors
 from haven.client.interface import Client
 from haven.clock import Clock
 
-__all__ = ["Access", "Caller", "resource_attributes"]
+__all__ = ["Access", "Caller", "refusal", "resource_attributes"]
 
 ALLOWED_SECONDS, DENIED_SECONDS = 300.0, 30.0
 KEPT_MAX = 1000
+_VERBS = {"POST": "create", "GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _FINE = {
     "stats": "stats",
     "metrics": "metrics",
@@ -46,13 +47,20 @@ class Caller:
 
 def resource_attributes(method: str, path: str) -> tuple[str, tuple[str, ...]]:
     """Return (verb, subresources of nodes to try in order) that a request needs."""
-    verb = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}.get(method, "get")
-    first = path.strip("/").split("/")[0]
+    verb = _VERBS.get(method, "")
+    first = path.removeprefix("/").partition("/")[0]
     if first in _FINE:
         return verb, (_FINE[first],)
     if first in _FINER:
         return verb, (_FINER[first], "proxy")
     return verb, ("proxy",)
+
+
+def refusal(caller: Caller, method: str, path: str) -> str:
+    """Return what a caller is told who may not make a request."""
+    verb, subresources = resource_attributes(method, path)
+    asked = f"verb={verb}, resource=nodes, subresource(s)=[{' '.join(subresources)}]"
+    return f"Forbidden (user={caller.name}, {asked})\n"
 
 
 class Access:

@@ -26,7 +26,7 @@ from haven.clock import Clock
 from haven.cri.errors import RuntimeFailure
 from haven.cri.interface import ContainerState, Runtime, SandboxState
 from haven.kubelet.probes import ProbeCount, ProbeKind
-from haven.kubelet.server.access import Access
+from haven.kubelet.server.access import Access, refusal
 from haven.kubelet.server.agentmetrics import agent_families, probe_families
 from haven.kubelet.server.cadvisor import cadvisor_families
 from haven.kubelet.server.configz import kubelet_configuration
@@ -43,6 +43,7 @@ __all__ = ["KubeletServer", "PodSource", "ServerSettings"]
 
 _log = telemetry.logger("kubelet")
 DEVICE_LOOK_SECONDS = 3.0
+_HEALTH_CHECKS = ("ping", "log", "syncloop")
 POD_UID_LABEL = "io.kubernetes.pod.uid"
 
 
@@ -169,8 +170,7 @@ class KubeletServer:
         if caller is None:
             return web.Response(status=401, text="Unauthorized")
         if not await self._access.may(caller, raw.method, path):
-            asked = f"verb={raw.method.lower()}, resource=nodes, name={self._settings.node_name}"
-            return web.Response(status=403, text=f"Forbidden (user={caller.name}, {asked})")
+            return web.Response(status=403, text=refusal(caller, raw.method, path))
         try:
             return await self._route(raw, [part for part in path.split("/") if part])
         except NotThere as error:
@@ -183,7 +183,12 @@ class KubeletServer:
             case ["configz"]:
                 document = kubelet_configuration(self._pods.settings)
                 return web.Response(body=serialization.encode_tree(document), content_type="application/json")
+            case ["healthz"] if "verbose" in raw.query:
+                checks = "".join(f"[+]{name} ok\n" for name in _HEALTH_CHECKS)
+                return web.Response(text=f"{checks}healthz check passed\n")
             case ["healthz"]:
+                return web.Response(text="ok")
+            case ["healthz", check] if check in _HEALTH_CHECKS:
                 return web.Response(text="ok")
             case ["pods"] | ["runningpods"]:
                 return _json(core.PodList(items=list(self._pods.pods())))
