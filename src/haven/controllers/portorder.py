@@ -5,6 +5,8 @@ It means nothing, but it is the same everywhere and for ever, and who compares l
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from haven.api.core import v1 as core
 from haven.api.discovery import v1 as discovery
 
@@ -15,6 +17,7 @@ _FNV_PRIME = 0x0000000001000000000000000000013B
 _FNV_MASK = (1 << 128) - 1
 
 
+@lru_cache(maxsize=4096)  # All Pods of a Service have the same few ports.
 def _fnv_128a(text: str) -> int:
     value = _FNV_BASIS
     for byte in text.encode():

@@ -134,6 +134,15 @@ def test_a_namespace_is_kept_while_an_api_group_does_not_answer() -> None:
     assert [each.reason for each in conditions if each.status == "True"] == ["DiscoveryFailed"]
 
 
+def test_each_group_that_does_not_answer_is_named_with_its_fault() -> None:
+    told = {each.type: each for each in conditions_of([], Remaining(), ["b.io/v1", "a.io/v1"], START, totals=True)}
+
+    assert told["NamespaceDeletionDiscoveryFailure"].message == (
+        "Discovery failed for some groups, 2 failing: unable to retrieve the complete list of server APIs: "
+        "a.io/v1: stale GroupVersion discovery: a.io/v1, b.io/v1: stale GroupVersion discovery: b.io/v1"
+    )
+
+
 def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
     before = conditions_of([], Remaining(), [], START, totals=True)
 
