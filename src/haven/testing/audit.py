@@ -79,8 +79,9 @@ class AuditRecord:
 class Audit:
     """The requests of one cluster, oldest first; the newest 50,000 are kept."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, check_plural: Callable[[str], None]) -> None:
         self._clock = clock
+        self._check_plural = check_plural
         self._records: deque[AuditRecord] = deque(maxlen=RECORDS_MAX)
 
     async def observe(self, request: Request, proceed: Proceed) -> Response:
@@ -120,6 +121,7 @@ class Audit:
         subresource or with. `components` takes in the cluster's own components, which `user` naming one does as well.
         """
         check_pattern(verb, resource)
+        self._check_plural(plural_of(resource))
         found = []
         for item in list(self._records):
             if item.is_component and not components and not (user and fnmatch.fnmatchcase(item.user, user)):
@@ -167,6 +169,11 @@ def check_pattern(verb: str, resource: str, more: Sequence[str] = ()) -> None:
         raise ValueError(f"no request has the verb {verb!r}: {', '.join(verbs)}")
     if resource != resource.lower():
         raise ValueError(f"no resource is called {resource!r}: say the plural, as pods or deployments.apps")
+
+
+def plural_of(resource: str) -> str:
+    """Return the plural of deployments.apps/status."""
+    return resource.partition("/")[0].partition(".")[0]
 
 
 def contains(whole: Any, part: Any) -> bool:

@@ -26,15 +26,16 @@ from haven import telemetry
 from haven.apimachinery import apierrors
 from haven.apimachinery.selectors import parse_labels
 from haven.hollow.behaviour import Behaviour, Rule
-from haven.hollow.nodes import NodeSettings
 from haven.testing.aio import AsyncCluster
 from haven.testing.audit import Audit
 from haven.testing.clients import close_client, make_client, note_kubeconfig
 from haven.testing.clocks import ClusterClock
+from haven.testing.environment import changed_environment, proxy_exceptions
 from haven.testing.faults import Faults
 from haven.testing.garbage import uncollected
 from haven.testing.hooks import OPERATIONS
 from haven.testing.loopthread import LoopThread
+from haven.testing.nodesettings import node_settings
 from haven.testing.objects import Manifest, read_manifests
 from haven.testing.pods import NodeHandle, PodHandle
 from haven.testing.podscript import PodScript
@@ -60,6 +61,7 @@ class Cluster:
             raise TypeError("give Options or their fields, not both")
         self.options = options or Options(**settings)
         self._thread: LoopThread | None = None
+        self._world: World | None = None
         self._directory: Path | None = None
         self._clients: list[Any] = []
         self._removed: weakref.finalize[Any, Any] | None = None
@@ -67,12 +69,14 @@ class Cluster:
     # Beginning and end
 
     def start(self) -> Cluster:
-        """Start it and return it; Pods that are created now run."""
+        """Start it and return it; Pods that are created now run. `close` ends it."""
+        if self._thread is not None:
+            raise RuntimeError("the cluster runs already")
         if not telemetry.is_configured():
             telemetry.configure(level="warning", stream=_CurrentStderr())  # type: ignore[arg-type]
         self._thread = LoopThread("haven-cluster")
         try:
-            self.world = World(self.options)
+            self._world = World(self.options)
             with uncollected():
                 self._thread.run(self.world.start())
         except BaseException:
@@ -108,6 +112,13 @@ class Cluster:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    @property
+    def world(self) -> World:
+        """The cluster itself, on its own event loop; what it was when it is closed."""
+        if self._world is None:
+            raise RuntimeError("the cluster does not run yet: use `with cluster:`, or start() and close()")
+        return self._world
 
     # Running things on the cluster's loop
 
@@ -168,27 +179,19 @@ class Cluster:
     @property
     def env(self) -> dict[str, str]:
         """The environment that programs need: KUBECONFIG, and what Go's envtest looks at."""
-        return {"KUBECONFIG": str(self.kubeconfig), "USE_EXISTING_CLUSTER": "true"}
+        found = {"KUBECONFIG": str(self.kubeconfig), "USE_EXISTING_CLUSTER": "true"}
+        return {**found, **proxy_exceptions(os.environ, self.options.host)}
 
     @contextlib.contextmanager
     def environment(self) -> Iterator[None]:
         """Set `env` for this process, and hide a cluster that the process runs in."""
-        hidden = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
-        names = (*self.env, *hidden)
-        before = {name: os.environ.get(name) for name in names}
-        for name in hidden:
-            os.environ.pop(name, None)
-        os.environ.update(self.env)
-        note_kubeconfig(self.kubeconfig)
-        try:
-            yield
-        finally:
-            note_kubeconfig(Path(before["KUBECONFIG"] or "~/.kube/config"))
-            for name, value in before.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
+        before = os.environ.get("KUBECONFIG")
+        with changed_environment(self.env, hidden=("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")):
+            note_kubeconfig(self.kubeconfig)
+            try:
+                yield
+            finally:
+                note_kubeconfig(Path(before or "~/.kube/config"))
 
     def client(self, library: str = "kubernetes") -> Any:
         """Return a client of the administrator: kubernetes, kubernetes.dynamic, lightkube, kr8s, …
@@ -331,7 +334,10 @@ class Cluster:
         events = [item for item in self.list("Event") if item.get("type") == "Warning"]
         warnings = [f"{item.get('reason')}: {item.get('message') or item.get('note', '')}" for item in events[-10:]]
         records = [str(item) for item in self.audit.records()[-20:]]
-        parts = (("Pods", pods), ("Warnings", warnings), ("Last requests", records))
+        missed = [str(fault) for fault in self.faults.unmet]
+        parts = [("Pods", pods), ("Warnings", warnings), ("Last requests", records)]
+        if missed:
+            parts.append(("Faults that no request has met", missed))
         return "\n".join(
             f"{title}:\n" + "\n".join(f"  {line}" for line in lines or ["(none)"]) for title, lines in parts
         )
@@ -477,7 +483,7 @@ class Cluster:
         self.world.fleet.add_rule(rule)
 
     def add_nodes(self, count: int = 1, *, prefix: str = "node", **settings: Any) -> Nodes:
-        """Add simulated nodes; `settings` are those of haven.hollow.nodes.NodeSettings: labels, taints, capacity, …"""
+        """Add simulated nodes; `settings` are labels, annotations, taints, capacity, unschedulable, images."""
         return [NodeHandle(self, name) for name in self.run(self._add_nodes(count, prefix, settings))]
 
     async def _add_nodes(self, count: int, prefix: str, settings: Mapping[str, Any]) -> Sequence[str]:
@@ -488,7 +494,7 @@ class Cluster:
             name = f"{prefix}-{number}"
             number += 1
             if name not in fleet.nodes:
-                await fleet.add_node(NodeSettings(name, **settings))
+                await fleet.add_node(node_settings(name, settings))
                 names.append(name)
         return names
 
@@ -496,7 +502,7 @@ class Cluster:
         """Add one simulated node by name."""
         if name in self.world.fleet.nodes:
             raise ValueError(f"there is a simulated node {name!r} already")
-        self.run(self.world.fleet.add_node(NodeSettings(name, **settings)))
+        self.run(self.world.fleet.add_node(node_settings(name, settings)))
         return NodeHandle(self, name)
 
     def node(self, name: str) -> NodeHandle:

@@ -14,8 +14,8 @@ from haven.apimachinery import apierrors, serialization
 from haven.apimachinery.selectors import parse_labels
 from haven.apiserver.request import Request, Response
 from haven.hollow.behaviour import Behaviour, Rule, Usage
-from haven.hollow.nodes import NodeSettings
 from haven.hollow.runner import NotSimulated
+from haven.testing.nodesettings import node_settings
 from haven.testing.podscript import OOM_KILLED, PodScript
 
 if TYPE_CHECKING:
@@ -118,8 +118,8 @@ class Control:
     async def _nodes(self, request: Request, rest: list[str], body: Tree) -> Tree:
         names = [str(name) for name in body["names"]]
         for name in names:
-            settings = NodeSettings(name, labels=body.get("labels", {}), capacity=body.get("capacity", {}))
-            await self._world.fleet.add_node(settings)
+            settings = {key: value for key, value in body.items() if key != "names"}
+            await self._world.fleet.add_node(node_settings(name, settings))
         return {"names": names}
 
     # Faults, audit, going back
@@ -141,7 +141,10 @@ class Control:
 
     async def _snapshot(self, request: Request, rest: list[str], body: Tree) -> Tree:
         if rest:
-            await self._world.restore(self._snapshots[int(rest[0])])
+            number = int(rest[0])
+            if not 0 <= number < len(self._snapshots):
+                raise ValueError(f"there is no snapshot {number}: {len(self._snapshots)} were taken, from 0 on")
+            await self._world.restore(self._snapshots[number])
             return {"id": rest[0]}
         self._snapshots.append(await self._world.snapshot())
         return {"id": str(len(self._snapshots) - 1)}

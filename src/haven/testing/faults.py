@@ -10,12 +10,12 @@ import asyncio
 import fnmatch
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from haven.apimachinery import apierrors, serialization
 from haven.apiserver.request import Request, Response
-from haven.testing.audit import check_pattern
+from haven.testing.audit import check_pattern, plural_of
 
 __all__ = ["Fault", "Faults"]
 
@@ -57,6 +57,10 @@ class Fault:
     hits: int = field(default=0, init=False)
     """How often it struck."""
 
+    def __str__(self) -> str:
+        said = ((item, getattr(self, item.name)) for item in fields(self) if item.init)
+        return ", ".join(f"{item.name}={value!r}" for item, value in said if value != item.default)
+
     def matches(self, request: Request) -> bool:
         """Tell whether a request is meant."""
         info, name = request.info, request.user.name
@@ -94,24 +98,28 @@ class Fault:
 class Faults:
     """The faults of one cluster."""
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, check_plural: Callable[[str], None]) -> None:
         self._chance = chance
+        self._check_plural = check_plural
         self._faults: list[Fault] = []
 
     def add(self, **what: Any) -> Fault:
         """Add a fault; see Fault for the arguments. The oldest that matches a request strikes."""
         fault = Fault(**what)
         check_pattern(fault.verb, fault.resource, more=("write",))
-        if fault.status and not 400 <= fault.status <= 599:
-            raise ValueError(f"status {fault.status} is no failure: use 400 to 599")
-        if not (fault.status or fault.delay or fault.drop or fault.drop_watch is not None):
-            raise ValueError("a fault needs a status, a delay, drop or drop_watch")
+        self._check_plural(plural_of(fault.resource))
+        _check(fault)
         self._faults = [*self._faults, fault]
         return fault
 
     def remove(self, fault: Fault) -> None:
         """Take a fault away; one that is gone already is no error."""
         self._faults = [item for item in self._faults if item is not fault]
+
+    @property
+    def unmet(self) -> list[Fault]:
+        """The faults that no request has met so far, which a misspelled name may be the reason of."""
+        return [item for item in self._faults if not item.hits]
 
     def clear(self) -> None:
         """Take all faults away."""
@@ -152,6 +160,22 @@ class Faults:
         if fault.drop_watch is not None and response.stream is not None:
             response.stream = _cut(response.stream, fault.drop_watch)
         return response
+
+
+def _check(fault: Fault) -> None:
+    """Raise ValueError for a fault that could never strike, or not as it says."""
+    if fault.status and not 400 <= fault.status <= 599:
+        raise ValueError(f"status {fault.status} is no failure: use 400 to 599")
+    if not (fault.status or fault.delay or fault.drop or fault.drop_watch is not None):
+        raise ValueError("a fault needs a status, a delay, drop or drop_watch")
+    if not 0.0 < fault.probability <= 1.0:
+        raise ValueError(f"probability {fault.probability} is none: use more than 0 and at most 1")
+    if fault.times is not None and fault.times < 1:
+        raise ValueError(f"times={fault.times} never strikes: use 1 or more, or None for always")
+    if fault.delay < 0 or fault.skip < 0 or (fault.drop_watch or 0) < 0:
+        raise ValueError("delay, skip and drop_watch cannot be less than 0")
+    if fault.drop_watch is not None and fault.verb and not fnmatch.fnmatchcase("watch", fault.verb):
+        raise ValueError(f"drop_watch ends watches, but the fault is for {fault.verb!r}: leave the verb out")
 
 
 def _error(fault: Fault, request: Request) -> apierrors.ApiError:

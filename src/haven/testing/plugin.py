@@ -102,7 +102,10 @@ def haven_cluster_session(haven_options: dict[str, Any]) -> Iterator[Cluster]:
 @pytest.fixture
 def haven_cluster_factory(haven_options: dict[str, Any]) -> Iterator[Callable[..., Cluster]]:
     """Makes as many clusters as a test wants; they end with it."""
+    import os
+
     from haven.testing import Cluster
+    from haven.testing.environment import changed_environment, proxy_exceptions
 
     made: list[Cluster] = []
 
@@ -112,7 +115,8 @@ def haven_cluster_factory(haven_options: dict[str, Any]) -> Iterator[Callable[..
         return cluster
 
     try:
-        yield make
+        with changed_environment(proxy_exceptions(os.environ, "127.0.0.1")):
+            yield make
     finally:
         for cluster in made:
             cluster.close()

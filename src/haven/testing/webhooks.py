@@ -12,7 +12,10 @@ import base64
 import copy
 import inspect
 import json
+import logging
+import os
 import ssl
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,6 +29,7 @@ else:
 
 __all__ = ["Admission", "Denied", "Webhooks", "admission_configuration", "json_patch"]
 
+_log = logging.getLogger(__name__)
 Tree = dict[str, Any]
 Answer = Callable[[Tree], Awaitable[Tree]]
 """Takes a review's request and returns its response."""
@@ -130,10 +134,20 @@ class Webhooks:
         try:
             review = json.loads(await raw.read())
             response = await answer(review["request"])
+        except Exception as error:
+            _log.exception("a webhook's function failed")
+            return web.Response(status=500, text=_blame(error))
         finally:
             self.under_way -= 1
         document = {"apiVersion": review["apiVersion"], "kind": kind, "response": response}
         return web.json_response(document)
+
+
+def _blame(error: Exception) -> str:
+    """Return one line on what a test's function raised, and where."""
+    *_, last = traceback.extract_tb(error.__traceback__)
+    text = traceback.format_exception_only(error)[-1].strip()
+    return f"the test's function raised {text} ({os.path.basename(last.filename)}, line {last.lineno})"
 
 
 async def call(function: Callable[..., Any], *arguments: Any) -> Any:

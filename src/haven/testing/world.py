@@ -125,6 +125,8 @@ class WorldSnapshot:
 
     store: Snapshot
     fleet: FleetSnapshot
+    token: object
+    """Whose it is."""
 
 
 class World:
@@ -136,8 +138,8 @@ class World:
         self.identity: Identity = shared_identity()
         self.chance = random.Random(self.options.seed)
         self.clock = VirtualClock(start_seconds=self.options.start_seconds, frozen=self.options.frozen)
-        self.faults = Faults(self.chance)
-        self.audit = Audit(self.clock)
+        self.faults = Faults(self.chance, self._check_plural)
+        self.audit = Audit(self.clock, self._check_plural)
         self.webhooks = Webhooks(self.identity.server_tls, self.identity.authority.certificate)
         self.hooks = HookRegistry(self)
         self.routes = Routes()
@@ -145,6 +147,7 @@ class World:
         self.clock.changes = lambda: self._changes
         self.clock.heartbeat = self._heartbeat
         self._changes = 0
+        self._token = object()
         self._tasks: list[asyncio.Task[None]] = []
         self._waiters: list[asyncio.Future[None]] = []
 
@@ -276,9 +279,10 @@ class World:
     async def stop(self) -> None:
         """End everything; calling it again does nothing."""
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for ending in (tasks[1:], tasks[:1]):  # The informers, begun first, end last: the others still ask them.
+            for task in ending:
+                task.cancel()
+            await asyncio.gather(*ending, return_exceptions=True)
         self.clock.stop()
         server = getattr(self, "server", None)
         if server is not None:
@@ -302,10 +306,14 @@ class World:
     async def snapshot(self) -> WorldSnapshot:
         """Return everything as it is once the cluster rests."""
         await self.clock.rest()
-        return WorldSnapshot(self.store.snapshot(), self.fleet.snapshot())
+        return WorldSnapshot(self.store.snapshot(), self.fleet.snapshot(), self._token)
 
     async def restore(self, snapshot: WorldSnapshot) -> None:
         """Put everything back, time and the audit log aside; watches end with 410 and clients list again."""
+        if not isinstance(snapshot, WorldSnapshot):
+            raise TypeError(f"{snapshot!r} is no snapshot: snapshot() returns one")
+        if snapshot.token is not self._token:
+            raise ValueError("this snapshot is of another cluster: a cluster goes back to its own only")
         await self.clock.rest()
         revision = self.store.restore(snapshot.store)
         self.server.storages.replaced(snapshot.store.records.values(), revision)
@@ -426,8 +434,17 @@ class World:
 
     def resources(self) -> Sequence[Resource[Any]]:
         """Return what is served, core and stable versions first."""
-        found = [endpoint.resource for endpoint in self.server.resources.endpoints.values()]
+        found = [endpoint.resource for endpoint in list(self.server.resources.endpoints.values())]
         return sorted(found, key=lambda one: (one.group != "", not _is_stable(one.version)))
+
+    def _check_plural(self, name: str) -> None:
+        """Raise ValueError for a kind's other names where its plural belongs: they would match nothing, silently."""
+        everything = self.resources()
+        if any(name == one.plural for one in everything):
+            return
+        for one in everything:
+            if name in (one.kind.lower(), one.singular, *one.short_names):
+                raise ValueError(f"no resource is called {name!r}: say {one.plural!r}")
 
     # Access
 

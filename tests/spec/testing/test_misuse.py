@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from haven.testing import Cluster, WaitTimeout
+from haven.apimachinery.apierrors import InternalError
+from haven.testing import Admission, Cluster, WaitTimeout
 
 SHORT = 0.05
 
@@ -38,6 +39,25 @@ REFUSED: dict[str, tuple[Callable[[Cluster], Any], type[Exception], str]] = {
     "a node that is there": (lambda c: c.add_node("node-0"), ValueError, "'node-0' already"),
     "a node that is not there": (lambda c: c.node("far").power_off(), LookupError, "no simulated node 'far': node-0"),
     "a container that is not there": (lambda c: c.pod("here").succeed("side"), KeyError, "no container 'side': main"),
+    "a taint that is none": (
+        lambda c: c.add_node("odd", taints=("NoSchedule",)), ValueError, "'NoSchedule' is no taint",
+    ),
+    "a fault for a kind by another of its names": (
+        lambda c: c.faults.add(resource="deploy", status=500), ValueError, "say 'deployments'",
+    ),
+    "a fault that never strikes": (lambda c: c.faults.add(status=500, times=0), ValueError, "or None for always"),
+    "a fault that is more than certain": (
+        lambda c: c.faults.add(status=500, probability=50), ValueError, "at most 1",
+    ),
+    "a watch broken off that is none": (
+        lambda c: c.faults.add(verb="get", drop_watch=2), ValueError, "leave the verb out",
+    ),
+    "an absence that is no absence": (
+        lambda c: c.audit.assert_not_requested(resource="pod"), ValueError, "say 'pods'",
+    ),
+    "no snapshot": (lambda c: c.restore(None), TypeError, "None is no snapshot"),  # type: ignore[arg-type]
+    "what runs already": (lambda c: c.start(), RuntimeError, "runs already"),
+    "what does not run": (lambda c: Cluster().list("pods"), RuntimeError, "use `with cluster:`"),
     "a user without a name": (lambda c: c.as_user(""), ValueError, "name"),
     "a controller that there is not": (
         lambda c: Cluster(disabled_controllers=frozenset({"cronjobs"})).start(), ValueError, "cronjob-controller",
@@ -114,3 +134,21 @@ def test_a_function_without_a_name_can_be_a_webhook(haven_cluster: Cluster) -> N
     haven_cluster.validating_webhook("configmaps")(lambda admission: None)
 
     assert len(haven_cluster.list("validatingwebhookconfigurations")) == 2
+
+
+def test_a_failed_test_is_told_which_faults_no_request_has_met(cluster: Cluster) -> None:
+    fault = cluster.faults.add(verb="list", resource="gadgets", status=500)
+
+    assert "verb='list', resource='gadgets', status=500" in cluster.describe()
+
+    cluster.faults.remove(fault)
+    assert "Faults" not in cluster.describe()
+
+
+def test_what_a_webhooks_function_raised_is_in_the_answer(cluster: Cluster) -> None:
+    @cluster.validating_webhook("secrets")
+    def broken(admission: Admission) -> None:
+        raise KeyError("colour")
+
+    with pytest.raises(InternalError, match=r"raised KeyError: 'colour' \(test_misuse.py, line"):
+        cluster.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}})

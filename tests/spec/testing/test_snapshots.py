@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from haven.testing import Cluster, Conflict
@@ -115,3 +117,10 @@ def test_users_rights_go_back_too(haven_cluster: Cluster) -> None:
     haven_cluster.restore(snapshot)
 
     assert not alice.can("delete", "nodes")
+
+
+def test_a_snapshot_of_another_cluster_is_refused(haven_cluster_factory: Callable[..., Cluster]) -> None:
+    one, other = haven_cluster_factory(), haven_cluster_factory()
+
+    with pytest.raises(ValueError, match="of another cluster"):
+        one.restore(other.snapshot())
