@@ -47,7 +47,8 @@ HEARTBEATS = (_LEASES + b"kube-node-lease/", _LEASES + b"kube-system/apiserver-"
     help="""Run the control plane in the foreground.
 
     Takes flags of kube-apiserver as well, as --name=value, for authentication, authorization, audit, encryption and
-    fairness; they are added to those in the section "server" of settings.json.""",
+    fairness, and kube-controller-manager's --controllers; they are added to those in the section "server" of
+    settings.json.""",
 )
 @click.option("--log-level", default="info", show_default=True, help="debug, info, warning or error.")
 @click.pass_context
