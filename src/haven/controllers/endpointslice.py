@@ -323,6 +323,14 @@ class EndpointSliceController:
                         self._wiring.enqueue(key_from(service))
 
     def sync(self, key: NamespacedName) -> Steps[None]:
+        try:
+            yield from self._sync(key)
+        except (apierrors.ApiError, Retry):
+            self.counts.add(_METRIC + "syncs", "error")
+            raise
+        self.counts.add(_METRIC + "syncs", "success")
+
+    def _sync(self, key: NamespacedName) -> Steps[None]:
         service = self._services.get(*key)
         if service is None:
             self._triggers.forget(*key)

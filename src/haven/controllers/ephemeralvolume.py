@@ -11,6 +11,7 @@ from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.names import NamespacedName
 from haven.client.owner import controller_reference, is_controlled_by
 from haven.controllers.actions import Create, Emit, Retry, Steps, Wiring, key_from
+from haven.controllers.counts import Counts
 from haven.controllers.protection import CLAIMS, index_by_claim
 
 __all__ = ["EphemeralVolumeController"]
@@ -23,6 +24,7 @@ class EphemeralVolumeController:
 
     def __init__(self, wiring: Wiring) -> None:
         self._wiring = wiring
+        self.counts = Counts()
         self._pods = wiring.reader(core.Pod)
         self._claims = wiring.reader(core.PersistentVolumeClaim)
         self._pods.add_index(CLAIMS, index_by_claim)
@@ -76,8 +78,10 @@ class EphemeralVolumeController:
             ),
             spec=source.spec,
         )
+        self.counts.add("ephemeral_volume_controller_create_total")
         try:
             yield Create(claim)
         except apierrors.ApiError as error:
+            self.counts.add("ephemeral_volume_controller_create_failures_total")
             return f"create PVC {name}: {error}"
         return ""

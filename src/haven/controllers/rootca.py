@@ -5,14 +5,18 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/service-accounts
 
 from __future__ import annotations
 
+from time import perf_counter
+
 from haven.api.core import v1 as core
 from haven.apimachinery import apierrors, meta, serialization
 from haven.controllers.actions import Create, Steps, Update, Wiring
+from haven.controllers.counts import Counts
 from haven.controllers.replicaset import namespace_is_terminating
 
 __all__ = ["NAME", "RootCAPublisher"]
 
 NAME = "kube-root-ca.crt"
+_METRIC = "root_ca_cert_publisher_"
 DESCRIPTION = "kubernetes.io/description"
 # Clients see this annotation; the text is upstream's.
 DESCRIPTION_TEXT = (
@@ -29,6 +33,7 @@ class RootCAPublisher:
 
     def __init__(self, wiring: Wiring, *, root_ca_pem: str) -> None:
         self._wiring = wiring
+        self.counts = Counts()
         self._data = {"ca.crt": root_ca_pem}
         self._namespaces = wiring.reader(core.Namespace)
         self._maps = wiring.reader(core.ConfigMap, field_selector=f"metadata.name={NAME}")
@@ -45,6 +50,19 @@ class RootCAPublisher:
             self._wiring.enqueue(old.metadata.namespace)
 
     def sync(self, key: str) -> Steps[None]:
+        began = perf_counter()
+        try:
+            yield from self._publish(key)
+        except apierrors.ApiError as error:
+            self._count(error.code, perf_counter() - began)
+            raise
+        self._count(200, perf_counter() - began)
+
+    def _count(self, code: int, seconds: float) -> None:
+        self.counts.add(_METRIC + "sync_total", str(code))
+        self.counts.observe(_METRIC + "sync_duration_seconds", str(code), value=seconds)
+
+    def _publish(self, key: str) -> Steps[None]:
         current = self._maps.get(key, NAME)
         if current is None:
             namespace = self._namespaces.get("", key)

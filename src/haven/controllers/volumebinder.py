@@ -6,8 +6,10 @@ after a crash. Source: https://kubernetes.io/docs/concepts/storage/persistent-vo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from haven.api.core import v1 as core
@@ -28,10 +30,11 @@ from haven.api.core.volumebinding import (
 )
 from haven.api.scheme import resource_of
 from haven.api.storage import v1 as storage
-from haven.apimachinery import serialization
+from haven.apimachinery import apierrors, serialization
 from haven.apimachinery.quantity import Quantity
 from haven.controllers import pods
 from haven.controllers.actions import Delete, Emit, Fetch, Requeue, Retry, Steps, Update, Wiring
+from haven.controllers.counts import Counts
 from haven.controllers.hostpathdriver import HostPathError
 from haven.controllers.protection import CLAIMS, index_by_claim
 
@@ -92,11 +95,30 @@ class VolumeBinder:
         self._volumes = wiring.reader(_Volume)
         self._classes = wiring.reader(storage.StorageClass)
         self._pods = wiring.reader(core.Pod)
+        self.counts = Counts()
+        for name, is_bound in (("bound", True), ("unbound", False)):
+            self.counts.gauges[f"pv_collector_{name}_pv_count"] = partial(self._volumes_by_class, is_bound)
+            self.counts.gauges[f"pv_collector_{name}_pvc_count"] = partial(self._claims_by_class, is_bound)
         self._claims.add_index(WAITING, _index_waiting)
         self._pods.add_index(CLAIMS, index_by_claim)
         self._claims.add_handler(self._claim_changed)
         self._volumes.add_handler(self._volume_changed)
         self._classes.add_handler(self._class_changed)
+
+    def _volumes_by_class(self, is_bound: bool) -> dict[tuple[str, ...], float]:
+        found = Counter(
+            one.spec.storage_class_name for one in self._volumes.list() if (one.status.phase == "Bound") is is_bound
+        )
+        return {(name,): number for name, number in found.items()}
+
+    def _claims_by_class(self, is_bound: bool) -> dict[tuple[str, ...], float]:
+        return dict(
+            Counter(
+                (one.metadata.namespace, class_of_claim(one), one.spec.volume_attributes_class_name or "")
+                for one in self._claims.list()
+                if (one.status.phase == "Bound") is is_bound
+            )
+        )
 
     def _claim_changed(self, old: _Claim | None, new: _Claim | None) -> None:
         if new is not None:
@@ -152,7 +174,12 @@ class VolumeBinder:
         if not has_class(claim) and (chosen := default_class(self._classes.list())) is not None:
             changed = serialization.copy(claim)
             changed.spec.storage_class_name = chosen.metadata.name
-            yield Update(changed)  # Comes back as a change.
+            try:
+                yield Update(changed)  # Comes back as a change.
+            except apierrors.ApiError:
+                self.counts.add("retroactive_storageclass_errors_total")
+                raise
+            self.counts.add("retroactive_storageclass_total")
             return
         yield Requeue(RESYNC_SECONDS)
         if is_delayed and SELECTED_NODE not in claim.metadata.annotations:

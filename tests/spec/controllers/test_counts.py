@@ -6,11 +6,14 @@ from collections.abc import Callable
 
 from prometheus_client.parser import text_string_to_metric_families
 from tests.spec.controllers.test_job import Jobs, a_job
+from tests.spec.controllers.world import World
 
 from haven.api.core import v1 as core
+from haven.apimachinery import meta
 from haven.controllers.actions import Controller, Wiring
 from haven.controllers.counts import Counts, counted_metrics
 from haven.controllers.jobcounts import JobCounts
+from haven.controllers.rootca import RootCAPublisher
 from haven.metrics.exposition import expose
 from haven.metrics.families import Registry
 
@@ -82,3 +85,19 @@ def test_gauges_show_what_there_is_at_present() -> None:
     assert shown(counts)["node_collector_zone_size", frozenset({("zone", "a")})] == 3
     del zones[("a",)]
     assert [name for name, labels in shown(counts) if ("zone", "a") in labels] == []
+
+
+def test_the_authority_is_counted_for_each_namespace_that_it_is_published_to() -> None:
+    world = World()
+    made: list[RootCAPublisher] = []
+
+    def make(wiring: Wiring) -> Controller:
+        made.append(RootCAPublisher(wiring, root_ca_pem="pem"))
+        return made[0]
+
+    world.start(make)
+    world.put(core.Namespace(metadata=meta.ObjectMeta(name="a"), status=core.NamespaceStatus(phase="Active")))
+    world.settle()
+    found = shown(made[0].counts)
+    assert found["root_ca_cert_publisher_sync_total", frozenset({("code", "200")})] >= 1
+    assert ("root_ca_cert_publisher_sync_total", frozenset({("code", "500")})) not in found
