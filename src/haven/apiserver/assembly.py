@@ -25,7 +25,7 @@ from haven.apiserver.admission.signingrequests import SigningRequests
 from haven.apiserver.admission.unreadable import CONFIGURATIONS, UnreadableConfiguration
 from haven.apiserver.admission.versions import ServedVersions
 from haven.apiserver.admission.webhooks.plugins import WebhookAdmission
-from haven.apiserver.aggregation.proxy import ExtensionServers
+from haven.apiserver.aggregation.proxy import REQUEST_SECONDS, ExtensionServers
 from haven.apiserver.aggregation.runner import Aggregator
 from haven.apiserver.apiserver import ADMIN, ApiServer, ServerStatistics, Trust
 from haven.apiserver.audit.assembly import make_audit
@@ -61,7 +61,7 @@ from haven.apiserver.featuregates import set_gates
 from haven.apiserver.flags import values_of
 from haven.apiserver.flowcontrol.dumps import dump_paths
 from haven.apiserver.flowcontrol.metrics import FlowMetrics
-from haven.apiserver.flowcontrol.runner import FlowControl
+from haven.apiserver.flowcontrol.runner import WAIT_SECONDS_MAX, FlowControl
 from haven.apiserver.http.policies import allowing_origins, insisting_on_tls
 from haven.apiserver.http.server import HttpServer
 from haven.apiserver.local import LocalClient
@@ -152,6 +152,7 @@ async def start(
         clock,
         seats=settings.requests_in_flight_max + settings.mutating_requests_in_flight_max,
         sizes=storages.sizes,
+        wait_seconds_max=settings.request_timeout_seconds / 4 or WAIT_SECONDS_MAX,
     )
     issuers = (trust.issuer,)
     audiences = settings.security.api_audiences or issuers
@@ -406,7 +407,9 @@ async def start(
     assert definitions is not None
     keeper = DefinitionKeeper(custom, storages, writing, handlers.deletion, definitions, clock, ADMIN)
     custom.after_change.append(keeper.notice)
-    extensions = ExtensionServers(caller.services, trust.proxy_client)
+    extensions = ExtensionServers(
+        caller.services, trust.proxy_client, request_seconds=settings.request_timeout_seconds or REQUEST_SECONDS
+    )
     extensions.meter = outgoing
     aggregator = Aggregator(
         objects,

@@ -15,7 +15,9 @@ from haven.api.discovery import v1 as discovery
 from haven.apimachinery.goformat import quote
 from haven.apiserver.aggregation.remote import Remote
 
-__all__ = ["LOCAL", "PASSED", "Finding", "failed_check", "service_problem", "with_condition"]
+__all__ = ["FAILED_CHECK", "LOCAL", "PASSED", "Finding", "failed_check", "service_problem", "with_condition"]
+
+FAILED_CHECK = "FailedDiscoveryCheck"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def _has_endpoint(one: discovery.EndpointSlice, port_name: str) -> bool:
 
 def failed_check(because: str) -> Finding:
     """Return the finding that a server does not answer for its group."""
-    return Finding("False", "FailedDiscoveryCheck", because)
+    return Finding("False", FAILED_CHECK, because)
 
 
 def with_condition(service: v1.APIService, finding: Finding, now: str) -> v1.APIServiceStatus | None:

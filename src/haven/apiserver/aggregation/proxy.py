@@ -20,6 +20,7 @@ from haven import telemetry
 from haven.apimachinery import apierrors
 from haven.apimachinery.goformat import quote
 from haven.apiserver.aggregation.remote import AGGREGATOR, Remote, identity_headers
+from haven.apiserver.deadlines import asked_seconds
 from haven.apiserver.http.answers import audit_id_of
 from haven.apiserver.http.messages import parse_query
 from haven.apiserver.http.takeover import Connection
@@ -52,15 +53,21 @@ else:
     multidict = deferred("multidict")
     yarl = deferred("yarl")
 
-__all__ = ["Answered", "ExtensionServers", "Unreachable"]
+__all__ = ["REQUEST_SECONDS", "Answered", "ExtensionServers", "Unreachable"]
 
 CONTEXTS_MAX = 200
 IDLE_SECONDS = 90.0
 DISCOVERY_SECONDS = 5.0
 """How long a client's request for a group's discovery document may take: clients ask for many of them at once."""
+REQUEST_SECONDS = 60.0
+"""How long a client's request may take until its answer begins, unless it is a watch."""
 ANSWER_BYTES_MAX = 128 * 1024 * 1024
 _TEXT = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
 _REDIRECTED = b"the backend attempted to redirect this request, which is not permitted"
+_LATE = (
+    b'{"metadata":{},"status":"Failure","message":"Timeout: request did not complete within the allotted timeout",'
+    b'"reason":"Timeout","details":{},"code":504}\n'
+)
 _BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _log = telemetry.logger("apiserver")
 
@@ -82,7 +89,14 @@ class Answered:
 class ExtensionServers:
     """The way to extension servers. `certificate` and key are files, which may be renewed while we run."""
 
-    def __init__(self, services: ServiceAddresses, certificate: tuple[Path, Path] | None) -> None:
+    def __init__(
+        self,
+        services: ServiceAddresses,
+        certificate: tuple[Path, Path] | None,
+        *,
+        request_seconds: float = REQUEST_SECONDS,
+    ) -> None:
+        self._request_seconds = request_seconds
         self._services = services
         self._certificate = certificate
         self._stamp: tuple[float, ...] = ()
@@ -134,8 +148,13 @@ class ExtensionServers:
             headers["Content-Length"] = request.headers["content-length"]
         is_discovery = not request.info.is_resource and request.path.strip("/").count("/") == 2
         url = f"https://{authority}{target}"
+        seconds: float | None = DISCOVERY_SECONDS
+        if not is_discovery:
+            is_long = request.info.verb in ("watch", "proxy")
+            asked = None if is_long else asked_seconds(request.query)
+            seconds = None if is_long else min(asked or self._request_seconds, self._request_seconds)
         try:
-            async with asyncio.timeout(DISCOVERY_SECONDS if is_discovery else None):
+            async with asyncio.timeout(seconds) as limit:
                 answer = await self._client().request(
                     request.method,
                     yarl.URL(url, encoded=True),
@@ -147,6 +166,8 @@ class ExtensionServers:
                     auto_decompress=False,
                 )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            if limit.expired() and not is_discovery:
+                return Response(504, {"Content-Type": "text/plain; charset=utf-8"}, _LATE)
             because = describe(error, host, port, server_name=remote.service.server_name)
             return _refused(503, f"error trying to reach service: {because}")
         if 300 <= answer.status <= 399 and answer.headers.get("Location"):

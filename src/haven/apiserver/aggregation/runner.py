@@ -25,6 +25,7 @@ from haven.apimachinery import apierrors, serialization, times
 from haven.apiserver.admission.interface import Objects
 from haven.apiserver.aggregation import documents, registration
 from haven.apiserver.aggregation.availability import (
+    FAILED_CHECK,
     LOCAL,
     PASSED,
     Finding,
@@ -241,7 +242,9 @@ class Aggregator:
                 finding = await self._check(remote)
                 await self._report(name, finding)
                 is_available = finding is PASSED
-                is_settled = await self._learn(follower, is_available=is_available) and is_available
+                is_heard = await self._learn(follower, is_available=is_available)
+                # What Services and endpoints lack shows in their changes; a server that fails has to be asked again.
+                is_settled = is_heard if is_available else finding.reason != FAILED_CHECK
             except apierrors.ApiError as error:
                 _log.warning("An APIService cannot be checked.", api_service=name, because=str(error))
                 is_settled = False

@@ -42,7 +42,7 @@ _KNOWN_MAX = 4096
 TURN_SECONDS = 0.004
 """How long requests run one after another before those of others are looked for."""
 WAIT_SECONDS_MAX = 15.0
-"""How long a request may wait for seats: a quarter of the time that a request may take."""
+"""How long a request may wait for seats unless told otherwise: a quarter of the time that a request may take."""
 LENDING_SECONDS = 10.0
 _WRITES = frozenset({"create", "update", "patch", "delete"})
 _log = telemetry.logger("apiserver")
@@ -82,7 +82,15 @@ class FlowControl:
 
     resources: Sequence[Resource[Any]] = (_SCHEMAS, _LEVELS)
 
-    def __init__(self, clock: Clock, *, seats: int = 600, sizes: Sizes | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        seats: int = 600,
+        sizes: Sizes | None = None,
+        wait_seconds_max: float = WAIT_SECONDS_MAX,
+    ) -> None:
+        self._wait_seconds_max = wait_seconds_max
         self.watches = WatchCounts()
         self.levels: dict[str, Level] = {}
         self.counts: dict[tuple[str, str], SchemaCounts] = {}
@@ -223,7 +231,7 @@ class FlowControl:
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[bool] = loop.create_future()
         ticket.woken = woken
-        timer = loop.call_later(WAIT_SECONDS_MAX, self._expire, ticket)
+        timer = loop.call_later(self._wait_seconds_max, self._expire, ticket)
         try:
             may = await woken
         except asyncio.CancelledError:

@@ -82,6 +82,9 @@ class Extension:
             return web.Response(
                 body=gzip.compress(told.encode()), headers=CIMultiDict([*packed.items(), *cookies.items()])
             )
+        if request.path.endswith("/never"):
+            while request.transport is not None and not request.transport.is_closing():
+                await asyncio.sleep(0.01)
         if request.path.endswith("/page"):
             return web.Response(text='<a href="/there">', content_type="text/html")
         body = (await request.read()).decode()
@@ -267,6 +270,17 @@ async def test_answers_come_as_the_client_asked_for_them(world: World) -> None:
         assert (await answer.text(), answer.headers.get("Content-Encoding")) == ("br, gzip", "gzip")
     _, page = await world.send("GET", f"{PATH}/page")
     assert page == f'<a href="https://127.0.0.1:{world.extension.port}/there">'
+
+
+async def test_a_server_that_does_not_answer_in_the_time_asked_for_is_given_up(world: World) -> None:
+    await world.register()
+    await world.wait_condition("Passed")
+
+    status, answer = await world.send("GET", f"{PATH}/never?timeout=10ms")
+    invalid, _ = await world.send("GET", f"{PATH}/never?timeout=soon")
+
+    assert (status, answer["reason"]) == (504, "Timeout")
+    assert invalid == 400
 
 
 async def test_bodies_are_passed_on_however_large(world: World) -> None:
