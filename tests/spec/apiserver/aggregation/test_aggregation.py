@@ -43,6 +43,8 @@ class Extension:
     requests: list[web.Request] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     is_well: bool = True
+    released: asyncio.Event = field(default_factory=asyncio.Event)
+    """What requests that are not answered wait for."""
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         certificate = request.transport.get_extra_info("peercert") if request.transport else None
@@ -83,8 +85,7 @@ class Extension:
                 body=gzip.compress(told.encode()), headers=CIMultiDict([*packed.items(), *cookies.items()])
             )
         if request.path.endswith("/never"):
-            while request.transport is not None and not request.transport.is_closing():
-                await asyncio.sleep(0.01)
+            await self.released.wait()
         if request.path.endswith("/page"):
             return web.Response(text='<a href="/there">', content_type="text/html")
         body = (await request.read()).decode()
@@ -276,8 +277,11 @@ async def test_a_server_that_does_not_answer_in_the_time_asked_for_is_given_up(w
     await world.register()
     await world.wait_condition("Passed")
 
-    status, answer = await world.send("GET", f"{PATH}/never?timeout=10ms")
-    invalid, _ = await world.send("GET", f"{PATH}/never?timeout=soon")
+    try:
+        status, answer = await world.send("GET", f"{PATH}/never?timeout=10ms")
+        invalid, _ = await world.send("GET", f"{PATH}/never?timeout=soon")
+    finally:
+        world.extension.released.set()
 
     assert (status, answer["reason"]) == (504, "Timeout")
     assert invalid == 400
