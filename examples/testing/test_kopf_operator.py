@@ -17,12 +17,12 @@ def a_shop(**spec: object) -> dict[str, object]:
 def test_a_shop_opens_and_closes(haven_cluster: Cluster) -> None:
     haven_cluster.apply(HERE / "shops.yaml")
 
-    with KopfRunner(["run", "--all-namespaces", str(HERE / "operator_kopf.py")], timeout=60):
+    with KopfRunner(["run", "--all-namespaces", str(HERE / "operator_kopf.py")], timeout=120):
         haven_cluster.create(a_shop(counters=2))
-        haven_cluster.wait_for("shop/corner", {"status": {"open": 2}}, timeout=30)
+        haven_cluster.wait_for("shop/corner", {"status": {"open": 2}}, timeout=120)
 
         haven_cluster.delete("shop", "corner")
-        haven_cluster.wait_until(lambda: not haven_cluster.list("pods"), timeout=30)
+        haven_cluster.wait_until(lambda: not haven_cluster.list("pods"), timeout=120)
 
     haven_cluster.audit.assert_requested(
         verb="create", resource="deployments", user_agent="*OpenAPI-Generator*", times=1

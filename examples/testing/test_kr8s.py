@@ -33,6 +33,6 @@ async def test_a_job_succeeds_at_the_second_try(haven_cluster: Cluster) -> None:
     (second,) = [pod for pod in haven_cluster.pods("job-name=import") if pod.name != first.name]
     await haven_cluster.aio.call(second.succeed)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await job.wait("condition=Complete")
     assert job.status.failed == 1
