@@ -15,7 +15,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from typing import Any
 
 import pytest
 from tests.e2e.namespaces import enter_network
+from tests.e2e.node import scratch_directory
 
 __all__ = ["HAVEN", "Cluster", "Machine", "a_machine", "wait_until"]
 
@@ -66,7 +66,7 @@ def wait_until(condition: Callable[[], object], what: str, seen: Callable[[], ob
 
 @dataclass(frozen=True)
 class Machine:
-    """The namespaces of one process, and a directory on a real disk."""
+    """The namespaces of one process, and a directory in memory."""
 
     pid: int
     scratch: Path
@@ -190,7 +190,9 @@ class Cluster:
         return told[0]
 
     def status(self) -> Any:
-        return json.loads(self.try_haven("status", "--output", "json").stdout)
+        result = self.try_haven("status", "--output", "json")
+        assert result.stdout.startswith("{"), result.stdout + result.stderr
+        return json.loads(result.stdout)
 
     def get(self, path: str) -> Any:
         """Return an object or a list of the API; None if it does not answer or has none."""
@@ -246,7 +248,12 @@ def a_machine() -> Iterator[Machine]:
     missing = [item for item in HAVE if not (shutil.which(item) or Path(item).exists())]
     if os.geteuid() != 0 or missing:
         pytest.skip("needs root and the packages that tools/install-host.sh installs")
-    scratch = Path(tempfile.mkdtemp(prefix="haven-machine-", dir="/var/tmp"))
+    with scratch_directory("machine") as scratch, _namespaces(scratch) as first:
+        yield Machine(first, scratch)
+
+
+@contextlib.contextmanager
+def _namespaces(scratch: Path) -> Iterator[int]:
     holder = subprocess.Popen(
         [
             "unshare", "--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc",
@@ -261,7 +268,7 @@ def a_machine() -> Iterator[Machine]:
             pytest.fail(f"no machine could be made: {holder.stderr.read()}")
         (first,) = _children(holder.pid)
         try:
-            yield Machine(first, scratch)
+            yield first
         finally:
             holder.kill()
             wait_until(lambda: _is_gone(first), "the first process of the machine, and so all of them, ended")
@@ -271,7 +278,6 @@ def a_machine() -> Iterator[Machine]:
         holder.stdout.close()
         holder.stderr.close()
         _remove_cgroups(scratch)
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _is_gone(pid: int) -> bool:

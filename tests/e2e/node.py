@@ -83,12 +83,19 @@ def namespaces(*, as_host: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def scratch_directory(room: str) -> Iterator[Path]:
-    """Return a directory on a real disk (overlayfs does not stack on every file system), removed afterwards."""
+    """Return a directory in memory, removed afterwards.
+
+    Overlayfs does not stack on every file system, and a node takes no Pods where the disk is nearly full.
+    """
     path = Path(tempfile.mkdtemp(prefix=f"haven-{room}-", dir="/var/tmp"))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700,size=4G", "haven-tests", path], check=True)
     try:
-        yield path
+        directory = path / "disk"  # No mount point itself, as a user's.
+        directory.mkdir()
+        yield directory
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        subprocess.run(["umount", "--lazy", path], check=True)
+        path.rmdir()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from typing import Any
@@ -47,8 +48,9 @@ def collect(settings: ClusterSettings) -> dict[str, Any]:
             api = Api(settings)
             ready = api.get_json("/readyz")[0] == 200
             if not ready:
-                status, text = api.request("GET", "/readyz/informer-sync")
-                unreadable = text.decode(errors="replace").strip() if status == 500 else ""
+                with contextlib.suppress(OSError):  # Nobody answers: then nothing is known of that either.
+                    status, text = api.request("GET", "/readyz/informer-sync")
+                    unreadable = text.decode(errors="replace").strip() if status == 500 else ""
             _, found = api.get_json("/api/v1/nodes")
             for node in (found or {}).get("items", []):
                 conditions = {c["type"]: c["status"] for c in node["status"].get("conditions", [])}
