@@ -51,6 +51,7 @@ def read_document(
         raise ConfigError(f"no {found}; want {kind} of {' or '.join(sorted(versions))}")
     wrong = list(repeated)
     tree.pop("metadata", None)
+    _leave_out_nulls(tree)
     while True:
         try:
             document = msgspec.convert(tree, shape)
@@ -71,6 +72,18 @@ def read_document(
 
 
 _UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?")
+
+
+def _leave_out_nulls(tree: Any) -> None:
+    """Remove fields without a value: they are as good as not there."""
+    if isinstance(tree, list):
+        for item in tree:
+            _leave_out_nulls(item)
+    elif isinstance(tree, dict):
+        for name in [name for name, value in tree.items() if value is None]:
+            del tree[name]
+        for value in tree.values():
+            _leave_out_nulls(value)
 
 
 def _leave_out(tree: Any, path: str, name: str) -> None:

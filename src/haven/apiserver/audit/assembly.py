@@ -165,14 +165,13 @@ def _check(settings: SecuritySettings) -> None:
         if value("mode") not in _MODES:
             wrong.append(f'invalid audit {plugin} mode {value("mode")}, allowed modes are "{",".join(_MODES)}"')
         if value("mode") == "batch":
-            wrong += _batch_errors(plugin, value)
-        if value("truncate_enabled"):
-            event, batch = value("truncate_max_event_size"), value("truncate_max_batch_size")
-            if event <= 0:
-                wrong.append(f"invalid audit truncate {plugin} max event size {event}, must be a positive number")
-            if batch < event:
-                text = f"must be greater than max event size ({event})"
-                wrong.append(f"invalid audit truncate {plugin} max batch size {batch}, {text}")
+            wrong += _batch_errors(plugin, value)[:1]
+        event, batch = value("truncate_max_event_size"), value("truncate_max_batch_size")
+        if event <= 0:
+            wrong.append(f"invalid audit truncate {plugin} max event size {event}, must be a positive number")
+        elif batch < event:
+            text = f"must be greater than max event size ({event})"
+            wrong.append(f"invalid audit truncate {plugin} max batch size {batch}, {text}")
         if value("version") != _VERSION:
             wrong.append(f'invalid group version, allowed versions are ["{_VERSION}"]')
     if settings.audit_log_path:
@@ -195,7 +194,7 @@ def _batch_errors(plugin: str, value: Callable[[str], Any]) -> list[str]:
     ]
     if value("batch_throttle_enable"):
         wrong += [
-            f"invalid audit batch {plugin} throttle {shown} {value(name)}, must be a positive number"
+            f"invalid audit batch {plugin} throttle {shown} {value(name):g}, must be a positive number"
             for name, shown in (("batch_throttle_qps", "QPS"), ("batch_throttle_burst", "burst"))
             if value(name) <= 0
         ]

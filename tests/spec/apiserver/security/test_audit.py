@@ -79,6 +79,7 @@ def test_a_rule_matches_what_it_names(rule: str, path: str, level: Level) -> Non
     ("text", "complaint"),
     [
         ("rules: []", "loaded illegal policy with 0 rules"),
+        ("rules: null", "loaded illegal policy with 0 rules"),
         ("rules: [{}]", r"rules\[0\].level: Required value"),
         ("rules: [{level: Much}]", 'supported values: "None", "Metadata", "Request", "RequestResponse"'),
         ("rules: [{level: None, nonResourceURLs: [x]}]", "must begin with a '/' character"),
@@ -100,6 +101,29 @@ def test_what_nobody_knows_in_a_policy_is_left_out() -> None:
 
     assert decide(policy, UserInfo("jane"), "GET", "/apis/apps/v1/deployments") is Level.METADATA
     assert decide(policy, UserInfo("jane"), "GET", "/api/v1/pods") is Level.NONE
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"audit_log_truncate_max_event_size": 0}, "invalid audit truncate log max event size 0, must be a positive"),
+        ({"audit_log_mode": "batch", "audit_log_batch_buffer_size": 0, "audit_log_batch_max_size": 0}, "buffer size 0"),
+        (
+            {
+                "audit_log_mode": "batch",
+                "audit_log_batch_throttle_enable": True,
+                "audit_log_batch_throttle_qps": 0.0,
+                "audit_log_batch_throttle_burst": 0,
+            },
+            "^invalid audit batch log throttle QPS 0, must be a positive number$",
+        ),
+    ],
+)
+async def test_sizes_that_make_no_sense_are_refused(
+    serve: Serve, tmp_path: Path, settings: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        await serve(audit_log_path=str(tmp_path / "a.log"), **settings)
 
 
 async def test_an_answer_that_took_long_says_so_and_who_was_waited_for() -> None:
