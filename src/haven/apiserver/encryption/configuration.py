@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,10 @@ from haven.apiserver.flags import parse_duration
 
 __all__ = ["KeyProvider", "KmsProvider", "Provider", "ResourceProviders", "parse_encryption"]
 
-VERSIONS = ("apiserver.config.k8s.io/v1", "v1")
+VERSIONS = ("apiserver.config.k8s.io/v1",)
+_WITHOUT_API = ("apiserveripinfo", "serviceipallocations", "servicenodeportallocations")
+_LINE_ENDS = {ord("\r"): None, ord("\n"): None}
+_BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2}).{0,2}")
 _SIZES = {"aesgcm": (16, 24, 32), "aescbc": (16, 24, 32), "secretbox": (32,)}
 KMS_SECONDS = 3.0
 
@@ -144,9 +148,9 @@ def _resource_errors(resources: Sequence[str], path: str) -> list[str]:
         if resource in ("*.events.k8s.io", "events.events.k8s.io"):
             text = "objects are stored using the 'events' API group in etcd. Use 'events' instead in the config file"
             wrong.append(f"{at} '*.events.k8s.io' {text}")
-        if group == "extensions":
+        if group == "extensions" and not resource.startswith("*."):
             wrong.append(f"{at} 'extensions' group has been removed and cannot be used for encryption")
-        if resource == "apiserveripinfo":
+        if resource in _WITHOUT_API:
             wrong.append(f"{at} resources which do not have REST API/s cannot be encrypted")
     if _overlap(resources):
         text = "using overlapping resources such as 'secrets' and '*.' in the same resource list is not allowed"
@@ -204,7 +208,7 @@ def _keys(kind: str, item: _Keys, path: str, wrong: list[str]) -> KeyProvider:
             wrong.append(f"{at}.secret: Required value: secret is a mandatory field for a key")
             continue
         try:
-            secret = base64.b64decode(key.secret, validate=True)
+            secret = base64.b64decode(key.secret.translate(_LINE_ENDS), validate=True)
         except binascii.Error:
             wrong.append(f'{at}.secret: Invalid value: "REDACTED": secrets must be base64 encoded')
             continue
@@ -232,8 +236,12 @@ def _kms(item: _Kms, path: str, wrong: list[str]) -> KmsProvider:
     elif item.endpoint.startswith(":"):
         text = f"invalid endpoint for kms provider, error: parse {quote(item.endpoint)}: missing protocol scheme"
         wrong.append(f"{path}.endpoint: Invalid value: {quote(item.endpoint)}: {text}")
-    elif not item.endpoint.startswith("unix://"):
-        scheme = item.endpoint.partition(":")[0]
+    elif (escape := _BAD_ESCAPE.search(item.endpoint)) is not None:
+        text = f"parse {quote(item.endpoint)}: invalid URL escape {quote(escape[0])}"
+        text = f"invalid endpoint for kms provider, error: {text}"
+        wrong.append(f"{path}.endpoint: Invalid value: {quote(item.endpoint)}: {text}")
+    elif not item.endpoint.lower().startswith("unix:"):
+        scheme = item.endpoint.partition(":")[0] if ":" in item.endpoint else ""
         text = f'unsupported scheme "{scheme}" for KMS provider, only unix is supported'
         wrong.append(f"{path}.endpoint: Invalid value: {quote(item.endpoint)}: {text}")
     try:

@@ -27,7 +27,9 @@ class KmsPlugin:
         """`count` is told of each call: its method, how long it took, and its status."""
         import grpc
 
-        path = endpoint.removeprefix("unix://")
+        path = endpoint[len("unix:") :].removeprefix("//")
+        if path.startswith("/@"):
+            path = path[1:]
         address = f"unix-abstract:{path[1:]}" if path.startswith("@") else f"unix:{path}"
         self._endpoint = endpoint
         self._timeout_seconds = timeout_seconds

@@ -142,6 +142,12 @@ def config(*providers: dict[str, Any], resources: list[str] | None = None) -> by
         (config(identity(), resources=["*.", "secrets"]), "overlapping resources"),
         (config(identity(), resources=["a", "a"]), r'resources: Invalid value: \["a","a"\]: the same resource'),
         (config(identity(), resources=["apiserveripinfo"]), "do not have REST API/s"),
+        (config(identity(), resources=["servicenodeportallocations"]), "do not have REST API/s"),
+        (
+            config(identity()).replace(b"apiserver.config.k8s.io/", b""),
+            'no kind "EncryptionConfiguration" in version "v1"',
+        ),
+        (config({"kms": {"apiVersion": "v2", "name": "a", "endpoint": "unix:///%zz"}}), 'invalid URL escape "%zz"'),
         (config({"kms": {"name": "a", "endpoint": "unix:///x"}}), "KMSv1 is deprecated"),
         (config({"kms": {"apiVersion": "v2", "name": "a", "endpoint": "tcp://x"}}), "only unix is supported"),
     ],
@@ -149,6 +155,21 @@ def config(*providers: dict[str, Any], resources: list[str] | None = None) -> by
 def test_a_configuration_that_makes_no_sense_is_refused(data: bytes, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         parse_encryption(data)
+
+
+@pytest.mark.parametrize(
+    ("provider", "resources"),
+    [
+        ({"kms": {"apiVersion": "v2", "name": "a", "endpoint": "UNIX:/run/x y", "timeout": None}}, ["secrets"]),
+        ({"aescbc": {"keys": [{"name": "a", "secret": "AAAAAAAAAAAA\nAAAAAAAAAA==\n"}]}}, ["secrets"]),
+        (identity(), ["*.extensions"]),
+        (identity(), ["events", "*.apps", "pods.example.com"]),
+    ],
+)
+def test_what_upstream_takes_is_taken(provider: dict[str, Any], resources: list[str]) -> None:
+    (found,) = parse_encryption(config(provider, resources=resources))
+
+    assert len(found.providers) == 1
 
 
 async def secret(client: Client, name: str = "s") -> int:
