@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from haven.client.interface import Client
     from haven.clock import Clock
     from haven.cluster.serveridentity import ServerIdentity
+    from haven.metrics.families import Registry
     from haven.store.interface import Store
 
 __all__ = ["command", "serve"]
@@ -176,8 +177,10 @@ async def serve(settings: ClusterSettings) -> None:
     schedule: Callable[[], Awaitable[None]] = scheduler.run
     manager_problem = scheduler_problem = None
     if store.shared:
-        control, manager_problem = _elected(server.local_client(), "kube-controller-manager", settings, control)
-        schedule, scheduler_problem = _elected(scheduler_client, "kube-scheduler", settings, schedule)
+        control, manager_problem = _elected(
+            server.local_client(), "kube-controller-manager", settings, control, server.metrics
+        )
+        schedule, scheduler_problem = _elected(scheduler_client, "kube-scheduler", settings, schedule, server.metrics)
     control = server.components.host(CONTROLLER_MANAGER, control, manager_problem)
     schedule = server.components.host(SCHEDULER, schedule, scheduler_problem)
     renewal = Renewal(pki_settings(settings), clock)
@@ -218,13 +221,15 @@ async def _open_store(settings: ClusterSettings) -> Store:
 
 
 def _elected(
-    client: Client, name: str, settings: ClusterSettings, lead: Callable[[], Awaitable[None]]
+    client: Client, name: str, settings: ClusterSettings, lead: Callable[[], Awaitable[None]], registry: Registry
 ) -> tuple[Callable[[], Awaitable[None]], Callable[[], str]]:
     """Return work that is done by one of the servers that share a store, and how to ask what is wrong with it."""
     from haven.client.leaderelection import LeaderElector
 
     identity = f"{settings.node_name}_{uuid.uuid4()}"
     elector = LeaderElector(client, namespace=SYSTEM_NAMESPACE, name=name, identity=identity)
+    status = registry["leader_election_master_status"]
+    registry.add_collector(lambda: status.set((name,), int(elector.is_leader)))
     return functools.partial(elector.run, lead), elector.problem
 
 
