@@ -32,7 +32,12 @@ class AsyncCluster:
         self._world = cluster.world
 
     async def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return await asyncio.wrap_future(self._cluster.submit(work))
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            work.close()
+            raise RuntimeError("cluster.aio is for asyncio: elsewhere, as under trio, use the plain calls") from None
+        return await asyncio.wrap_future(self._cluster.submit(work), loop=loop)
 
     async def call(self, function: Callable[..., T], *arguments: Any, **rest: Any) -> T:
         """Run any waiting call (`cluster.pod("web").succeed`) in a thread."""

@@ -55,6 +55,9 @@ REFUSED: dict[str, tuple[Callable[[Cluster], Any], type[Exception], str]] = {
     "an absence that is no absence": (
         lambda c: c.audit.assert_not_requested(resource="pod"), ValueError, "say 'pods'",
     ),
+    "an awaitable call where asyncio does not run": (
+        lambda c: c.aio.get("pod", "here").send(None), RuntimeError, "use the plain calls",
+    ),
     "no snapshot": (lambda c: c.restore(None), TypeError, "None is no snapshot"),  # type: ignore[arg-type]
     "what runs already": (lambda c: c.start(), RuntimeError, "runs already"),
     "what does not run": (lambda c: Cluster().list("pods"), RuntimeError, "use `with cluster:`"),
