@@ -59,6 +59,7 @@ def decode_object(
             tree, repeated = yaml.parse(data)
         except yaml.InvalidYAML as error:
             raise unrecognized(expected.kind, str(error), data) from None
+        tree = _in_order(tree)
         strict = [strict_yaml_error(repeated)] if repeated else []
         text = None
     else:
@@ -101,6 +102,13 @@ def typed(
         tree = normalize(tree, schema)
     tree["kind"], tree["apiVersion"] = expected.kind, expected.api_version
     return tree
+
+
+def _in_order(tree: Any) -> Any:
+    """Return a tree with its keys sorted: upstream reads YAML through a map, so complaints come in this order."""
+    if isinstance(tree, dict):
+        return {key: _in_order(tree[key]) for key in sorted(tree)}
+    return [_in_order(item) for item in tree] if isinstance(tree, list) else tree
 
 
 def strict_yaml_error(lines: list[str]) -> str:

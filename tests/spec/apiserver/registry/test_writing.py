@@ -209,6 +209,24 @@ async def test_unknown_fields_are_warned_about_or_refused_or_ignored(api: Any) -
     assert "Warning" not in ignored.headers
 
 
+@pytest.mark.parametrize(
+    ("content_type", "order"),
+    [
+        ("application/json", ["zeta", "metadata.beta", "alpha"]),
+        ("application/yaml", ["alpha", "metadata.beta", "zeta"]),
+    ],
+)
+async def test_unknown_fields_are_named_as_they_come_but_sorted_in_yaml(
+    api: Any, content_type: str, order: list[str]
+) -> None:
+    body = b'{"zeta": 1, "metadata": {"name": "a", "beta": 1}, "alpha": 1}'
+    path = f"{MAPS}?dryRun=All&fieldValidation=Strict"
+
+    _, refusal = await api.send("POST", path, body, content_type=content_type)
+
+    assert refusal["message"].endswith(", ".join(f'unknown field "{name}"' for name in order))
+
+
 async def test_what_is_only_posted_has_no_table(api: Any) -> None:
     review = {"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}}
     path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
