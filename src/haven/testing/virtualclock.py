@@ -1,4 +1,4 @@
-"""A clock that runs with the machine's, and can be pushed ahead: an hour passes in milliseconds, a year in a second.
+"""A clock that runs with the machine's, and can be pushed ahead: an hour passes in milliseconds, a year in some seconds.
 
 `advance` goes from one due sleeper to the next and lets the cluster come to rest in between, so that a CronJob of
 every five minutes runs twelve times in an hour that takes none. Belongs to one event loop.
@@ -24,7 +24,6 @@ STEP_SECONDS_MAX = 25.0
 """But never further apart than this, so that heartbeats stay in time whatever the distance."""
 QUIET_PARTS = 16
 """While nothing changes, a step may also be this part of the time since something did."""
-STRIDE_SECONDS_MAX = 86_400.0
 QUIET_TURNS = 4
 REST_TURNS_MAX = 20_000
 SWEEP_SLEEPERS = 1024
@@ -152,7 +151,7 @@ class VirtualClock:
             now = self.monotonic_seconds()
             if self.changes() != changes:
                 changes, changed = self.changes(), now
-            stride = min(STRIDE_SECONDS_MAX, (now - changed) / QUIET_PARTS)
+            stride = (now - changed) / QUIET_PARTS
             reached = min(end, due + step)
             if stride > step:
                 reached = min(end, max(reached, min(now + stride, self._next_due_beyond(stride))))
