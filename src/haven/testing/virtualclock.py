@@ -1,4 +1,4 @@
-"""A clock that runs with the machine's, and can be pushed ahead: an hour passes in milliseconds, a year in some seconds.
+"""A clock that runs with the machine's, and can be pushed ahead: an hour passes in milliseconds, a year in seconds.
 
 `advance` goes from one due sleeper to the next and lets the cluster come to rest in between, so that a CronJob of
 every five minutes runs twelve times in an hour that takes none. Belongs to one event loop.
