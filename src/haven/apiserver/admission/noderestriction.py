@@ -16,7 +16,7 @@ from haven.api.core import v1 as core
 from haven.api.storage import v1 as storage
 from haven.apimachinery import meta, serialization
 from haven.apimachinery.apierrors import GroupResource, NotFound
-from haven.apimachinery.goformat import quote
+from haven.apimachinery.goformat import aggregate, quote
 from haven.apiserver import podreferences
 from haven.apiserver.admission.interface import CREATE, DELETE, UPDATE, AdmissionRequest, Objects, forbidden
 from haven.apiserver.authorization.interface import Attributes, Authorizer, Verdict, decide
@@ -33,6 +33,17 @@ _OWN_LABELS = frozenset({
 })  # fmt: skip
 _OWN_DOMAINS = ("kubelet.kubernetes.io", "node.kubernetes.io")
 _KUBELET_SIGNERS = ("kubernetes.io/kubelet-serving", "kubernetes.io/kube-apiserver-client-kubelet")
+
+_MIGRATED = {
+    "gce_persistent_disk": "pd.csi.storage.gke.io",
+    "aws_elastic_block_store": "ebs.csi.aws.com",
+    "cinder": "cinder.csi.openstack.org",
+    "azure_disk": "disk.csi.azure.com",
+    "azure_file": "file.csi.azure.com",
+    "vsphere_volume": "csi.vsphere.vmware.com",
+    "portworx_volume": "pxd.portworx.com",
+}
+"""The drivers that serve volumes of kinds that were once built in."""
 
 
 class NodeRestriction:
@@ -178,8 +189,15 @@ class NodeRestriction:
         if len(audiences) > 1:
             raise forbidden(request, "node may only request 0 or 1 audiences")
         audience = audiences[0] if audiences else ""
-        if audience in self._audiences_of(pod):
-            return
+        problems: list[str] = []
+        for volume in pod.spec.volumes:
+            try:
+                if audience in self._audiences_of(pod, volume):
+                    return
+            except NotFound as error:
+                problems.append(error.message)
+        if problems:
+            raise forbidden(request, f"error validating audience {quote(audience)}: {aggregate(problems)}")
         question = Attributes(
             request.user,
             "request-serviceaccounts-token-audience",
@@ -195,29 +213,39 @@ class NodeRestriction:
                 " request tokens for this audience",
             )
 
-    def _audiences_of(self, pod: core.Pod) -> Iterator[str]:
-        for volume in pod.spec.volumes:
-            if volume.projected is not None:
-                for source in volume.projected.sources or ():
-                    if source.service_account_token is not None:
-                        yield source.service_account_token.audience
-            driver = self._driver_of(pod, volume)
-            found = self._objects.get(self._drivers, "", driver) if driver else None
-            if found is not None:
-                yield from (wanted.audience for wanted in found.spec.token_requests)
+    def _audiences_of(self, pod: core.Pod, volume: core.Volume) -> Iterator[str]:
+        """Yield the audiences that a volume is for; raise NotFound for what leads to its driver."""
+        if volume.projected is not None:
+            for source in volume.projected.sources or ():
+                if source.service_account_token is not None:
+                    yield source.service_account_token.audience
+        driver = self._driver_of(pod, volume)
+        if driver:
+            found = self._objects.get(self._drivers, "", driver)
+            if found is None:
+                raise NotFound.of(GroupResource("storage.k8s.io", "csidriver"), driver)
+            yield from (wanted.audience for wanted in found.spec.token_requests)
 
     def _driver_of(self, pod: core.Pod, volume: core.Volume) -> str:
-        if volume.csi is not None:
-            return volume.csi.driver
-        if volume.ephemeral is not None:
-            name = podreferences.ephemeral_claim_name(pod, volume)
-        elif volume.persistent_volume_claim is not None:
-            name = volume.persistent_volume_claim.claim_name
-        else:
-            return ""
-        claim = self._objects.get(self._claims, pod.metadata.namespace, name)
-        found = self._objects.get(self._volumes, "", claim.spec.volume_name) if claim is not None else None
-        return found.spec.csi.driver if found is not None and found.spec.csi is not None else ""
+        if volume.ephemeral is not None and volume.ephemeral.volume_claim_template is not None:
+            return self._driver_of_claim(pod.metadata.namespace, podreferences.ephemeral_claim_name(pod, volume))
+        if volume.persistent_volume_claim is not None:
+            return self._driver_of_claim(pod.metadata.namespace, volume.persistent_volume_claim.claim_name)
+        return volume.csi.driver if volume.csi is not None else _migrated(volume)
+
+    def _driver_of_claim(self, namespace: str, name: str) -> str:
+        claim = self._objects.get(self._claims, namespace, name)
+        if claim is None:
+            raise NotFound.of(GroupResource("", "persistentvolumeclaim"), name)
+        found = self._objects.get(self._volumes, "", claim.spec.volume_name)
+        if found is None:
+            raise NotFound.of(GroupResource("", "persistentvolume"), claim.spec.volume_name)
+        return found.spec.csi.driver if found.spec.csi is not None else _migrated(found.spec)
+
+
+def _migrated(source: core.Volume | core.PersistentVolumeSpec) -> str:
+    """Return the CSI driver that serves a volume of an old kind, "" if it is of another."""
+    return next((driver for kind, driver in _MIGRATED.items() if getattr(source, kind) is not None), "")
 
 
 def _api_reference(pod: core.Pod) -> str:

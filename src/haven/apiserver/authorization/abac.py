@@ -37,19 +37,33 @@ class _Policy(msgspec.Struct, rename="camel", frozen=True):
 
 
 def parse_policies(text: str) -> list[_Spec]:
-    """Return the policies of a file; raise ConfigError."""
+    """Return the policies of a file; raise ConfigError. A line that names no version is of the oldest format."""
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
             policy = msgspec.json.decode(line.encode(), type=_Policy)
+            is_versioned = (policy.api_version, policy.kind) == (_VERSION, "Policy")
+            spec = policy.spec if is_versioned else _of_oldest(msgspec.json.decode(line.encode(), type=_Spec))
         except msgspec.MsgspecError as error:
             raise ConfigError(f"error reading policy file on line {number}: {error}") from None
-        if (policy.api_version, policy.kind) != (_VERSION, "Policy"):
-            raise ConfigError(f"error reading policy file on line {number}: want a Policy of {_VERSION}")
-        found.append(policy.spec)
+        if "*" in (spec.user, spec.group):
+            spec = msgspec.structs.replace(spec, user="", group=ALL_AUTHENTICATED)
+        found.append(spec)
     return found
+
+
+def _of_oldest(line: _Spec) -> _Spec:
+    """Return what a line without version says: what it leaves out, it does not ask for."""
+    return msgspec.structs.replace(
+        line,
+        group=line.group if line.user or line.group else ALL_AUTHENTICATED,
+        namespace=line.namespace or "*",
+        resource=line.resource or "*",
+        api_group="*",
+        non_resource_path="" if line.namespace or line.resource else "*",
+    )
 
 
 class ABAC:
@@ -93,9 +107,7 @@ def _matches(policy: _Spec, asked: Attributes) -> bool:
     user = asked.user
     if not policy.user and not policy.group:
         return False
-    if policy.user not in ("", "*", user.name) or (policy.user == "*" and ALL_AUTHENTICATED not in user.groups):
-        return False
-    if policy.group not in ("", "*") and policy.group not in user.groups:
+    if policy.user not in ("", user.name) or (policy.group and policy.group not in user.groups):
         return False
     if policy.readonly and asked.verb not in ("get", "list", "watch"):
         return False

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from aiohttp import web
 
+from haven.apiserver.authentication.interface import ALL_AUTHENTICATED
 from haven.apiserver.authorization.abac import ABAC, parse_policies
 from haven.apiserver.authorization.configuration import parse_authorization
 from haven.apiserver.authorization.interface import Attributes, Verdict
@@ -235,9 +236,35 @@ def test_a_policy_line_allows_what_it_names(spec: str, verb: str, verdict: Verdi
     assert ABAC(policies).authorize(asked).verdict is verdict
 
 
+@pytest.mark.parametrize(
+    ("line", "groups", "verdict"),
+    [
+        ("{}", (ALL_AUTHENTICATED,), Verdict.ALLOW),
+        ("{}", (), Verdict.NO_OPINION),
+        ('{"user":"jane"}', (), Verdict.ALLOW),
+        ('{"user":"*","resource":"pods"}', (ALL_AUTHENTICATED,), Verdict.ALLOW),
+        ('{"user":"jane","resource":"services"}', (), Verdict.NO_OPINION),
+        ('{"group":"devs","namespace":"b"}', ("devs",), Verdict.NO_OPINION),
+        ('{"user":"jane","readonly":true}', (), Verdict.NO_OPINION),
+        (f'{{{ABAC_VERSION},"spec":{{"user":"*","group":"ops"}}}}', ("ops",), Verdict.NO_OPINION),
+        (
+            f'{{{ABAC_VERSION},"spec":{{"user":"*","namespace":"*","resource":"*","apiGroup":"*"}}}}',
+            (ALL_AUTHENTICATED,),
+            Verdict.ALLOW,
+        ),
+    ],
+)
+def test_a_policy_line_without_version_is_of_the_oldest_format(
+    line: str, groups: tuple[str, ...], verdict: Verdict
+) -> None:
+    asked = Attributes(UserInfo("jane", groups=groups), "delete", namespace="a", resource="pods")
+
+    assert ABAC(parse_policies(line)).authorize(asked).verdict is verdict
+
+
 def test_a_broken_policy_line_is_named() -> None:
     with pytest.raises(ConfigError, match="on line 2"):
-        parse_policies(f'{{{ABAC_VERSION}}}\n{{"kind":"Policy"}}\n')
+        parse_policies(f'{{{ABAC_VERSION}}}\n{{"user":1}}\n')
 
 
 async def test_who_may_do_everything_has_to_be_somebody(serve: Serve) -> None:
