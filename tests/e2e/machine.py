@@ -248,7 +248,7 @@ def a_machine() -> Iterator[Machine]:
     missing = [item for item in HAVE if not (shutil.which(item) or Path(item).exists())]
     if os.geteuid() != 0 or missing:
         pytest.skip("needs root and the packages that tools/install-host.sh installs")
-    with scratch_directory("machine") as scratch, _namespaces(scratch) as first:
+    with scratch_directory("machine", in_memory=True) as scratch, _namespaces(scratch) as first:
         yield Machine(first, scratch)
 
 

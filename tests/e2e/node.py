@@ -82,20 +82,23 @@ def namespaces(*, as_host: bool = False) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def scratch_directory(room: str) -> Iterator[Path]:
-    """Return a directory in memory, removed afterwards.
+def scratch_directory(room: str, *, in_memory: bool = False) -> Iterator[Path]:
+    """Return a directory on a real disk (overlayfs does not stack on every file system), removed afterwards.
 
-    Overlayfs does not stack on every file system, and a node takes no Pods where the disk is nearly full.
+    One in memory is never nearly full; but threads of gRPC that an earlier test left in its own mount namespace do not
+    see it, so it is for those who run containerd in another process.
     """
     path = Path(tempfile.mkdtemp(prefix=f"haven-{room}-", dir="/var/tmp"))
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700,size=4G", "haven-tests", path], check=True)
+    if in_memory:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700,size=4G", "haven-tests", path], check=True)
     try:
         directory = path / "disk"  # No mount point itself, as a user's.
         directory.mkdir()
         yield directory
     finally:
-        subprocess.run(["umount", "--lazy", path], check=True)
-        path.rmdir()
+        if in_memory:
+            subprocess.run(["umount", "--lazy", path], check=True)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ async def bench(node_directory: Path) -> AsyncIterator[Bench]:
     async with (
         containerd_node(node_directory) as node,
         kubelet_on(
-            node, node_directory, manifest_directory=manifests, eviction=EvictionSettings(period_seconds=1)
+            node, node_directory, manifest_directory=manifests, eviction=EvictionSettings(hard=(), period_seconds=1)
         ) as bench,
     ):
         yield bench

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 from haven.api.core import v1 as core
@@ -21,12 +20,22 @@ READER = "haven-node-network"
 async def ensure_addons(client: Client, settings: ClusterSettings) -> None:
     """Create what is missing; what users changed stays as it is."""
     for obj in (_role(), _binding(), _dns_service(settings)):
-        resource: Any = resource_of(type(obj))
+        if await _is_there(client, obj):
+            continue
         try:
-            await client.get(resource, obj.metadata.namespace, obj.metadata.name)
-        except apierrors.NotFound:
-            with contextlib.suppress(apierrors.AlreadyExists):  # Another server on the same store was faster.
-                await client.create(resource, obj, namespace=obj.metadata.namespace)
+            await client.create(resource_of(type(obj)), obj, namespace=obj.metadata.namespace)
+        except (apierrors.AlreadyExists, apierrors.Invalid):
+            # Another server on the same store was faster; of a Service its address is found taken, before its name.
+            if not await _is_there(client, obj):
+                raise
+
+
+async def _is_there(client: Client, obj: Any) -> bool:
+    try:
+        await client.get(resource_of(type(obj)), obj.metadata.namespace, obj.metadata.name)
+    except apierrors.NotFound:
+        return False
+    return True
 
 
 def _role() -> rbac.ClusterRole:
