@@ -15,6 +15,7 @@ from haven import telemetry
 from haven.apimachinery import apierrors, meta, serialization
 from haven.apimachinery.codecs.negotiate import JSON
 from haven.apimachinery.goformat import quote
+from haven.apiserver import patience
 from haven.apiserver.audit.recorder import Auditor
 from haven.apiserver.authentication.impersonation import Impersonation, NobodyNamed
 from haven.apiserver.authorization.interface import Attributes, NotAllowed, Verdict, decide, refusal
@@ -147,7 +148,8 @@ class Chain:
             return await self._identified_and_limited(request, info, started)
         try:
             async with asyncio.timeout(seconds) as limit:
-                return await self._identified_and_limited(request, info, started)
+                with patience.within(seconds):
+                    return await self._identified_and_limited(request, info, started)
         except TimeoutError:
             if not limit.expired():
                 raise

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from haven.apiserver import patience
 from haven.apiserver.request import Request, UserInfo
 
 from ..conftest import Api
@@ -304,6 +305,19 @@ async def test_a_slow_webhook_exceeds_its_timeout(api: Api, asked: Asked) -> Non
 
     assert status == 500
     assert answer["message"].endswith('?timeout=1s": context deadline exceeded')
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(20, "20s"), (50, "30s")])
+async def test_no_webhook_is_asked_for_longer_than_the_client_waits(
+    api: Api, asked: Asked, seconds: float, told: str
+) -> None:
+    await configure(api, "Validating", a_hook(asked.hook, timeoutSeconds=30))
+
+    with patience.within(seconds):
+        status, _ = await api.send("POST", MAPS, a_map())
+
+    assert status == 201
+    assert [request.path_qs for request, _ in asked.hook.requests] == [f"/a?timeout={told}"]
 
 
 async def test_a_dry_run_is_not_shown_to_webhooks_with_side_effects(api: Api, asked: Asked) -> None:

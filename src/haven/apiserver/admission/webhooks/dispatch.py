@@ -14,6 +14,7 @@ from haven.apimachinery import apierrors
 from haven.apimachinery.goformat import quote
 from haven.apimachinery.selectors import SelectorError
 from haven.apimachinery.validation.names import qualified_name_errors
+from haven.apiserver import patience
 from haven.apiserver.admission.interface import AdmissionRequest, Objects
 from haven.apiserver.admission.matching import first_matching_rule, namespace_matches, object_matches
 from haven.apiserver.admission.versions import Versions
@@ -25,6 +26,7 @@ from haven.apiserver.webhooks.target import Target
 
 __all__ = ["CannotAsk", "ConditionNotes", "Conditions", "Dispatcher"]
 
+_SECONDS = 10  # What configurations have by default.
 _log = telemetry.logger("apiserver")
 
 
@@ -165,7 +167,8 @@ class Dispatcher:
                 "uid": uid,
             }
             with self._caller.span(name, about):
-                answer = await self._caller.post(target, body, timeout_seconds=webhook.timeout_seconds)
+                seconds = min(webhook.timeout_seconds or _SECONDS, patience.remaining_seconds())
+                answer = await self._caller.post(target, body, timeout_seconds=seconds)
         except CallFailed as error:
             code = error.status.code if error.status is not None else 503
             raise CannotAsk(f"failed to call webhook: {error}", code) from error
