@@ -267,6 +267,8 @@ class Discovery:
 
     def __init__(self, versions: Sequence[ServedVersion], *, server_address: str, paths: Sequence[str] = ()) -> None:
         self._built_in = tuple(versions)
+        self.built_in_versions = frozenset((served.group, served.version) for served in versions)
+        """The (group, version) pairs that nobody else can serve."""
         self._added: dict[str, tuple[ServedVersion, ...]] = {}
         self._server_address = server_address
         self._paths = tuple(paths)

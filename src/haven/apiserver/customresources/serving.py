@@ -187,14 +187,18 @@ class CustomResources:
             entry.views = None
         storage.keep_objects = False
         converter = self._converter(crd)
-        for version in definition.versions.values():
-            if version.served:
-                self._resources.add_custom(self._endpoint(definition, version, storage, converter))
+        for version in self._served(definition):
+            self._resources.add_custom(self._endpoint(definition, version, storage, converter))
         if any(version.scale is not None for version in definition.versions.values()):
             resource = definition.storage.resource
             self._resources.subresources[(resource.group, resource.plural, "scale")] = self._scales
         self._describe(definition, "update" if definition.name in self._described else "add")
         self._definitions[definition.name] = definition
+
+    def _served(self, definition: Definition) -> list[Version]:
+        """Return the versions that are to be served: one of a built-in group is hidden by the built-in one."""
+        taken = self._discovery.built_in_versions
+        return [one for one in definition.versions.values() if one.served and (definition.group, one.name) not in taken]
 
     def _describe(self, definition: Definition, reason: str) -> None:
         """Count that OpenAPI says something else about a definition."""
@@ -232,20 +236,18 @@ class CustomResources:
         kinds: list[CustomKind] = []
         for definition in established:
             state = f"{definition.crd.metadata.uid}/{definition.crd.metadata.generation}"
-            for version in definition.versions.values():
-                if version.served:
-                    found = _listed(definition, version)
-                    listed.setdefault((definition.group, version.name), []).extend(found)
-                    kinds.append(
-                        CustomKind(
-                            version.resource,
-                            version.open_api,
-                            state,
-                            list_kind=definition.list_kind,
-                            selectable=tuple(path.removeprefix(".") for path in version.selectable),
-                            is_open=definition.preserve_unknown,
-                        )
+            for version in self._served(definition):
+                listed.setdefault((definition.group, version.name), []).extend(_listed(definition, version))
+                kinds.append(
+                    CustomKind(
+                        version.resource,
+                        version.open_api,
+                        state,
+                        list_kind=definition.list_kind,
+                        selectable=tuple(path.removeprefix(".") for path in version.selectable),
+                        is_open=definition.preserve_unknown,
                     )
+                )
         self._discovery.replace(
             [
                 ServedVersion(group, version, tuple(items), names_kinds_fully=True)

@@ -367,3 +367,22 @@ async def test_what_is_reset_of_a_custom_resource_is_reset_in_the_version_that_i
     await api.send("PUT", f"{THINGS}/a?fieldManager=spec", live)
 
     assert owners(api) == ["spec"]
+
+
+async def test_a_definition_hides_no_built_in_version_of_its_group(api: Any) -> None:
+    group = "/apis/apiextensions.k8s.io"
+    definition = a_definition(a_version("v1"), a_version("vx"), group="apiextensions.k8s.io")
+    definition["spec"]["names"] = {"plural": "bars", "singular": "bar", "kind": "Bar"}
+    approved = {"api-approved.kubernetes.io": "https://example.com/review"}
+    definition["metadata"] = {"name": "bars.apiextensions.k8s.io", "annotations": approved}
+    await established(api, definition)
+
+    names = {}
+    for version in ("v1", "vx"):
+        _, listed = await api.send("GET", f"{group}/{version}")
+        names[version] = {one["name"] for one in listed["resources"]}
+    hidden, _ = await api.send("GET", f"{group}/v1/namespaces/default/bars")
+    shown, _ = await api.send("GET", f"{group}/vx/namespaces/default/bars")
+
+    assert names == {"v1": {"customresourcedefinitions", "customresourcedefinitions/status"}, "vx": {"bars"}}
+    assert (hidden, shown) == (404, 200)
