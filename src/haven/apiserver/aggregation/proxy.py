@@ -211,7 +211,7 @@ class ExtensionServers:
     async def ask(
         self, remote: Remote, path: str, *, accept: str = "application/json", etag: str = "", timeout_seconds: float
     ) -> Answered:
-        """Return what a server answers to a GET by the aggregator itself; raise Unreachable."""
+        """Return what a server answers to the aggregator itself; raise Unreachable. No `accept` takes anything."""
         try:
             host, port = self._services.resolve(remote.service)
             tls = self._context(remote)
@@ -219,7 +219,9 @@ class ExtensionServers:
             raise Unreachable(str(error)) from error
         url = f"https://{_authority(host, port)}{path}"
         identity = identity_headers(AGGREGATOR)
-        headers = multidict.CIMultiDict[str]([("Accept", accept), ("User-Agent", "kube-apiserver"), *identity])
+        headers = multidict.CIMultiDict[str]([("User-Agent", "kube-apiserver"), *identity])
+        if accept:
+            headers["Accept"] = accept
         if etag:
             headers["If-None-Match"] = etag
         try:

@@ -285,7 +285,7 @@ class Aggregator:
     async def _probe(self, remote: Remote) -> str:
         """Return why a server does not answer for its group; "" if it does."""
         try:
-            answer = await self._servers.ask(remote, remote.path, timeout_seconds=CHECK_TIMEOUT_SECONDS)
+            answer = await self._servers.ask(remote, remote.path, accept="", timeout_seconds=CHECK_TIMEOUT_SECONDS)
         except Unreachable as error:
             return str(error)
         if not 200 <= answer.status < 300:

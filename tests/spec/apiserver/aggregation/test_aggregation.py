@@ -41,6 +41,7 @@ class Extension:
     port: int
     ca: bytes
     requests: list[web.Request] = field(default_factory=list)
+    probes: list[web.Request] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     is_well: bool = True
     released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -59,6 +60,7 @@ class Extension:
             headers = {"Content-Type": AGGREGATED, "ETag": '"1"'}
             return web.Response(body=json.dumps(body).encode(), headers=headers)
         if request.path == PATH:
+            self.probes.append(request)
             return web.json_response({"kind": "APIResourceList", "resources": []}, status=200 if self.is_well else 500)
         if request.path == "/openapi/v2":
             schema = {"$ref": "#/definitions/Flunder"}
@@ -226,6 +228,14 @@ async def test_requests_are_passed_on_with_the_users_identity(world: World) -> N
     assert seen["X-Custom"] == "kept"
     assert seen["X-Forwarded-For"] == "127.0.0.1"
     assert "front-proxy-client" in world.extension.names[-1]
+
+
+async def test_who_looks_whether_a_server_is_well_takes_any_answer(world: World) -> None:
+    await world.register()
+    await world.wait_condition("Passed")
+
+    assert "Accept" not in world.extension.probes[0].headers
+    assert world.extension.probes[0].headers.getall("X-Remote-Group") == ["system:masters"]
 
 
 async def test_what_is_not_allowed_is_not_passed_on(world: World) -> None:
