@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -19,8 +20,10 @@ from typing import Any
 import pytest
 from tests.e2e.machine import Cluster, Machine, a_machine
 
+from haven.clock import SystemClock
 from haven.cluster.pki import PkiSettings, ensure
 from haven.kubelet.cgroups import CgroupMode, cgroup_mode
+from haven.kubelet.containerd import Containerd, ContainerdSettings
 
 pytestmark = pytest.mark.e2e
 LISTEN = (
@@ -198,6 +201,23 @@ def test_another_programs_database_is_named(cluster: Cluster) -> None:
     connection.close()
 
     assert "no Haven store" in cluster.refusal("up")
+
+
+def test_a_daemon_in_a_container_is_nobody_elses(machine: Machine, tmp_path: Path) -> None:
+    containerd = Containerd(ContainerdSettings(root=tmp_path / "root", state=tmp_path / "state"), SystemClock())
+    script = "import sys; print('started', flush=True); sys.stdin.read()"
+    command = (sys.executable, "-c", script, "--config", str(containerd.settings.config_path))
+    # As one word: nsenter, which stays outside, must not look like the daemon.
+    inside = ("sh", "-c", f"exec {shlex.join(command)}")
+    with machine.spawn(*inside, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as daemon:
+        assert daemon.stdout is not None
+        assert daemon.stdout.readline() == "started\n"
+        visible = machine.pids(*command[1:])
+        found = containerd.pid
+        daemon.communicate("")
+
+    assert visible
+    assert found == 0
 
 
 def test_an_authority_that_ended_is_named_and_can_be_renewed(cluster: Cluster) -> None:

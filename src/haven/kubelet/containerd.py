@@ -415,11 +415,16 @@ async def run(command: Sequence[str]) -> tuple[int, str]:
 
 
 def command_lines() -> Iterator[tuple[int, bytes]]:
-    """Yield pid and command line (words that each end in a zero byte) of all processes that can be seen."""
+    """Yield pid and command line (words that each end in a zero byte) of this machine's processes.
+
+    A container on it may run a Haven of its own in folders of the same names: what has other process ids is not ours.
+    """
+    ours = os.readlink("/proc/self/ns/pid")
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(OSError):  # It ended meanwhile.
-                yield int(folder.name), (folder / "cmdline").read_bytes()
+                if os.readlink(folder / "ns" / "pid") == ours:
+                    yield int(folder.name), (folder / "cmdline").read_bytes()
 
 
 def last_complaint(log: str) -> str:
